@@ -1,0 +1,11 @@
+//! The control plane: API, store, controllers, scheduler.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod cache;
+pub mod controllers;
+pub mod http;
+pub mod registry;
+pub mod scheduler;
+pub mod store;

@@ -1,0 +1,165 @@
+//! Types: what the HTTP layer asks of the registry, and what comes back.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::api::object::ObjectRef;
+use crate::api::resource::Resource;
+use crate::api::revision::Revision;
+use crate::api::selector::{FieldSelector, LabelSelector};
+use crate::api::user::User;
+
+/// What a request is about.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub resource: &'static Resource,
+    /// Empty for cluster-scoped resources and for lists over all namespaces.
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+    /// `status`, `scale`, `binding`, `finalize`… or empty.
+    pub subresource: &'static str,
+}
+
+/// Who asks, and what the answer should warn about.
+#[derive(Debug, Default)]
+pub struct Context {
+    pub user: User,
+    /// `Warning` headers of the response, in order.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(user: User) -> Self {
+        Self { user, warnings: Mutex::default() }
+    }
+
+    /// # Panics
+    /// Never: no code panics while it holds the lock.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().expect("no panic while held").push(text.into());
+    }
+}
+
+/// `fieldValidation=` of a write; the server's default is `Warn`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// Query options of create, update and patch.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    /// Server-side apply only.
+    pub force: bool,
+}
+
+/// Query options of list, watch and deletecollection.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    /// `None` when the client sent none; `Some(0)` is "any version".
+    pub revision: Option<Revision>,
+    pub revision_match: Option<RevisionMatch>,
+    /// 0 is no limit.
+    pub limit: u64,
+    pub continue_token: String,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevisionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// A page of a collection. Items are whole documents, ready to be copied to the wire.
+#[derive(Debug)]
+pub struct List {
+    pub items: Vec<ObjectRef>,
+    pub revision: Revision,
+    /// Empty on the last page.
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+}
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Added(ObjectRef),
+    Modified(ObjectRef),
+    /// The last state, with the revision of the deletion.
+    Deleted(ObjectRef),
+    /// Nothing older than this will follow. `initial_end` closes the initial events of a streaming list.
+    Bookmark {
+        revision: Revision,
+        initial_end: bool,
+    },
+}
+
+/// A patch as it arrived, by its content type.
+#[derive(Clone, Debug)]
+pub enum Patch {
+    /// `application/json-patch+json` (RFC 6902)
+    Json(json_patch::Patch),
+    /// `application/merge-patch+json` (RFC 7386)
+    Merge(Value),
+    /// `application/strategic-merge-patch+json`
+    Strategic(Value),
+    /// `application/apply-patch+yaml`
+    Apply(Value),
+}
+
+/// Body and query of a delete (`metav1.DeleteOptions`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orphan_dependents: Option<bool>,
+    /// `Orphan`, `Background` or `Foreground`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dry_run: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+}
+
+/// What an update or patch did.
+#[derive(Debug)]
+pub struct Written {
+    pub object: ObjectRef,
+    /// 201 instead of 200.
+    pub created: bool,
+}
+
+/// What a delete did.
+#[derive(Debug)]
+pub enum Deleted {
+    /// Gone: the last state. The response is a `Status` of success (or the object, where upstream returns it).
+    Gone(ObjectRef),
+    /// Marked with a deletion timestamp: finalizers or a grace period hold it.
+    Marked(ObjectRef),
+}

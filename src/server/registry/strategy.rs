@@ -1,0 +1,184 @@
+//! Types: what makes one kind differ from another. The verb algorithms call a [`Strategy`]; a built-in kind
+//! implements [`Kind`] over its typed struct and gets its `Strategy` from [`Typed`].
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::request::{Context, DeleteOptions};
+use crate::api::field::FieldError;
+use crate::api::resource::Resource;
+use crate::api::status::Status;
+
+/// Which part of an object an update may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The main resource: everything but status.
+    Spec,
+    /// The status subresource: nothing but status.
+    Status,
+    /// `namespaces/finalize`: only `spec.finalizers`.
+    Finalize,
+    /// `pods/binding`: only what a binding sets. Written by the registry, still validated.
+    Binding,
+}
+
+/// What a delete request does to an object that has no finalizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Now,
+    /// Set `deletionTimestamp` and `deletionGracePeriodSeconds`; whoever runs the object deletes it again with 0.
+    Graceful {
+        seconds: i64,
+    },
+    /// The strategy changed the object (a Namespace turns `Terminating`); it goes away when its finalizers are empty.
+    Finalize,
+}
+
+/// Something reserved for an object while it is written (an IP address, a port); given back unless kept.
+pub trait Reservation: Send {
+    /// The write was committed.
+    fn keep(self: Box<Self>);
+}
+
+/// Kind-specific behaviour over dynamic objects. Every method is synchronous and takes whole documents.
+pub trait Strategy: Send + Sync + 'static {
+    fn resource(&self) -> &'static Resource;
+
+    /// Decodes into the kind's shape (dropping what it does not know), fills defaults, writes it back.
+    ///
+    /// # Errors
+    /// 400 when a field has the wrong type.
+    fn defaults(&self, object: &mut Value) -> Result<(), Status>;
+
+    /// Before a create: clears status, sets generation and whatever only the server may set.
+    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<(), Status>;
+    fn validate_create(&self, cx: &Context, object: &Value) -> Vec<FieldError>;
+
+    /// Before an update: restores what `part` may not change, bumps the generation.
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status>;
+    fn validate_update(&self, cx: &Context, part: Part, new: &Value, old: &Value) -> Vec<FieldError>;
+
+    /// Reserves cluster-wide values and writes them into `new`. `old` is `None` on create.
+    fn allocate(&self, new: &mut Value, old: Option<&Value>) -> Result<Option<Box<dyn Reservation>>, Status> {
+        let _ = (new, old);
+        Ok(None)
+    }
+
+    /// The object is gone from the store: gives back what it held.
+    fn released(&self, gone: &Value) {
+        let _ = gone;
+    }
+
+    /// How a delete removes this object. May change the object when the answer is [`Removal::Finalize`].
+    fn removal(&self, object: &mut Value, options: &DeleteOptions) -> Removal {
+        let _ = (object, options);
+        Removal::Now
+    }
+
+    /// PUT to a name that does not exist creates it.
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// An update without a resourceVersion overwrites whatever is there.
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Deprecation and misuse warnings for the response.
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// From the version of the request to the storage version, and back. Most kinds have one version.
+    fn to_storage(&self, object: Value) -> Value {
+        object
+    }
+
+    fn from_storage(&self, object: Value) -> Value {
+        object
+    }
+}
+
+/// How names of a kind are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    DnsSubdomain,
+    DnsLabel,
+    /// RFC 1035 label: Services.
+    Dns1035Label,
+    /// RBAC names: anything that is a path segment.
+    PathSegment,
+}
+
+/// Kind-specific behaviour over the typed struct. Methods have upstream's defaults for a kind without status.
+pub trait Kind: Send + Sync + 'static {
+    type Object: Serialize + DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta>;
+
+    fn resource(&self) -> &'static Resource;
+
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    fn defaults(&self, object: &mut Self::Object) {
+        let _ = object;
+    }
+
+    fn prepare_create(&self, cx: &Context, object: &mut Self::Object) {
+        let _ = (cx, object);
+    }
+
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Self::Object, old: &Self::Object) {
+        let _ = (cx, part, new, old);
+    }
+
+    /// The object on its own; metadata is checked by the caller.
+    fn validate(&self, object: &Self::Object) -> Vec<FieldError> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// Immutable fields and transitions, and [`Kind::validate`] where upstream repeats it.
+    fn validate_update(&self, part: Part, new: &Self::Object, old: &Self::Object) -> Vec<FieldError> {
+        let _ = (part, old);
+        self.validate(new)
+    }
+
+    fn allocate(
+        &self,
+        new: &mut Self::Object,
+        old: Option<&Self::Object>,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        let _ = (new, old);
+        Ok(None)
+    }
+
+    fn released(&self, gone: &Self::Object) {
+        let _ = gone;
+    }
+
+    fn removal(&self, object: &mut Self::Object, options: &DeleteOptions) -> Removal {
+        let _ = (object, options);
+        Removal::Now
+    }
+
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, object: &Self::Object) -> Vec<String> {
+        let _ = object;
+        Vec::new()
+    }
+}
+
+/// Turns a [`Kind`] into a [`Strategy`].
+pub struct Typed<K>(pub K);
