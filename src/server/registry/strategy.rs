@@ -94,11 +94,11 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// From the version of the request to the storage version, and back. Most kinds have one version.
-    fn to_storage(&self, object: Value) -> Value {
+    fn storage_form(&self, object: Value) -> Value {
         object
     }
 
-    fn from_storage(&self, object: Value) -> Value {
+    fn wire_form(&self, object: Value) -> Value {
         object
     }
 }
