@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cri;
+pub mod inotify;
 pub mod net;
 pub mod pki;
 pub mod server;

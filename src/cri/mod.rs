@@ -1,7 +1,17 @@
 //! The container runtime, reached through CRI v1 and nothing else.
 //!
-//! Configurations are the protocol's own messages ([`v1`]); what comes back is in our words. `client` speaks gRPC,
-//! `containerd` supervises the daemon, `import` loads image archives, `fake` is for tests.
+//! Configurations are the protocol's own messages ([`v1`]); what comes back is in our words. [`client`] speaks gRPC,
+//! [`containerd`] supervises the daemon, [`image_import`] loads image archives, [`fake`] is for tests.
+
+pub mod client;
+pub mod containerd;
+pub mod containerd_config;
+pub mod events;
+pub mod fake;
+pub mod image_archive;
+pub mod image_import;
+pub mod images_dir;
+pub mod pause;
 
 use std::time::Duration;
 
