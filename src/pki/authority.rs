@@ -190,7 +190,8 @@ pub fn new_key(name: &str) -> Result<KeyPair, Error> {
 /// # Errors
 /// When the text isn't a private key; the error names the file.
 pub fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, Error> {
-    KeyPair::from_pem(pem).map_err(|e| Error::Damaged { path: path.into(), what: format!("no private key in it ({e})") })
+    KeyPair::from_pem(pem)
+        .map_err(|e| Error::Damaged { path: path.into(), what: format!("no private key in it ({e})") })
 }
 
 /// A certificate request that proves that we hold `key`; PEM.
@@ -229,8 +230,7 @@ fn authority_params(common_name: &str, now: Timestamp) -> Result<CertificatePara
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial()?);
     params.not_before = at!(now - BACKDATE);
     params.not_after = at!(now + CA_VALIDITY);

@@ -25,7 +25,10 @@ pub struct JoinToken {
 /// Secrets stay out of logs.
 impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinToken").field("authority", &self.authority).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("authority", &self.authority)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,9 +97,7 @@ pub fn open(directory: &Path, configured: Option<&str>, authority_pem: &str) -> 
     let path = directory.join("token");
     let stored = match files::read(&path)? {
         Some(text) => Some(
-            JoinToken::parse(&text)
-                .map_err(|e| Error::Damaged { path: path.clone(), what: e.to_string() })?
-                .secret,
+            JoinToken::parse(&text).map_err(|e| Error::Damaged { path: path.clone(), what: e.to_string() })?.secret,
         ),
         None => None,
     };

@@ -6,6 +6,7 @@ pub mod authz;
 pub mod cache;
 pub mod controllers;
 pub mod http;
+pub mod objects;
 pub mod registry;
 pub mod scheduler;
 pub mod store;

@@ -1,0 +1,66 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::*;
+
+fn reference() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // Beside a checkout, or beside the folder of worktrees.
+    let beside = ["../shared/reference", "../../shared/reference"].map(|p| root.join(p));
+    let named = std::env::var_os("SKIFF_REFERENCE").map(PathBuf::from);
+    named.or_else(|| beside.iter().find(|p| p.exists()).cloned()).unwrap_or_else(|| beside[0].clone())
+}
+
+fn key(object: &Value) -> String {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let meta = &object["metadata"];
+    format!("{} {}/{}", text(&object["kind"]), text(&meta["namespace"]), text(&meta["name"]))
+}
+
+#[test]
+fn equals_the_published_policy() {
+    let folder = reference().join("rbac");
+    if !folder.exists() {
+        eprintln!("skipped: no reference data at {}", folder.display());
+        return;
+    }
+    let mut published = BTreeMap::new();
+    for file in [
+        "cluster-roles",
+        "cluster-role-bindings",
+        "controller-roles",
+        "controller-role-bindings",
+        "namespace-roles",
+        "namespace-role-bindings",
+    ] {
+        let text = std::fs::read_to_string(folder.join(format!("{file}.yaml"))).unwrap();
+        let list: Value = serde_saphyr::from_str(&text).unwrap();
+        for item in list["items"].as_array().unwrap() {
+            published.insert(key(item), item.clone());
+        }
+    }
+    let ours: BTreeMap<String, Value> = objects().into_iter().map(|o| (key(&o), o)).collect();
+    assert_eq!(ours.keys().collect::<Vec<_>>(), published.keys().collect::<Vec<_>>());
+    for (key, mut expect) in published {
+        let mut got = ours[&key].clone();
+        if expect["rules"].is_null() {
+            // Aggregates are published unresolved (or it is a binding).
+            expect.as_object_mut().unwrap().remove("rules");
+            got.as_object_mut().unwrap().remove("rules");
+        }
+        assert_eq!(got, expect, "{key}");
+    }
+}
+
+#[test]
+fn aggregates_are_resolved() {
+    let by_name = |name: &str| CLUSTER_ROLES.iter().find(|r| r.name == name).unwrap().rules();
+    let (admin, edit, view) = (by_name("admin"), by_name("edit"), by_name("view"));
+    assert!(view.iter().all(|r| edit.contains(r)) && edit.iter().all(|r| admin.contains(r)));
+    assert!(view.len() < edit.len() && edit.len() < admin.len());
+    let touches = |rules: &[PolicyRule], resource: &str| {
+        rules.iter().any(|r| r.resources.iter().flatten().any(|x| x == resource))
+    };
+    assert!(!touches(&view, "secrets") && touches(&edit, "secrets"));
+    assert!(!touches(&edit, "rolebindings") && touches(&admin, "rolebindings"));
+}
