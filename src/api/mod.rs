@@ -4,7 +4,7 @@
 //! - [`object`], [`key`], [`revision`]: an object at rest
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`]: label and field selectors
-//! - [`user`]: who asks
+//! - [`user`]: who asks; [`version`]: who answers
 
 pub mod field;
 pub mod key;
@@ -14,3 +14,4 @@ pub mod revision;
 pub mod selector;
 pub mod status;
 pub mod user;
+pub mod version;

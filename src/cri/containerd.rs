@@ -28,6 +28,7 @@ pub use super::containerd_config::Layout;
 use super::containerd_config::{Machine, render};
 use super::image_import::Importer;
 use super::pause;
+use crate::supervisor::chain;
 
 /// From spawn to an answer of the CRI plug-in; a slow card with many images needs a while.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -106,12 +107,7 @@ impl Containerd {
         while !stop.is_cancelled() {
             let started = crate::clock::instant();
             let Err(error) = self.once(&stop).await else { break };
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
+            let text = chain(&error);
             tracing::error!(error = text, retry_in = ?backoff, "containerd is down");
             self.problem.send_replace(Some(text));
             if started.elapsed() > STABLE {

@@ -1,8 +1,14 @@
-//! Types: what will be used, after flags, file and environment were merged and checked. Nothing else reads the
-//! environment.
+//! Types: what will be used, after flags, environment and file were merged ([`source`]) and checked ([`check`]).
+//! Nothing else reads the environment.
 
+pub mod check;
+pub mod settings;
+pub mod source;
+
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// An IPv4 network in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +16,48 @@ pub struct Cidr {
     pub address: Ipv4Addr,
     /// Prefix length in bits.
     pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in the network.
+    #[must_use]
+    pub fn contains(&self, ip: Ipv4Addr) -> bool {
+        let mask = self.mask();
+        u32::from(ip) & mask == u32::from(self.address) & mask
+    }
+
+    /// The `n`th address, 0 being the network itself.
+    #[must_use]
+    pub fn nth(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from((u32::from(self.address) & self.mask()).wrapping_add(n))
+    }
+
+    fn mask(&self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not an IPv4 network such as 10.42.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
+        let prefix: u8 = prefix.parse().ok().filter(|p| *p <= 32).ok_or_else(bad)?;
+        let cidr = Self { address, prefix };
+        if cidr.nth(0) == address {
+            Ok(cidr)
+        } else {
+            Err(format!("{text:?} has host bits set; did you mean {}/{prefix}?", cidr.nth(0)))
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 /// What both server and agent need to know about the cluster.
@@ -51,6 +99,8 @@ pub struct Server {
 pub struct Agent {
     /// `--data-dir`; the agent's files are under `<data_dir>/agent`.
     pub data_dir: PathBuf,
+    /// Where containerd, runc and nft are found, as `PATH` writes it.
+    pub search_path: String,
     /// Learned from the server when joining.
     pub cluster: Option<Cluster>,
     /// `--server`, such as `https://10.0.0.1:6443`.

@@ -1,0 +1,77 @@
+//! Types: every setting there is, in one table. A row is a flag of the command line, an environment variable
+//! (`SKIFF_` and the name in capitals) and a key of `config.yaml`. Names and meanings are k3s's where it has them.
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing on the command line; true or false elsewhere.
+    Switch,
+    Text,
+    /// May be given several times, and with commas; a list in the file.
+    List,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    pub short: Option<char>,
+    pub takes: Takes,
+    /// Shown in the help; empty where the value is found out.
+    pub default: &'static str,
+    pub help: &'static str,
+    /// Which commands have it.
+    pub server: bool,
+    pub agent: bool,
+}
+
+const fn both(name: &'static str, takes: Takes, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, short: None, takes, default, help, server: true, agent: true }
+}
+
+const fn server(name: &'static str, takes: Takes, default: &'static str, help: &'static str) -> Setting {
+    Setting { agent: false, ..both(name, takes, default, help) }
+}
+
+const fn short(letter: char, setting: Setting) -> Setting {
+    Setting { short: Some(letter), ..setting }
+}
+
+use Takes::{List, Switch, Text};
+
+pub const DEFAULT_CONFIG: &str = "/etc/skiff/config.yaml";
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/skiff";
+pub const DEFAULT_KUBECONFIG: &str = "/etc/skiff/skiff.yaml";
+
+pub static SETTINGS: &[Setting] = &[
+    short('c', both("config", Text, DEFAULT_CONFIG, "Configuration file; every flag is a key of it")),
+    short('d', both("data-dir", Text, DEFAULT_DATA_DIR, "Folder that holds everything")),
+    both("debug", Switch, "false", "Log one line per decision"),
+    short('t', both("token", Text, "", "Shared secret that lets nodes join")),
+    both("token-file", Text, "", "File that holds the token"),
+    server("bind-address", Text, "0.0.0.0", "Address to listen on"),
+    server("https-listen-port", Text, "6443", "Port to listen on"),
+    server("advertise-address", Text, "", "Address that others reach the API at (default: the node's)"),
+    server("tls-san", List, "", "More names and addresses for the server's certificate"),
+    short('o', server("write-kubeconfig", Text, DEFAULT_KUBECONFIG, "Where the admin kubeconfig is written")),
+    server("write-kubeconfig-mode", Text, "600", "Its mode, octal"),
+    server("cluster-cidr", Text, "10.42.0.0/16", "Network of the pods"),
+    server("service-cidr", Text, "10.43.0.0/16", "Network of the Services"),
+    server("service-node-port-range", Text, "30000-32767", "Ports for NodePort Services"),
+    server("cluster-dns", Text, "10.43.0.10", "Address of the cluster's DNS, in the Service network"),
+    server("cluster-domain", Text, "cluster.local", "Domain of the cluster"),
+    server("disable-agent", Switch, "false", "Run no pods on this machine"),
+    short('s', Setting { server: false, ..both("server", Text, "", "Server to join, such as https://10.0.0.1:6443") }),
+    both("node-name", Text, "", "Name of the node (default: the host's)"),
+    short('i', both("node-ip", Text, "", "Address of the node (default: that of the default route)")),
+    both("node-label", List, "", "Labels to register the node with: key=value"),
+    both("node-taint", List, "", "Taints to register the node with: key=value:effect"),
+    both("container-runtime-endpoint", Text, "", "Socket of a running CRI runtime (default: a containerd of our own)"),
+    both("resolv-conf", Text, "", "The host's resolvers (default: /etc/resolv.conf, or systemd-resolved's)"),
+    both("kubelet-port", Text, "10250", "Port of the node's own endpoint"),
+    both("max-pods", Text, "110", "Pods that the node takes at most"),
+];
+
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == name)
+}
