@@ -79,8 +79,7 @@ mod tests {
         assert!(write_conf(directory.path(), cidr, 1450).unwrap());
         assert!(!write_conf(directory.path(), cidr, 1450).unwrap());
         assert!(write_conf(directory.path(), cidr, 1400).unwrap());
-        let text =
-            std::fs::read_to_string(directory.path().join("agent/etc/cni/net.d/10-skiff.conflist")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("agent/etc/cni/net.d/10-skiff.conflist")).unwrap();
         let conf: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(conf["plugins"][0]["subnet"], "10.42.3.0/24");
         assert_eq!(conf["plugins"][0]["type"], "skiff-cni");

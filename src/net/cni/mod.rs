@@ -19,10 +19,7 @@ use std::process::ExitCode;
 
 pub use conf::{BRIDGE, PLUGIN, install, write_conf};
 pub use ports::HOSTPORTS_TABLE;
-pub(crate) use ports::table as hostports_table;
 use protocol::{Arguments, Code, Conf, Failure};
-
-pub(crate) use attach::ensure_bridge;
 
 /// Larger configurations are refused, bytes.
 const STDIN_LIMIT: u64 = 1 << 20;
@@ -62,11 +59,7 @@ fn run(version: &mut String) -> Result<String, Failure> {
 }
 
 /// One request. `version` becomes the one the configuration names, which the answer has to use.
-fn answer(
-    environment: &dyn Fn(&str) -> Option<String>,
-    input: &[u8],
-    version: &mut String,
-) -> Result<String, Failure> {
+fn answer(environment: &dyn Fn(&str) -> Option<String>, input: &[u8], version: &mut String) -> Result<String, Failure> {
     let command = environment("CNI_COMMAND").unwrap_or_default();
     if command == "VERSION" {
         if let Ok(conf) = serde_json::from_slice::<protocol::VersionRequest>(input) {
@@ -115,23 +108,68 @@ mod tests {
 
     #[test]
     fn bad_requests_are_refused_with_the_code_of_the_specification() {
-        let add = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "a1"), ("CNI_NETNS", "/nonexistent/ns"), ("CNI_IFNAME", "eth0")];
+        let add = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "a1"),
+            ("CNI_NETNS", "/nonexistent/ns"),
+            ("CNI_IFNAME", "eth0"),
+        ];
         let with = |name: &'static str, value: &'static str| {
             let mut changed = add.to_vec();
             changed.iter_mut().filter(|(k, _)| *k == name).for_each(|(_, v)| *v = value);
             changed
         };
         let cases: Vec<(Vec<(&str, &str)>, String, &str)> = vec![
-            (vec![], CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"required env variables [CNI_COMMAND] missing"}"#),
-            (with("CNI_COMMAND", "PUT"), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"unknown CNI_COMMAND: PUT"}"#),
-            (with("CNI_CONTAINERID", ""), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"required env variables [CNI_CONTAINERID] missing"}"#),
-            (with("CNI_CONTAINERID", "../x"), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"invalid characters in containerID","details":"../x"}"#),
-            (with("CNI_IFNAME", "a-very-long-name"), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"interface name is too long","details":"a-very-long-name"}"#),
-            (with("CNI_IFNAME", "a/b"), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":4,"msg":"interface name contains / or : or whitespace characters","details":"a/b"}"#),
-            (add.to_vec(), "{".to_owned(), r#"{"cniVersion":"1.0.0","code":6,"msg":"cannot decode the network configuration","details":"EOF while parsing an object at line 1 column 1"}"#),
-            (add.to_vec(), CONF.replace("1.0.0", "9.0.0"), r#"{"cniVersion":"9.0.0","code":1,"msg":"incompatible CNI versions","details":"config is \"9.0.0\", plugin supports [\"0.3.0\" \"0.3.1\" \"0.4.0\" \"1.0.0\" \"1.1.0\"]"}"#),
-            (add.to_vec(), CONF.replace("10.42.0.0/24", "10.42.0.0/31"), r#"{"cniVersion":"1.0.0","code":7,"msg":"invalid subnet","details":"10.42.0.0/31"}"#),
-            (add.to_vec(), CONF.to_owned(), r#"{"cniVersion":"1.0.0","code":3,"msg":"there is no network namespace","details":"/nonexistent/ns"}"#),
+            (
+                vec![],
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"required env variables [CNI_COMMAND] missing"}"#,
+            ),
+            (
+                with("CNI_COMMAND", "PUT"),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"unknown CNI_COMMAND: PUT"}"#,
+            ),
+            (
+                with("CNI_CONTAINERID", ""),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"required env variables [CNI_CONTAINERID] missing"}"#,
+            ),
+            (
+                with("CNI_CONTAINERID", "../x"),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"invalid characters in containerID","details":"../x"}"#,
+            ),
+            (
+                with("CNI_IFNAME", "a-very-long-name"),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"interface name is too long","details":"a-very-long-name"}"#,
+            ),
+            (
+                with("CNI_IFNAME", "a/b"),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":4,"msg":"interface name contains / or : or whitespace characters","details":"a/b"}"#,
+            ),
+            (
+                add.to_vec(),
+                "{".to_owned(),
+                r#"{"cniVersion":"1.0.0","code":6,"msg":"cannot decode the network configuration","details":"EOF while parsing an object at line 1 column 1"}"#,
+            ),
+            (
+                add.to_vec(),
+                CONF.replace("1.0.0", "9.0.0"),
+                r#"{"cniVersion":"9.0.0","code":1,"msg":"incompatible CNI versions","details":"config is \"9.0.0\", plugin supports [\"0.3.0\" \"0.3.1\" \"0.4.0\" \"1.0.0\" \"1.1.0\"]"}"#,
+            ),
+            (
+                add.to_vec(),
+                CONF.replace("10.42.0.0/24", "10.42.0.0/31"),
+                r#"{"cniVersion":"1.0.0","code":7,"msg":"invalid subnet","details":"10.42.0.0/31"}"#,
+            ),
+            (
+                add.to_vec(),
+                CONF.to_owned(),
+                r#"{"cniVersion":"1.0.0","code":3,"msg":"there is no network namespace","details":"/nonexistent/ns"}"#,
+            ),
         ];
         for (environment, input, expected) in cases {
             let Err(found) = ask(&environment, &input) else { panic!("accepted: {environment:?} {input}") };

@@ -56,10 +56,8 @@ pub fn table(pod: Option<(Ipv4Addr, &[PortMapping])>) -> Table {
         table.map(&any, "inet_service : ipv4_addr . inet_service");
         table.map(&one, "ipv4_addr . inet_service : ipv4_addr . inet_service");
         prerouting.push(Rule::new([Match::Protocol(protocol)], Action::DnatAddressPortMap(protocol, one)));
-        prerouting.push(Rule::new(
-            [Match::DestinationLocal, Match::Protocol(protocol)],
-            Action::DnatPortMap(protocol, any),
-        ));
+        prerouting
+            .push(Rule::new([Match::DestinationLocal, Match::Protocol(protocol)], Action::DnatPortMap(protocol, any)));
     }
     table.set(HAIRPIN, "ipv4_addr . ipv4_addr");
     // Before the Services, as upstream's port mapping is.

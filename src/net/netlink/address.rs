@@ -15,9 +15,7 @@ impl Socket {
         let mut message = request(index, address, prefix);
         if prefix < 31 {
             let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-            message
-                .attributes
-                .push(AddressAttribute::Broadcast(Ipv4Addr::from_bits(address.to_bits() | host_bits)));
+            message.attributes.push(AddressAttribute::Broadcast(Ipv4Addr::from_bits(address.to_bits() | host_bits)));
         }
         self.change(
             || format!("add address {address}/{prefix}"),

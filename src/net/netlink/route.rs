@@ -26,7 +26,14 @@ pub struct Route {
 impl Route {
     #[must_use]
     pub fn default_via(gateway: Ipv4Addr, index: u32) -> Self {
-        Self { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway: Some(gateway), index, source: None, metric: None }
+        Self {
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+            gateway: Some(gateway),
+            index,
+            source: None,
+            metric: None,
+        }
     }
 }
 

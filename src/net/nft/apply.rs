@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Where distributions put it; services often run with a PATH that leaves out `sbin`.
-const PLACES: [&str; 6] = ["/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft", "/bin/nft", "/usr/local/bin/nft"];
+const PLACES: [&str; 6] =
+    ["/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft", "/bin/nft", "/usr/local/bin/nft"];
 /// Longest part of nft's message that is kept, bytes.
 const MESSAGE_LIMIT: usize = 2000;
 

@@ -31,9 +31,11 @@ impl Table {
     }
 
     pub fn set(&mut self, name: &str, types: &'static str) -> &mut Set {
-        self.sets
-            .entry(name.to_owned())
-            .or_insert_with(|| Set { types, timeout_seconds: None, elements: BTreeSet::new() })
+        self.sets.entry(name.to_owned()).or_insert_with(|| Set {
+            types,
+            timeout_seconds: None,
+            elements: BTreeSet::new(),
+        })
     }
 
     pub fn map(&mut self, name: &str, types: &'static str) -> &mut Map {
@@ -136,6 +138,7 @@ pub enum Match {
     NewConnection,
     /// All bits of the mask are set.
     Marked(u32),
+    OutputDevice(&'static str),
     NotOutputDevice(&'static str),
 }
 

@@ -224,6 +224,7 @@ impl Display for Match {
             Self::DestinationMulticast => f.write_str("ip daddr 224.0.0.0/4"),
             Self::NewConnection => f.write_str("ct state new"),
             Self::Marked(mask) => write!(f, "meta mark & {mask:#010x} == {mask:#010x}"),
+            Self::OutputDevice(device) => write!(f, "oifname \"{device}\""),
             Self::NotOutputDevice(device) => write!(f, "oifname != \"{device}\""),
         }
     }

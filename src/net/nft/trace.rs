@@ -33,7 +33,10 @@ pub enum Outcome {
     Untouched,
     Dropped,
     Rejected,
-    Sent { to: (Ipv4Addr, u16), masqueraded: bool },
+    Sent {
+        to: (Ipv4Addr, u16),
+        masqueraded: bool,
+    },
 }
 
 enum Step {
@@ -172,7 +175,9 @@ impl Tracer<'_> {
             Match::DestinationMulticast => destination.is_multicast(),
             Match::NewConnection => true,
             Match::Marked(mask) => self.mark & mask == *mask,
-            Match::NotOutputDevice(_) => true,
+            // The device follows from the destination: our own addresses are behind `lo`.
+            Match::OutputDevice(device) => *device == "lo" && self.world.local.contains(&destination),
+            Match::NotOutputDevice(device) => !(*device == "lo" && self.world.local.contains(&destination)),
         }
     }
 }
