@@ -34,6 +34,29 @@ pub struct FieldTerm {
 pub struct ParseError(pub String);
 
 impl LabelSelector {
+    /// Reads `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`.
+    ///
+    /// # Errors
+    /// Upstream's words for what was found where something else was expected.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut tokens = Tokens(text);
+        let mut requirements = Vec::new();
+        loop {
+            match tokens.next() {
+                Token::End if requirements.is_empty() => break,
+                Token::Comma if requirements.is_empty() && tokens.peek() == Token::End => break,
+                first => requirements.push(requirement(first, &mut tokens)?),
+            }
+            match tokens.next() {
+                Token::End => break,
+                Token::Comma if matches!(tokens.peek(), Token::Word(_) | Token::Not) => {}
+                Token::Comma => return Err(expected(tokens.peek(), "identifier after ','")),
+                other => return Err(expected(other, "',' or 'end of string'")),
+            }
+        }
+        Ok(Self(requirements))
+    }
+
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()
@@ -50,6 +73,174 @@ impl LabelSelector {
             Requirement::LessThan(key, n) => get(key).and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *n),
         })
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    End,
+    Comma,
+    Open,
+    Close,
+    Not,
+    Equals,
+    NotEquals,
+    Greater,
+    Less,
+    Word(&'a str),
+}
+
+impl fmt::Display for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::End => "",
+            Self::Comma => ",",
+            Self::Open => "(",
+            Self::Close => ")",
+            Self::Not => "!",
+            Self::Equals => "=",
+            Self::NotEquals => "!=",
+            Self::Greater => ">",
+            Self::Less => "<",
+            Self::Word(word) => word,
+        })
+    }
+}
+
+struct Tokens<'a>(&'a str);
+
+impl<'a> Tokens<'a> {
+    fn next(&mut self) -> Token<'a> {
+        self.0 = self.0.trim_start();
+        for (text, token) in [
+            ("!=", Token::NotEquals),
+            ("==", Token::Equals),
+            ("=", Token::Equals),
+            ("!", Token::Not),
+            (",", Token::Comma),
+            ("(", Token::Open),
+            (")", Token::Close),
+            (">", Token::Greater),
+            ("<", Token::Less),
+        ] {
+            if let Some(rest) = self.0.strip_prefix(text) {
+                self.0 = rest;
+                return token;
+            }
+        }
+        let special = |c: char| c.is_whitespace() || "!=,()><".contains(c);
+        let (word, rest) = self.0.split_at(self.0.find(special).unwrap_or(self.0.len()));
+        self.0 = rest;
+        if word.is_empty() { Token::End } else { Token::Word(word) }
+    }
+
+    fn peek(&self) -> Token<'a> {
+        Tokens(self.0).next()
+    }
+}
+
+fn expected(found: Token<'_>, what: &str) -> ParseError {
+    ParseError(format!("unable to parse requirement: found '{found}', expected: {what}"))
+}
+
+fn requirement(first: Token<'_>, tokens: &mut Tokens<'_>) -> Result<Requirement, ParseError> {
+    let not = first == Token::Not;
+    let key = match if not { tokens.next() } else { first } {
+        Token::Word(key) => label_key(key)?,
+        other => return Err(expected(other, "identifier")),
+    };
+    if not {
+        return Ok(Requirement::DoesNotExist(key));
+    }
+    if matches!(tokens.peek(), Token::End | Token::Comma) {
+        return Ok(Requirement::Exists(key));
+    }
+    let exact = |tokens: &mut Tokens<'_>| match tokens.peek() {
+        // Nothing after the operator is the empty value.
+        Token::End | Token::Comma => Ok(String::new()),
+        Token::Word(value) => {
+            tokens.next();
+            label_value(&key, value)
+        }
+        other => Err(expected(other, "identifier")),
+    };
+    match tokens.next() {
+        Token::Equals => Ok(Requirement::In(key.clone(), vec![exact(tokens)?])),
+        Token::NotEquals => Ok(Requirement::NotIn(key.clone(), vec![exact(tokens)?])),
+        Token::Greater => Ok(Requirement::GreaterThan(key.clone(), integer(&key, &exact(tokens)?)?)),
+        Token::Less => Ok(Requirement::LessThan(key.clone(), integer(&key, &exact(tokens)?)?)),
+        Token::Word("in") => Ok(Requirement::In(key.clone(), set(&key, tokens)?)),
+        Token::Word("notin") => Ok(Requirement::NotIn(key.clone(), set(&key, tokens)?)),
+        other => Err(expected(other, "in, notin, =, ==, !=, gt, lt")),
+    }
+}
+
+fn set(key: &str, tokens: &mut Tokens<'_>) -> Result<Vec<String>, ParseError> {
+    match tokens.next() {
+        Token::Open => {}
+        other => return Err(expected(other, "'('")),
+    }
+    let mut values = Vec::new();
+    loop {
+        match tokens.next() {
+            Token::Word(value) => {
+                values.push(label_value(key, value)?);
+                match tokens.next() {
+                    Token::Comma => {}
+                    Token::Close => break,
+                    other => return Err(expected(other, "',', or ')'")),
+                }
+            }
+            // An empty place between commas is the empty value.
+            Token::Comma => values.push(String::new()),
+            Token::Close => {
+                values.push(String::new());
+                break;
+            }
+            other => return Err(expected(other, "',', ')' or identifier")),
+        }
+    }
+    Ok(values)
+}
+
+fn integer(key: &str, value: &str) -> Result<i64, ParseError> {
+    value.parse().map_err(|_| {
+        ParseError(format!(
+            "key: Invalid value: {value:?}: for label {key:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+        ))
+    })
+}
+
+/// Longest name part of a label key, and longest label value, in bytes.
+const NAME_MAX: usize = 63;
+
+fn is_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= NAME_MAX && text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().last())
+}
+
+fn label_key(key: &str) -> Result<String, ParseError> {
+    let name = key.split_once('/').map_or(key, |(_, name)| name);
+    if is_name(name) {
+        return Ok(key.into());
+    }
+    Err(ParseError(format!(
+        "unable to parse requirement: <nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', \
+         '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
+         regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    )))
+}
+
+fn label_value(key: &str, value: &str) -> Result<String, ParseError> {
+    if is_name(value) {
+        return Ok(value.into());
+    }
+    Err(ParseError(format!(
+        "unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: a valid label must be an empty string or \
+         consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
+         'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+         '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+    )))
 }
 
 impl FieldSelector {
@@ -89,5 +280,44 @@ impl fmt::Display for FieldSelector {
             write!(f, "{comma}{}{op}{}", t.field, t.value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: &[Requirement]) {
+        assert_eq!(LabelSelector::parse(text).expect(text).0, expect, "{text}");
+    }
+
+    #[test]
+    fn label_selectors_read_as_upstream() {
+        let one = |v: &str| vec![v.to_owned()];
+        check("", &[]);
+        check("a=b, c!=d", &[Requirement::In("a".into(), one("b")), Requirement::NotIn("c".into(), one("d"))]);
+        check(
+            "a==b,!c,x.io/d",
+            &[
+                Requirement::In("a".into(), one("b")),
+                Requirement::DoesNotExist("c".into()),
+                Requirement::Exists("x.io/d".into()),
+            ],
+        );
+        check(
+            "e in (f, g),h notin(i)",
+            &[Requirement::In("e".into(), vec!["f".into(), "g".into()]), Requirement::NotIn("h".into(), one("i"))],
+        );
+        check(
+            "a=,n>3,n<5",
+            &[
+                Requirement::In("a".into(), one("")),
+                Requirement::GreaterThan("n".into(), 3),
+                Requirement::LessThan("n".into(), 5),
+            ],
+        );
+        for bad in ["a=b,", "=b", "a in b", "a in (b", "a=b c", "-a", "a=b/c", "n>x"] {
+            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
+        }
     }
 }
