@@ -1,17 +1,26 @@
 //! What both sides of the wire speak. Uses nothing else of ours.
 //!
 //! - [`resource`]: the resource table: one row per kind, with names, scope, verbs and subresources
+//! - [`schema`]: the schema table: fields, types, list keys and patch strategies of the built-in kinds
 //! - [`object`], [`key`], [`revision`]: an object at rest
+//! - [`decode`]: a request body becomes an object of a known kind
+//! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
-//! - [`selector`]: label and field selectors
+//! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
 //! - [`user`]: who asks; [`version`]: who answers
 
+pub mod decode;
 pub mod field;
 pub mod key;
+pub mod label;
 pub mod object;
+pub mod patch;
+pub mod quantity;
 pub mod resource;
 pub mod revision;
+pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategic;
 pub mod user;
 pub mod version;

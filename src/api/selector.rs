@@ -1,6 +1,10 @@
 //! Decides: label and field selectors, as `labelSelector=` and `fieldSelector=` write them.
 
+mod parse;
+
 use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
 /// One requirement on one label key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,27 +38,35 @@ pub struct FieldTerm {
 pub struct ParseError(pub String);
 
 impl LabelSelector {
-    /// Reads `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`.
+    /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1,m<2`.
     ///
     /// # Errors
-    /// Upstream's words for what was found where something else was expected.
+    /// What upstream says about the same text.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut tokens = Tokens(text);
-        let mut requirements = Vec::new();
-        loop {
-            match tokens.next() {
-                Token::End if requirements.is_empty() => break,
-                Token::Comma if requirements.is_empty() && tokens.peek() == Token::End => break,
-                first => requirements.push(requirement(first, &mut tokens)?),
-            }
-            match tokens.next() {
-                Token::End => break,
-                Token::Comma if matches!(tokens.peek(), Token::Word(_) | Token::Not) => {}
-                Token::Comma => return Err(expected(tokens.peek(), "identifier after ','")),
-                other => return Err(expected(other, "',' or 'end of string'")),
-            }
+        parse::selector(text)
+    }
+
+    /// From the selector in an object. An empty one selects everything; what an absent one means is up to the field.
+    ///
+    /// # Errors
+    /// When an expression has an unknown operator or the wrong number of values.
+    pub fn from_meta(selector: &meta::LabelSelector) -> Result<Self, ParseError> {
+        let mut all = Vec::new();
+        for (key, value) in selector.match_labels.iter().flatten() {
+            all.push(parse::requirement(key, "=", vec![value.clone()])?);
         }
-        Ok(Self(requirements))
+        for e in selector.match_expressions.iter().flatten() {
+            let operator = match e.operator.as_str() {
+                "In" => "in",
+                "NotIn" => "notin",
+                "Exists" => "exists",
+                "DoesNotExist" => "!",
+                other => return Err(ParseError(format!("{other:?} is not a valid label selector operator"))),
+            };
+            all.push(parse::requirement(&e.key, operator, e.values.clone().unwrap_or_default())?);
+        }
+        all.sort_by(|a, b| a.key().cmp(b.key()));
+        Ok(Self(all))
     }
 
     #[must_use]
@@ -75,172 +87,38 @@ impl LabelSelector {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
-    End,
-    Comma,
-    Open,
-    Close,
-    Not,
-    Equals,
-    NotEquals,
-    Greater,
-    Less,
-    Word(&'a str),
+impl Requirement {
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
+            Self::GreaterThan(key, _) | Self::LessThan(key, _) => key,
+        }
+    }
 }
 
-impl fmt::Display for Token<'_> {
+impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::End => "",
-            Self::Comma => ",",
-            Self::Open => "(",
-            Self::Close => ")",
-            Self::Not => "!",
-            Self::Equals => "=",
-            Self::NotEquals => "!=",
-            Self::Greater => ">",
-            Self::Less => "<",
-            Self::Word(word) => word,
-        })
-    }
-}
-
-struct Tokens<'a>(&'a str);
-
-impl<'a> Tokens<'a> {
-    fn next(&mut self) -> Token<'a> {
-        self.0 = self.0.trim_start();
-        for (text, token) in [
-            ("!=", Token::NotEquals),
-            ("==", Token::Equals),
-            ("=", Token::Equals),
-            ("!", Token::Not),
-            (",", Token::Comma),
-            ("(", Token::Open),
-            (")", Token::Close),
-            (">", Token::Greater),
-            ("<", Token::Less),
-        ] {
-            if let Some(rest) = self.0.strip_prefix(text) {
-                self.0 = rest;
-                return token;
-            }
-        }
-        let special = |c: char| c.is_whitespace() || "!=,()><".contains(c);
-        let (word, rest) = self.0.split_at(self.0.find(special).unwrap_or(self.0.len()));
-        self.0 = rest;
-        if word.is_empty() { Token::End } else { Token::Word(word) }
-    }
-
-    fn peek(&self) -> Token<'a> {
-        Tokens(self.0).next()
-    }
-}
-
-fn expected(found: Token<'_>, what: &str) -> ParseError {
-    ParseError(format!("unable to parse requirement: found '{found}', expected: {what}"))
-}
-
-fn requirement(first: Token<'_>, tokens: &mut Tokens<'_>) -> Result<Requirement, ParseError> {
-    let not = first == Token::Not;
-    let key = match if not { tokens.next() } else { first } {
-        Token::Word(key) => label_key(key)?,
-        other => return Err(expected(other, "identifier")),
-    };
-    if not {
-        return Ok(Requirement::DoesNotExist(key));
-    }
-    if matches!(tokens.peek(), Token::End | Token::Comma) {
-        return Ok(Requirement::Exists(key));
-    }
-    let exact = |tokens: &mut Tokens<'_>| match tokens.peek() {
-        // Nothing after the operator is the empty value.
-        Token::End | Token::Comma => Ok(String::new()),
-        Token::Word(value) => {
-            tokens.next();
-            label_value(&key, value)
-        }
-        other => Err(expected(other, "identifier")),
-    };
-    match tokens.next() {
-        Token::Equals => Ok(Requirement::In(key.clone(), vec![exact(tokens)?])),
-        Token::NotEquals => Ok(Requirement::NotIn(key.clone(), vec![exact(tokens)?])),
-        Token::Greater => Ok(Requirement::GreaterThan(key.clone(), integer(&key, &exact(tokens)?)?)),
-        Token::Less => Ok(Requirement::LessThan(key.clone(), integer(&key, &exact(tokens)?)?)),
-        Token::Word("in") => Ok(Requirement::In(key.clone(), set(&key, tokens)?)),
-        Token::Word("notin") => Ok(Requirement::NotIn(key.clone(), set(&key, tokens)?)),
-        other => Err(expected(other, "in, notin, =, ==, !=, gt, lt")),
-    }
-}
-
-fn set(key: &str, tokens: &mut Tokens<'_>) -> Result<Vec<String>, ParseError> {
-    match tokens.next() {
-        Token::Open => {}
-        other => return Err(expected(other, "'('")),
-    }
-    let mut values = Vec::new();
-    loop {
-        match tokens.next() {
-            Token::Word(value) => {
-                values.push(label_value(key, value)?);
-                match tokens.next() {
-                    Token::Comma => {}
-                    Token::Close => break,
-                    other => return Err(expected(other, "',', or ')'")),
-                }
-            }
-            // An empty place between commas is the empty value.
-            Token::Comma => values.push(String::new()),
-            Token::Close => {
-                values.push(String::new());
-                break;
-            }
-            other => return Err(expected(other, "',', ')' or identifier")),
+        match self {
+            Self::In(key, values) if values.len() == 1 => write!(f, "{key}={}", values[0]),
+            Self::In(key, values) => write!(f, "{key} in ({})", values.join(",")),
+            Self::NotIn(key, values) if values.len() == 1 => write!(f, "{key}!={}", values[0]),
+            Self::NotIn(key, values) => write!(f, "{key} notin ({})", values.join(",")),
+            Self::Exists(key) => f.write_str(key),
+            Self::DoesNotExist(key) => write!(f, "!{key}"),
+            Self::GreaterThan(key, n) => write!(f, "{key}>{n}"),
+            Self::LessThan(key, n) => write!(f, "{key}<{n}"),
         }
     }
-    Ok(values)
 }
 
-fn integer(key: &str, value: &str) -> Result<i64, ParseError> {
-    value.parse().map_err(|_| {
-        ParseError(format!(
-            "key: Invalid value: {value:?}: for label {key:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-        ))
-    })
-}
-
-/// Longest name part of a label key, and longest label value, in bytes.
-const NAME_MAX: usize = 63;
-
-fn is_name(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    text.len() <= NAME_MAX && text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().last())
-}
-
-fn label_key(key: &str) -> Result<String, ParseError> {
-    let name = key.split_once('/').map_or(key, |(_, name)| name);
-    if is_name(name) {
-        return Ok(key.into());
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, requirement) in self.0.iter().enumerate() {
+            write!(f, "{}{requirement}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
-    Err(ParseError(format!(
-        "unable to parse requirement: <nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', \
-         '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
-         regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-    )))
-}
-
-fn label_value(key: &str, value: &str) -> Result<String, ParseError> {
-    if is_name(value) {
-        return Ok(value.into());
-    }
-    Err(ParseError(format!(
-        "unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: a valid label must be an empty string or \
-         consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
-         'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-         '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-    )))
 }
 
 impl FieldSelector {

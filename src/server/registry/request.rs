@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::api::decode::FieldValidation;
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
@@ -42,15 +43,6 @@ impl Context {
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().expect("no panic while held").push(text.into());
     }
-}
-
-/// `fieldValidation=` of a write; the server's default is `Warn`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
 }
 
 /// Query options of create, update and patch.

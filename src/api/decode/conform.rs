@@ -1,0 +1,191 @@
+//! Decides: makes a value conform to a schema: drops and notes unknown fields, drops nulls, checks types, brings quantities
+//! and times into their canonical form. Type errors read like those of Go's JSON package.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value};
+
+use crate::api::quantity::Quantity;
+use crate::api::schema::{Item, Shape, Type, Wrap};
+
+use super::MAX_STRICT_ERRORS;
+
+/// A conforming object, and the paths of the fields that were dropped.
+#[derive(Debug)]
+pub struct Outcome {
+    pub value: Value,
+    pub unknown: Vec<String>,
+}
+
+/// # Errors
+/// The first field whose type is wrong.
+pub fn object(value: Value, schema: &'static Type) -> Result<Outcome, String> {
+    let mut walk = Walk { path: String::new(), go_path: Vec::new(), owner: schema.short_name(), unknown: Vec::new() };
+    let map = match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    let value = walk.fields(map, schema)?;
+    Ok(Outcome { value, unknown: walk.unknown })
+}
+
+/// The kind of a JSON value as Go names it.
+pub fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+struct Walk {
+    /// Where we are, with list indexes: `.spec.containers[0].image`.
+    path: String,
+    /// The same without indexes and map keys, as Go's type errors show it.
+    go_path: Vec<&'static str>,
+    /// The Go struct that holds the field.
+    owner: &'static str,
+    unknown: Vec<String>,
+}
+
+impl Walk {
+    fn fields(&mut self, map: Map<String, Value>, schema: &'static Type) -> Result<Value, String> {
+        let owner = std::mem::replace(&mut self.owner, schema.short_name());
+        let mut out = Map::new();
+        for (key, value) in map {
+            let Some(field) = schema.field(&key) else {
+                if self.unknown.len() < MAX_STRICT_ERRORS {
+                    self.unknown.push(format!("{}.{key}", self.path).trim_start_matches('.').to_owned());
+                }
+                continue;
+            };
+            if value.is_null() {
+                continue;
+            }
+            let length = self.path.len();
+            let _ = write!(self.path, ".{key}");
+            self.go_path.push(field.name);
+            let value = self.shape(value, field.shape)?;
+            self.go_path.pop();
+            self.path.truncate(length);
+            out.insert(key, value);
+        }
+        self.owner = owner;
+        Ok(Value::Object(out))
+    }
+
+    fn shape(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+        match (shape.wrap, value) {
+            (Wrap::One, value) => self.item(value, shape),
+            (Wrap::List, Value::Array(list)) => {
+                let mut out = Vec::with_capacity(list.len());
+                for (i, value) in list.into_iter().enumerate() {
+                    let length = self.path.len();
+                    let _ = write!(self.path, "[{i}]");
+                    out.push(self.element(value, shape.element())?);
+                    self.path.truncate(length);
+                }
+                Ok(Value::Array(out))
+            }
+            (Wrap::Map | Wrap::MapOfLists, Value::Object(map)) => {
+                let mut out = Map::new();
+                for (key, value) in map {
+                    let length = self.path.len();
+                    let _ = write!(self.path, ".{key}");
+                    out.insert(key, self.element(value, shape.element())?);
+                    self.path.truncate(length);
+                }
+                Ok(Value::Object(out))
+            }
+            (_, other) => Err(self.mismatch(json_kind(&other), shape)),
+        }
+    }
+
+    /// In lists and maps a null is the type's zero value.
+    fn element(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+        if !value.is_null() {
+            return self.shape(value, shape);
+        }
+        Ok(match (shape.wrap, shape.item) {
+            (Wrap::List, _) => Value::Array(Vec::new()),
+            (Wrap::Map | Wrap::MapOfLists, _) | (_, Item::Object(_)) => Value::Object(Map::new()),
+            (_, Item::Bool) => false.into(),
+            (_, Item::Int32 | Item::Int64 | Item::Double | Item::IntOrString) => 0.into(),
+            (_, Item::Quantity) => "0".into(),
+            (_, Item::String | Item::Bytes) => "".into(),
+            (_, Item::Time | Item::MicroTime | Item::Any) => Value::Null,
+        })
+    }
+
+    fn item(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+        match (shape.item, value) {
+            (Item::Object(schema), Value::Object(map)) => self.fields(map, schema),
+            (Item::Any, value) => Ok(value),
+            (Item::String, value @ Value::String(_))
+            | (Item::Bool, value @ Value::Bool(_))
+            | (Item::Double, value @ Value::Number(_)) => Ok(value),
+            (Item::Int32 | Item::Int64, Value::Number(n)) => {
+                let fits = n.as_i64().is_some_and(|n| !matches!(shape.item, Item::Int32) || i32::try_from(n).is_ok());
+                if fits { Ok(n.into()) } else { Err(self.mismatch(&format!("number {n}"), shape)) }
+            }
+            (Item::IntOrString, value @ Value::String(_)) => Ok(value),
+            (Item::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
+                Ok(n.into())
+            }
+            (Item::IntOrString, Value::Number(n)) => {
+                Err(format!("json: cannot unmarshal number {n} into Go value of type int32"))
+            }
+            (Item::IntOrString, other) => {
+                Err(format!("json: cannot unmarshal {} into Go value of type int32", json_kind(&other)))
+            }
+            (Item::Quantity, Value::String(s)) => quantity(s.trim()),
+            (Item::Quantity, Value::Number(n)) => quantity(&n.to_string()),
+            (Item::Quantity, _) => quantity("{"),
+            (Item::Bytes, Value::String(s)) => bytes(&s),
+            (Item::Time, Value::String(s)) => time(&s, "2006-01-02T15:04:05Z07:00", 0),
+            (Item::MicroTime, Value::String(s)) => time(&s, "2006-01-02T15:04:05.000000Z07:00", 6),
+            (Item::Time | Item::MicroTime, other) => {
+                Err(format!("json: cannot unmarshal {} into Go value of type string", json_kind(&other)))
+            }
+            (_, other) => Err(self.mismatch(json_kind(&other), shape)),
+        }
+    }
+
+    fn mismatch(&self, given: &str, wanted: Shape) -> String {
+        let (owner, path, wanted) = (self.owner, self.go_path.join("."), wanted.go_name());
+        format!("json: cannot unmarshal {given} into Go struct field {owner}.{path} of type {wanted}")
+    }
+}
+
+fn quantity(text: &str) -> Result<Value, String> {
+    Quantity::parse(text).map(|q| q.to_string().into()).map_err(|e| e.to_string())
+}
+
+/// Go ignores line breaks in base64.
+fn bytes(text: &str) -> Result<Value, String> {
+    let plain = text.replace(['\r', '\n'], "");
+    match BASE64.decode(&plain) {
+        Ok(_) => Ok(plain.into()),
+        Err(e) => {
+            let at = match e {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => {
+                    at
+                }
+                _ => plain.len(),
+            };
+            Err(format!("illegal base64 data at input byte {at}"))
+        }
+    }
+}
+
+fn time(text: &str, layout: &str, digits: u8) -> Result<Value, String> {
+    let parsed: Option<jiff::Timestamp> = text.parse().ok().filter(|_| text.contains(['T', 't']));
+    let time =
+        parsed.ok_or_else(|| format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""))?;
+    Ok(if digits == 0 { format!("{:.0}", time.strftime("%Y-%m-%dT%H:%M:%SZ")) } else { format!("{time:.6}") }.into())
+}

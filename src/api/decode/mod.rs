@@ -1,0 +1,258 @@
+//! Decides: a request body becomes an object of a known kind: JSON or YAML is read, `apiVersion` and `kind` are checked,
+//! fields are checked against the schema table. Messages are those of upstream's decoders, because people paste them
+//! into search engines.
+//!
+//! What comes out has only fields that the kind has, of the types that they have, without nulls, with quantities and times in
+//! their canonical form.
+
+mod conform;
+mod parse;
+mod syntax;
+
+use serde_json::Value;
+
+use super::resource::Resource;
+use super::schema::{self, Type};
+use super::status::{Cause, Details, Status};
+
+/// Largest body of a write, in bytes, as upstream.
+pub const MAX_BODY_BYTES: usize = 3 << 20;
+/// Deepest nesting of a body.
+pub const MAX_DEPTH: usize = 128;
+/// Unknown and duplicate fields that are reported; more of them are counted as read.
+const MAX_STRICT_ERRORS: usize = 100;
+
+/// `fieldValidation=` of a write; the server's default is `Warn`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+impl FieldValidation {
+    /// # Errors
+    /// 422 for any other word.
+    pub fn parse(text: &str) -> Result<Self, Status> {
+        match text {
+            "" | "Warn" => Ok(Self::Warn),
+            "Ignore" => Ok(Self::Ignore),
+            "Strict" => Ok(Self::Strict),
+            other => {
+                let message =
+                    format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
+                let cause = Cause {
+                    reason: "FieldValueNotSupported".into(),
+                    message: message.clone(),
+                    field: "fieldValidation".into(),
+                };
+                Err(Status::new(422, "Invalid", format!(" \"\" is invalid: fieldValidation: {message}"))
+                    .with_details(Details { causes: vec![cause], ..Details::default() }))
+            }
+        }
+    }
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Yaml,
+}
+
+/// The kind that a request's path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+impl Expected {
+    #[must_use]
+    pub fn of(resource: &Resource) -> Self {
+        Self { group: resource.group, version: resource.version, kind: resource.kind }
+    }
+
+    /// The kind of a subresource's body, which may be another than its parent's.
+    #[must_use]
+    pub fn at(resource: &Resource, subresource: &str) -> Self {
+        match resource.subresource(subresource) {
+            Some(s) if s.kind != resource.kind => Self { group: s.group, version: s.version, kind: s.kind },
+            _ => Self::of(resource),
+        }
+    }
+
+    fn api_version(self) -> String {
+        join(self.group, self.version)
+    }
+}
+
+fn join(group: &str, version: &str) -> String {
+    if group.is_empty() { version.into() } else { format!("{group}/{version}") }
+}
+
+/// Reads the body of a write to `resource`. Returns the object and the warnings for the response.
+///
+/// # Errors
+/// 400 for what is not an object of that kind, 413 over [`MAX_BODY_BYTES`], 415 for other content types.
+pub fn object(
+    bytes: &[u8],
+    content_type: &str,
+    resource: &Resource,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    kind(bytes, content_type, Expected::of(resource), validation)
+}
+
+/// As [`object`], for any kind in the schema table: subresource bodies, `DeleteOptions`.
+///
+/// # Errors
+/// As [`object`].
+pub fn kind(
+    bytes: &[u8],
+    content_type: &str,
+    expected: Expected,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(Status::too_large(MAX_BODY_BYTES));
+    }
+    let document = match format(content_type)? {
+        Format::Json => parse::json(bytes),
+        Format::Yaml => parse::yaml(bytes),
+    };
+    let unrecognized = |why: String| {
+        let kind = expected.kind;
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+            summary(bytes)
+        ))
+    };
+    let document = document.map_err(unrecognized)?;
+    let schema = check_kind(&document.value, expected).map_err(|e| match e {
+        Mismatch::Unrecognized(why) => unrecognized(why),
+        Mismatch::Other(status) => status,
+    })?;
+    typed(document.value, document.duplicates, schema, expected, validation).map_err(|why| {
+        let Expected { kind, version, .. } = expected;
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    })
+}
+
+/// Checks the result of a patch and puts it in form: unknown fields that the patch brought, types, nulls.
+///
+/// # Errors
+/// 422 as upstream: the patch, not the body, is what was wrong.
+pub fn patched(value: Value, resource: &Resource, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+    let expected = Expected::of(resource);
+    let schema = schema::of(resource).ok_or_else(|| Status::internal(format!("no schema of {}", resource.kind)))?;
+    let shown = value.to_string();
+    typed(value, Vec::new(), schema, expected, validation).map_err(|why| {
+        let message = format!("Invalid value: {shown:?}: {why}");
+        let cause = Cause { reason: "FieldValueInvalid".into(), message: message.clone(), field: "patch".into() };
+        Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"))
+            .with_details(Details { causes: vec![cause], ..Details::default() })
+    })
+}
+
+fn typed(
+    value: Value,
+    duplicates: Vec<String>,
+    schema: &'static Type,
+    expected: Expected,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), String> {
+    let outcome = conform::object(value, schema)?;
+    let mut value = outcome.value;
+    value["apiVersion"] = expected.api_version().into();
+    value["kind"] = expected.kind.into();
+    let mut problems: Vec<String> = outcome.unknown.iter().map(|f| format!("unknown field {f:?}")).collect();
+    problems.extend(duplicates.iter().map(|f| format!("duplicate field {f:?}")));
+    problems.truncate(MAX_STRICT_ERRORS);
+    match validation {
+        FieldValidation::Ignore => Ok((value, Vec::new())),
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(format!("strict decoding error: {}", problems.join(", ")))
+        }
+        _ => Ok((value, problems)),
+    }
+}
+
+fn format(content_type: &str) -> Result<Format, Status> {
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        _ => Err(Status::unsupported_media_type(&media, &["application/json", "application/yaml"])),
+    }
+}
+
+enum Mismatch {
+    Unrecognized(String),
+    Other(Status),
+}
+
+/// Compares `apiVersion` and `kind` with what the path asks for; what is missing is taken from there.
+fn check_kind(value: &Value, expected: Expected) -> Result<&'static Type, Mismatch> {
+    const META: &str =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let unread = |why: String| Mismatch::Unrecognized(format!("couldn't get version/kind; json parse error: {why}"));
+    if !value.is_object() && !value.is_null() {
+        let what = conform::json_kind(value);
+        return Err(unread(format!("json: cannot unmarshal {what} into Go value of type {META}")));
+    }
+    let text = |key: &str| match &value[key] {
+        Value::Null => Ok(""),
+        Value::String(s) => Ok(s.as_str()),
+        other => {
+            let what = conform::json_kind(other);
+            Err(unread(format!("json: cannot unmarshal {what} into Go struct field .{key} of type string")))
+        }
+    };
+    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+    let (group, version) = match api_version {
+        "" => (expected.group, expected.version),
+        other => other.split_once('/').unwrap_or(("", other)),
+    };
+    let kind = if kind.is_empty() { expected.kind } else { kind };
+    let wanted = schema::find(expected.group, expected.version, expected.kind)
+        .ok_or_else(|| Mismatch::Other(Status::internal(format!("no schema of {}", expected.kind))))?;
+    // DeleteOptions exists in every group and version.
+    if kind == expected.kind && (kind == "DeleteOptions" || (group, version) == (expected.group, expected.version)) {
+        return Ok(wanted);
+    }
+    let wrong = |why: String| {
+        let message = format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind);
+        Mismatch::Other(Status::bad_request(message))
+    };
+    let given = join(group, version);
+    match schema::find(group, version, kind) {
+        None => Err(wrong(format!(
+            "no kind {kind:?} is registered for version {given:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ))),
+        Some(_) if kind == expected.kind => Err(Mismatch::Other(Status::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({})",
+            expected.api_version()
+        )))),
+        Some(other) => {
+            let package = expected.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+            Err(wrong(format!("converting ({}) to ({package}.{}): unknown conversion", other.go_name(), expected.kind)))
+        }
+    }
+}
+
+/// The start of a body, as it is shown in the error: as text when it looks like JSON, else in hexadecimal.
+fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (head, more) = if bytes.len() > SHOWN { (&bytes[..SHOWN], " ...") } else { (bytes, "") };
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => head.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
+    }
+}
+
+#[cfg(test)]
+mod tests;

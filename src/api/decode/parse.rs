@@ -1,0 +1,180 @@
+//! Decides: JSON or YAML text becomes a value, and its duplicate fields are noted by their paths.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::{MAX_DEPTH, MAX_STRICT_ERRORS, syntax};
+
+/// A body as it was read. The last of several fields of one name counts.
+#[derive(Debug)]
+pub struct Document {
+    pub value: Value,
+    /// Paths such as `spec.containers[0].image`.
+    pub duplicates: Vec<String>,
+}
+
+/// # Errors
+/// What is wrong, in the words of Go's JSON package.
+pub fn json(bytes: &[u8]) -> Result<Document, String> {
+    let notes = Notes::default();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Node { notes: &notes, yaml: false }.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
+    match value {
+        Ok(value) => Ok(Document { value, duplicates: notes.0.into_inner().duplicates }),
+        Err(error) => {
+            let why = syntax::explain(bytes).unwrap_or_else(|| error.to_string());
+            Err(format!("couldn't get version/kind; json parse error: {why}"))
+        }
+    }
+}
+
+/// # Errors
+/// What is wrong, and where.
+pub fn yaml(bytes: &[u8]) -> Result<Document, String> {
+    let failed = |why: String| format!("error converting YAML to JSON: yaml: {}", why.replace('\n', " "));
+    let text = std::str::from_utf8(bytes).map_err(|_| failed("invalid UTF-8".into()))?;
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_aliases: 1024,
+            max_anchors: 1024,
+            max_documents: 1,
+        },
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    let notes = Notes::default();
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |reader| {
+        Node { notes: &notes, yaml: true }.deserialize(reader)
+    });
+    let value = value.map_err(|e| failed(e.without_snippet().to_string()))?;
+    Ok(Document { value, duplicates: notes.0.into_inner().duplicates })
+}
+
+#[derive(Default)]
+struct Notes(RefCell<Noted>);
+
+#[derive(Default)]
+struct Noted {
+    path: String,
+    duplicates: Vec<String>,
+}
+
+impl Notes {
+    /// Goes one step down; the length to return to.
+    fn enter(&self, step: fmt::Arguments<'_>) -> usize {
+        use fmt::Write as _;
+        let mut noted = self.0.borrow_mut();
+        let length = noted.path.len();
+        let _ = noted.path.write_fmt(step);
+        length
+    }
+
+    fn leave(&self, length: usize) {
+        self.0.borrow_mut().path.truncate(length);
+    }
+
+    fn duplicate(&self) {
+        let mut noted = self.0.borrow_mut();
+        let path = noted.path.trim_start_matches('.').to_owned();
+        if noted.duplicates.len() < MAX_STRICT_ERRORS && !noted.duplicates.contains(&path) {
+            noted.duplicates.push(path);
+        }
+    }
+}
+
+/// Reads one value at the noted path.
+#[derive(Clone, Copy)]
+struct Node<'a> {
+    notes: &'a Notes,
+    yaml: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        // Going from YAML to JSON, Go writes a whole float without its fraction.
+        #[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
+        if self.yaml && v.fract() == 0.0 && v.abs() < 9e15 {
+            return Ok((v as i64).into());
+        }
+        Ok(Number::from_f64(v).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        self.deserialize(reader)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        loop {
+            let length = self.notes.enter(format_args!("[{}]", list.len()));
+            let item = access.next_element_seed(self)?;
+            self.notes.leave(length);
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(list.into()),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let length = self.notes.enter(format_args!(".{key}"));
+            if map.contains_key(&key) {
+                self.notes.duplicate();
+            }
+            let value = access.next_value_seed(self)?;
+            self.notes.leave(length);
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}

@@ -1,0 +1,66 @@
+//! Types: the schema table of the built-in kinds (architecture, decision 4): one fact source for decoding, strategic
+//! merge, server-side apply and the OpenAPI documents.
+//!
+//! [`types`] is the shape of the table, [`generated`] its contents. The contents come from the OpenAPI document of the
+//! Kubernetes release we implement, limited to what the resource table needs. After adding a row there, run
+//! `SKIFF_UPDATE=1 cargo test --lib api::schema`.
+
+#[rustfmt::skip]
+mod generated;
+#[cfg(test)]
+mod generator;
+pub mod types;
+
+pub use generated::TYPES;
+pub use types::{Field, Item, ListType, Shape, Type, Wrap};
+
+use super::resource::Resource;
+
+/// The schema of a kind. `None` for kinds that OpenAPI has no definition of (options in query strings).
+#[must_use]
+pub fn find(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
+    TYPES.iter().copied().find(|t| t.gvk.is_some_and(|(g, v, k)| k == kind && v == version && g == group))
+}
+
+/// The schema of a resource's objects.
+#[must_use]
+pub fn of(resource: &Resource) -> Option<&'static Type> {
+    find(resource.group, resource.version, resource.kind)
+}
+
+/// A type by its OpenAPI name, such as `io.k8s.api.core.v1.PodSpec`.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Type> {
+    TYPES.binary_search_by(|t| t.name.cmp(name)).ok().map(|i| TYPES[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::resource::RESOURCES;
+
+    #[test]
+    fn every_resource_and_its_list_have_a_schema() {
+        for r in RESOURCES {
+            let schema = of(r).unwrap_or_else(|| panic!("no schema of {}", r.kind));
+            assert!(schema.field("metadata").is_some() && schema.field("kind").is_some(), "{}", schema.name);
+            if r.verbs & crate::api::resource::LIST != 0 {
+                assert!(find(r.group, r.version, &format!("{}List", r.kind)).is_some(), "{}List", r.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_carry_what_patches_need() {
+        let pod = named("io.k8s.api.core.v1.PodSpec").unwrap();
+        let containers = pod.field("containers").unwrap();
+        assert!(containers.merge && containers.required);
+        assert_eq!((containers.merge_key, containers.list), ("name", ListType::Map(&["name"])));
+        assert_eq!(containers.shape.go_name(), "[]v1.Container");
+        let volumes = pod.field("volumes").unwrap();
+        assert!(volumes.merge && volumes.retain_keys);
+        assert!(pod.field("nope").is_none());
+        let data = named("io.k8s.api.core.v1.Secret").unwrap().field("data").unwrap();
+        assert_eq!(data.shape.go_name(), "map[string][]uint8");
+    }
+}
