@@ -2,7 +2,7 @@
 //!
 //! - [`resource`]: the resource table: one row per kind, with names, scope, verbs and subresources
 //! - [`schema`]: the schema table: fields, types, list keys and patch strategies of the built-in kinds
-//! - [`object`], [`key`], [`revision`]: an object at rest
+//! - [`object`], [`key`], [`revision`], [`encode`]: an object at rest
 //! - [`decode`]: a request body becomes an object of a known kind
 //! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
@@ -10,6 +10,7 @@
 //! - [`user`]: who asks; [`version`]: who answers
 
 pub mod decode;
+pub mod encode;
 pub mod field;
 pub mod key;
 pub mod label;

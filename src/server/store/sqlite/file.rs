@@ -1,0 +1,256 @@
+//! Effects: the database file: opening it without changing it, loading it, and one transaction.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use serde_json::Value;
+
+use super::super::{Error, OpenError};
+use crate::api::encode;
+use crate::api::key::Key;
+use crate::api::object::{Object, ObjectRef};
+use crate::api::resource;
+use crate::api::revision::Revision;
+
+/// `PRAGMA user_version` of files that this version writes.
+const SCHEMA: i64 = 1;
+/// `PRAGMA application_id`: "SKIF".
+const APPLICATION: i64 = 0x534b_4946;
+/// Pages of 4 KiB in the log before they are copied into the database: bounds the log at 4 MiB.
+const CHECKPOINT_PAGES: i64 = 1000;
+/// KiB of pages in memory. The writer only appends and rewrites: there is little to gain from more.
+const PAGE_CACHE_KIB: i64 = 512;
+
+const TABLES: &str = "
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,
+    resource TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    json BLOB NOT NULL
+) STRICT;
+CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO marks VALUES ('revision', 1);
+";
+
+/// An open database that nobody else has.
+pub struct File {
+    path: PathBuf,
+    db: Connection,
+    /// Held for as long as the file is open. Not SQLite's own lock, which any other open of the same file in this
+    /// process would drop when it closes.
+    _lock: fs::File,
+}
+
+/// A row as it was loaded.
+pub struct Row {
+    pub id: i64,
+    pub object: ObjectRef,
+}
+
+impl File {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { file: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(io)?;
+        }
+        let lock = lock(path)?;
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(io(e)),
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)
+            .map_err(|source| OpenError::Sqlite { file: path.to_owned(), source })?;
+        let file = Self { path: path.to_owned(), db, _lock: lock };
+        file.prepare().map_err(|e| file.refusal(e))??;
+        Ok(file)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn prepare(&self) -> rusqlite::Result<Result<(), OpenError>> {
+        let db = &self.db;
+        let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        // Closing a database that we refuse must not write to it.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        db.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)?;
+        db.pragma_update(None, "temp_store", "MEMORY")?;
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 && pragma("application_id")? == 0 {
+            // Made just now, or a crash came before the tables did.
+            if let Err(source) = self.create()? {
+                return Ok(Err(OpenError::Io { file: self.path.clone(), source }));
+            }
+        } else {
+            if pragma("application_id")? != APPLICATION {
+                return Ok(Err(OpenError::Foreign { file: self.path.clone() }));
+            }
+            let found = pragma("user_version")?;
+            if found > SCHEMA {
+                return Ok(Err(OpenError::Newer { file: self.path.clone(), found, known: SCHEMA }));
+            }
+            let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if check != "ok" {
+                return Ok(Err(self.corrupt(check)));
+            }
+        }
+        // Nothing to do but for a crash right after the tables were made.
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // With FULL, each commit syncs the log; the database itself is synced only when the log is copied into it.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        db.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096)?;
+        Ok(Ok(()))
+    }
+
+    /// One transaction under a rollback journal: after a crash there are all tables or none.
+    fn create(&self) -> rusqlite::Result<std::io::Result<()>> {
+        self.db.pragma_update(None, "page_size", 4096)?;
+        self.db.execute_batch(&format!(
+            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+        ))?;
+        // The name of the file must survive a power cut too.
+        Ok(self.path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()))
+    }
+
+    /// Every object, and the revision to go on from.
+    pub fn load(&self) -> Result<(Vec<Row>, Revision), OpenError> {
+        let mut rows = Vec::new();
+        let mark = self.read(&mut rows).map_err(|e| self.refusal(e))??;
+        let last = rows.iter().map(|r| r.object.revision).max().unwrap_or_default();
+        Ok((rows, last.max(mark)))
+    }
+
+    fn read(&self, rows: &mut Vec<Row>) -> rusqlite::Result<Result<Revision, OpenError>> {
+        let mut names: HashMap<String, Arc<str>> = HashMap::new();
+        let mut seen = std::collections::HashSet::new();
+        let mut query = self.db.prepare("SELECT id, resource, namespace, name, revision, json FROM objects")?;
+        let mut found = query.query([])?;
+        while let Some(row) = found.next()? {
+            let resource: String = row.get(1)?;
+            let resource = names.entry(resource).or_insert_with_key(|r| r.as_str().into()).clone();
+            let namespace: String = row.get(2)?;
+            let namespace = names.entry(namespace).or_insert_with_key(|n| n.as_str().into()).clone();
+            let name: String = row.get(3)?;
+            let key = Key { resource, namespace, name: name.into() };
+            let revision = Revision(row.get::<_, i64>(4)?.unsigned_abs());
+            let text = row.get_ref(5)?.as_blob()?;
+            let value: Value = match serde_json::from_slice(text) {
+                Ok(value) => value,
+                Err(e) => return Ok(Err(self.corrupt(format!("{key} is not JSON: {e}")))),
+            };
+            if !seen.insert(key.clone()) {
+                return Ok(Err(self.corrupt(format!("{key} is there twice"))));
+            }
+            let selectable = resource::find_storage(&key.resource).map_or(&[][..], |r| r.selectable);
+            let head = encode::head(&value, selectable);
+            let json = encode::splice(text, revision);
+            rows.push(Row { id: row.get(0)?, object: Arc::new(Object { key, revision, head, json }) });
+        }
+        let mark = self.db.query_row("SELECT value FROM marks WHERE name = 'revision'", [], |r| r.get::<_, i64>(0))?;
+        Ok(Ok(Revision(mark.unsigned_abs())))
+    }
+
+    pub fn transaction(&mut self) -> Result<Transaction<'_>, rusqlite::Error> {
+        self.db.transaction_with_behavior(TransactionBehavior::Immediate)
+    }
+
+    /// Copies the log into the database and, when more than half of that is empty, writes it anew.
+    pub fn compact(&self) -> Result<(), Error> {
+        let compact = || -> rusqlite::Result<()> {
+            let pragma = |name| self.db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            if pragma("freelist_count")? * 2 > pragma("page_count")? {
+                self.db.execute_batch("VACUUM")?;
+            }
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        compact().map_err(|e| self.failure(&e))
+    }
+
+    /// Folds the log into the database and closes it: one file remains.
+    pub fn close(self) -> Result<(), Error> {
+        let path = self.path.clone();
+        let result = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        let closed = result.and_then(|_| self.db.close().map_err(|(_, e)| e));
+        closed.map_err(|e| failure(&path, &e))
+    }
+
+    /// An error of a write, in the words of the store.
+    pub fn failure(&self, e: &rusqlite::Error) -> Error {
+        failure(&self.path, e)
+    }
+
+    fn corrupt(&self, reason: String) -> OpenError {
+        OpenError::Corrupt { file: self.path.clone(), reason }
+    }
+
+    fn refusal(&self, e: rusqlite::Error) -> OpenError {
+        let file = self.path.clone();
+        match e.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => self.corrupt(e.to_string()),
+            Some(ErrorCode::DatabaseBusy) => OpenError::InUse { file },
+            _ => match e {
+                rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::QueryReturnedNoRows => self.corrupt(e.to_string()),
+                source => OpenError::Sqlite { file, source },
+            },
+        }
+    }
+}
+
+fn failure(path: &Path, e: &rusqlite::Error) -> Error {
+    let file = path.to_owned();
+    if e.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        Error::Full { file }
+    } else {
+        Error::Disk { file, reason: e.to_string() }
+    }
+}
+
+/// One server per database: an advisory lock on a file beside it, which the kernel drops when the process ends.
+fn lock(path: &Path) -> Result<fs::File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let io = |source| OpenError::Io { file: path.to_owned(), source };
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { file: path.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+pub fn insert(tx: &Transaction<'_>, id: i64, key: &Key, revision: Revision, text: &[u8]) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO objects (id, resource, namespace, name, revision, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    let values = params![id, &*key.resource, &*key.namespace, &*key.name, revision.0.cast_signed(), text];
+    insert.execute(values).map(drop)
+}
+
+pub fn update(tx: &Transaction<'_>, id: i64, revision: Revision, text: &[u8]) -> rusqlite::Result<()> {
+    let mut update = tx.prepare_cached("UPDATE objects SET revision = ?2, json = ?3 WHERE id = ?1")?;
+    update.execute(params![id, revision.0.cast_signed(), text]).map(drop)
+}
+
+pub fn delete(tx: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM objects WHERE id = ?1")?.execute([id]).map(drop)
+}
+
+pub fn mark(tx: &Transaction<'_>, revision: Revision) -> rusqlite::Result<()> {
+    let mut update = tx.prepare_cached("UPDATE marks SET value = ?1 WHERE name = 'revision'")?;
+    update.execute([revision.0.cast_signed()]).map(drop)
+}
