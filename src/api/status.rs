@@ -20,6 +20,9 @@ pub struct Body {
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
+    /// `metadata.continue`: how to go on after a list that expired. Empty is absent.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ fn is_zero(n: &u32) -> bool {
 impl Status {
     #[must_use]
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self(Box::new(Body { code, reason: reason.into(), message: message.into(), details: None }))
+        Self(Box::new(Body { code, reason: reason.into(), message: message.into(), ..Body::default() }))
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -239,6 +242,12 @@ impl Status {
     }
 
     #[must_use]
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.0.continue_token = token;
+        self
+    }
+
+    #[must_use]
     pub fn code(&self) -> u16 {
         self.0.code
     }
@@ -270,6 +279,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.0.message, "reason": self.0.reason, "code": self.0.code,
         });
+        if !self.0.continue_token.is_empty() {
+            body["metadata"]["continue"] = self.0.continue_token.as_str().into();
+        }
         if let Some(details) = &self.0.details {
             body["details"] = serde_json::to_value(details).unwrap_or_default();
         }

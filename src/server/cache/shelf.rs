@@ -30,8 +30,7 @@ struct Inner {
 
 impl Shelf {
     pub fn new(loaded: Revision) -> Self {
-        let inner =
-            Inner { objects: Objects::new(), count: 0, window: Window::new(loaded), changed: loaded };
+        let inner = Inner { objects: Objects::new(), count: 0, window: Window::new(loaded), changed: loaded };
         Self { inner: RwLock::new(inner), changed: watch::Sender::new(loaded) }
     }
 

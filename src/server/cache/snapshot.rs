@@ -20,10 +20,8 @@ pub fn at(objects: &Objects, window: &Window, namespace: Option<&str>, at: Revis
             undone.insert((key.namespace.clone(), key.name.clone()), event.before.clone());
         }
     }
-    let now = objects
-        .iter()
-        .filter(|(ns, _)| namespace.is_none_or(|n| *n == ***ns))
-        .flat_map(|(_, names)| names.values());
+    let now =
+        objects.iter().filter(|(ns, _)| namespace.is_none_or(|n| *n == ***ns)).flat_map(|(_, names)| names.values());
     if undone.is_empty() {
         return Some(now.cloned().collect());
     }

@@ -11,6 +11,7 @@ use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::selector::{FieldSelector, LabelSelector};
 use crate::api::user::User;
+pub use crate::server::cache::watch::{Event, Watch};
 
 /// What a request is about.
 #[derive(Clone, Debug)]
@@ -84,20 +85,6 @@ pub struct List {
     /// Empty on the last page.
     pub continue_token: String,
     pub remaining: Option<u64>,
-}
-
-/// One event of a watch.
-#[derive(Clone, Debug)]
-pub enum Event {
-    Added(ObjectRef),
-    Modified(ObjectRef),
-    /// The last state, with the revision of the deletion.
-    Deleted(ObjectRef),
-    /// Nothing older than this will follow. `initial_end` closes the initial events of a streaming list.
-    Bookmark {
-        revision: Revision,
-        initial_end: bool,
-    },
 }
 
 /// A patch as it arrived, by its content type.

@@ -72,3 +72,43 @@ impl Store for Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::contract::{self, Model, Recorder};
+    use super::*;
+
+    fn started() -> (Arc<Memory>, Arc<Recorder>) {
+        let (store, sink) = (Arc::new(Memory::default()), Arc::new(Recorder::default()));
+        store.start(sink.clone()).unwrap();
+        (store, sink)
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let (store, sink) = started();
+        contract::basics(&*store, &sink).await;
+        assert!(matches!(store.start(sink.clone()), Err(OpenError::Started)));
+        store.close().await.unwrap();
+        let late = store.commit(contract::durable(super::super::Intent::Create(contract::draft("d", "z", "")))).await;
+        assert_eq!(late, Err(Error::Closed));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn loses_no_race() {
+        let (store, sink) = started();
+        contract::races(store, sink, 8, 50).await;
+    }
+
+    proptest! {
+        #[test]
+        fn does_what_the_model_does(steps in contract::steps()) {
+            let (store, sink) = started();
+            let mut model = Model::default();
+            futures::executor::block_on(model.run(&*store, &steps));
+            model.check(&sink, |_| true);
+        }
+    }
+}

@@ -268,8 +268,7 @@ impl Writer {
 
     fn close(mut self, answer: Option<oneshot::Sender<Result<(), Error>>>) {
         let mark = (self.mark != self.revision).then_some(self.revision);
-        let written =
-            if mark.is_some() || !self.unwritten.is_empty() { self.write(&[], mark) } else { Ok(()) };
+        let written = if mark.is_some() || !self.unwritten.is_empty() { self.write(&[], mark) } else { Ok(()) };
         let closed = written.and(self.file.close());
         debug!(revision = %self.revision, "closed the database");
         if let Some(answer) = answer {

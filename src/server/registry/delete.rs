@@ -1,0 +1,256 @@
+//! Effects: delete and deletecollection.
+//!
+//! ```text
+//!            ┌─ finalizers, or a grace period ─▶ marked (deletionTimestamp) ─▶ last finalizer gone ─┐
+//! object ────┤                                       └─ deleted again with 0 ───────────────────────┼─▶ gone
+//!            └─ neither ─────────────────────────────────────────────────────────────────────────── ┘
+//! ```
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Map, Value};
+
+use super::request::{Context, DeleteOptions, Deleted, List, ListOptions, Target};
+use super::strategy::Removal;
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
+use crate::api::field::{FieldError, Path};
+use crate::api::object::ObjectRef;
+use crate::api::status::{Cause, Details, Status};
+use crate::clock;
+use crate::server::admission::Operation;
+use crate::server::store::Intent;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a delete makes of the object.
+enum Plan {
+    /// Nothing to write: it is on its way already.
+    Pending,
+    Mark(Value),
+    Remove(Value),
+}
+
+impl Registry {
+    /// # Errors
+    /// The refusal of any stage; 404; 409 when a precondition does not hold.
+    pub async fn delete(&self, cx: &Context, t: &Target, o: DeleteOptions) -> Result<Deleted, Status> {
+        let entry = self.entry(t)?;
+        check(&o)?;
+        for _ in 0..MAX_ATTEMPTS {
+            let old = self.find(entry, t)?;
+            match self.delete_once(cx, t, entry, &old, &o).await {
+                Err(Failed::Conflict) => {}
+                Err(Failed::Refused(status)) => return Err(status),
+                Ok(deleted) => return Ok(deleted),
+            }
+        }
+        Err(Status::modified(t.resource, &t.name))
+    }
+
+    /// Deletes what the selectors select, and answers with what was there.
+    ///
+    /// # Errors
+    /// The first refusal. Objects that someone else deleted in between are no error.
+    pub async fn delete_collection(
+        &self,
+        cx: &Context,
+        t: &Target,
+        l: &ListOptions,
+        o: DeleteOptions,
+    ) -> Result<List, Status> {
+        let entry = self.entry(t)?;
+        let selected = self.select(entry, t, l)?;
+        for item in &selected.items {
+            let namespace = item.key.namespace.to_string();
+            let one = Target { namespace, name: item.key.name.to_string(), ..t.clone() };
+            match self.delete(cx, &one, o.clone()).await {
+                Ok(_) => {}
+                Err(status) if status.code() == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let items = selected.items.into_iter().map(|item| entry.wire(item)).collect::<Result<_, _>>()?;
+        Ok(List { items, ..selected })
+    }
+
+    async fn delete_once(
+        &self,
+        cx: &Context,
+        t: &Target,
+        entry: &Entry,
+        old: &ObjectRef,
+        o: &DeleteOptions,
+    ) -> Result<Deleted, Failed> {
+        let before = value(old)?;
+        check_preconditions(t, o, old)?;
+        let dry_run = !o.dry_run.is_empty();
+        let admitted = attributes(cx, t, Operation::Delete, Some(&before), dry_run);
+        self.0.admission.validate(&admitted, None)?;
+        let plan = plan(entry, &before, o, clock::now())?;
+        let (object, remove) = match plan {
+            Plan::Pending => return Ok(Deleted::Marked(entry.wire(old.clone())?)),
+            Plan::Mark(object) => (object, false),
+            Plan::Remove(object) => (object, true),
+        };
+        let draft = entry.draft(old.key.clone(), &object);
+        let done = if dry_run {
+            entry.unwritten(&draft, Some(old.revision))?
+        } else if remove {
+            let gone = self.commit(entry, Intent::Delete(draft, old.revision)).await?;
+            entry.strategy.released(&object);
+            entry.wire(gone)?
+        } else {
+            let marked = self.commit(entry, Intent::Update(draft, old.revision)).await?;
+            entry.wire(marked)?
+        };
+        Ok(if remove { Deleted::Gone(done) } else { Deleted::Marked(done) })
+    }
+}
+
+/// Decides (`rest.BeforeDelete` and `Store.updateForGracefulDeletionAndFinalizers`).
+fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> Result<Plan, Status> {
+    let deleting = old["metadata"]["deletionTimestamp"].is_string();
+    let pending_grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let mut object = old.clone();
+
+    if deleting && let Some(pending) = pending_grace.filter(|n| *n > 0) {
+        // A grace period runs. It can only become shorter, and finalizers can no longer be asked for.
+        return match o.grace_period_seconds {
+            Some(seconds) if seconds < pending => {
+                let seconds = seconds.max(0);
+                let at = deletion_time(old).unwrap_or(now) - jiff::SignedDuration::from_secs(pending - seconds);
+                mark(&mut object, at, seconds)?;
+                let remove = seconds == 0 && !meta::held(entry.stored, &object);
+                Ok(if remove { Plan::Remove(object) } else { Plan::Mark(object) })
+            }
+            _ => Ok(Plan::Pending),
+        };
+    }
+    let removal = if deleting { Removal::Now } else { entry.strategy.removal(&mut object, o) };
+    set_finalizers(&mut object, o)?;
+    match removal {
+        Removal::Graceful { seconds } => {
+            mark(&mut object, now + jiff::SignedDuration::from_secs(seconds), seconds)?;
+            bump_generation(&mut object)?;
+            let remove = seconds == 0 && !meta::held(entry.stored, &object);
+            return Ok(if remove { Plan::Remove(object) } else { Plan::Mark(object) });
+        }
+        Removal::Finalize => {
+            // No grace period: whoever empties the finalizers removes the object.
+            meta::metadata(&mut object)?.insert("deletionTimestamp".into(), time(now));
+        }
+        Removal::Now => {}
+    }
+    if !meta::held(entry.stored, &object) {
+        return Ok(Plan::Remove(object));
+    }
+    if removal == Removal::Now && !(deleting && entry.stored.storage == "namespaces") {
+        if !deleting {
+            bump_generation(&mut object)?;
+        }
+        let at = deletion_time(old).filter(|at| *at <= now).unwrap_or(now);
+        mark(&mut object, at, 0)?;
+    }
+    Ok(if object == *old { Plan::Pending } else { Plan::Mark(object) })
+}
+
+/// Turns the propagation policy into finalizers, which the garbage collector acts upon
+/// (`deletionFinalizersForGarbageCollection`).
+fn set_finalizers(object: &mut Value, o: &DeleteOptions) -> Result<(), Status> {
+    let old: Vec<String> = meta::finalizers(object).into_iter().map(ToOwned::to_owned).collect();
+    let has = |name: &str| old.iter().any(|f| f == name);
+    let policy = o.propagation_policy.as_deref();
+    let orphan = o.orphan_dependents.unwrap_or_else(|| policy.map_or_else(|| has(ORPHAN), |p| p == "Orphan"));
+    let foreground = o.orphan_dependents.is_none() && policy.map_or_else(|| has(FOREGROUND), |p| p == "Foreground");
+    let mut new: Vec<String> = old.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    new.extend(orphan.then(|| ORPHAN.to_owned()));
+    new.extend(foreground.then(|| FOREGROUND.to_owned()));
+    let same = new.len() == old.len() && new.iter().all(|f| has(f));
+    if same {
+        return Ok(());
+    }
+    let metadata: &mut Map<String, Value> = meta::metadata(object)?;
+    if new.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), new.into());
+    }
+    Ok(())
+}
+
+fn mark(object: &mut Value, at: jiff::Timestamp, seconds: i64) -> Result<(), Status> {
+    let metadata = meta::metadata(object)?;
+    metadata.insert("deletionTimestamp".into(), time(at));
+    metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
+    Ok(())
+}
+
+/// Being deleted is a change of what is wanted; kinds without a generation stay without.
+fn bump_generation(object: &mut Value) -> Result<(), Status> {
+    let metadata = meta::metadata(object)?;
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|n| *n > 0) {
+        metadata.insert("generation".into(), (generation + 1).into());
+    }
+    Ok(())
+}
+
+fn deletion_time(object: &Value) -> Option<jiff::Timestamp> {
+    meta::text(object, "deletionTimestamp").parse().ok()
+}
+
+fn time(at: jiff::Timestamp) -> Value {
+    let whole = jiff::Timestamp::from_second(at.as_second()).unwrap_or(at);
+    serde_json::to_value(Time(whole)).unwrap_or_default()
+}
+
+fn check_preconditions(t: &Target, o: &DeleteOptions, old: &ObjectRef) -> Result<(), Status> {
+    let Some(expected) = &o.preconditions else { return Ok(()) };
+    let why = if let Some(uid) = expected.uid.as_deref().filter(|uid| **uid != *old.head.uid) {
+        format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            old.head.uid
+        )
+    } else if let Some(revision) = expected.resource_version.as_deref().filter(|r| *r != old.revision.to_string()) {
+        format!(
+            "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({}). \
+             The object might have been modified",
+            old.revision
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Status::conflict(t.resource, &t.name, &why))
+}
+
+/// `ValidateDeleteOptions`.
+fn check(o: &DeleteOptions) -> Result<(), Status> {
+    let path = Path::new("propagationPolicy");
+    let mut errors = Vec::new();
+    if let (Some(policy), Some(_)) = (&o.propagation_policy, o.orphan_dependents) {
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        errors.push(FieldError::invalid(&path, policy, why));
+    }
+    if let Some(policy) =
+        o.propagation_policy.as_deref().filter(|p| !matches!(*p, "Foreground" | "Background" | "Orphan"))
+    {
+        errors.push(FieldError::not_supported(&path, &policy, &["Foreground", "Background", "Orphan", "nil"]));
+    }
+    for flag in o.dry_run.iter().filter(|flag| *flag != "All") {
+        errors.push(FieldError::not_supported(&Path::new("dryRun"), flag, &["All"]));
+    }
+    let [first, ..] = errors.as_slice() else { return Ok(()) };
+    let all = errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join(", ");
+    let list = if errors.len() == 1 { first.to_string() } else { format!("[{all}]") };
+    let causes = errors
+        .iter()
+        .map(|e| Cause { reason: e.reason.cause().into(), message: e.message.clone(), field: e.path.to_string() })
+        .collect();
+    let message = format!("DeleteOptions.meta.k8s.io \"\" is invalid: {list}");
+    Err(Status::new(422, "Invalid", message).with_details(Details {
+        group: "meta.k8s.io".into(),
+        kind: "DeleteOptions".into(),
+        causes,
+        ..Details::default()
+    }))
+}

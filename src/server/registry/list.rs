@@ -1,0 +1,292 @@
+//! Effects: list and watch. Everything comes from the cache.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::request::{Context, Event, List, ListOptions, RevisionMatch, Target, Watch};
+use super::{Entry, Registry};
+use crate::api::field::{FieldError, Path};
+use crate::api::object::{Object, ObjectRef};
+use crate::api::resource::Resource;
+use crate::api::revision::Revision;
+use crate::api::selector::FieldTerm;
+use crate::api::status::{Cause, Details, Status};
+use crate::server::cache::watch::{Filter, Start};
+
+impl Registry {
+    /// # Errors
+    /// 400 and 422 for options that make no sense, 410 for a revision that is no longer known.
+    #[allow(clippy::unused_async, reason = "the verbs look alike to their callers")]
+    pub async fn list(&self, cx: &Context, t: &Target, o: &ListOptions) -> Result<List, Status> {
+        let _ = cx;
+        let entry = self.entry(t)?;
+        let mut list = self.select(entry, t, o)?;
+        if entry.strategy.resource() != entry.stored {
+            list.items = list.items.into_iter().map(|item| entry.wire(item)).collect::<Result<_, _>>()?;
+        }
+        Ok(list)
+    }
+
+    /// A list in the stored version.
+    pub(super) fn select(&self, entry: &Entry, t: &Target, o: &ListOptions) -> Result<List, Status> {
+        check_list(o)?;
+        let filter = filter(entry, t, o)?;
+        let namespace = (!t.namespace.is_empty()).then_some(t.namespace.as_str());
+        let cache = &self.0.cache;
+        let (token, mut items, revision) = if o.continue_token.is_empty() {
+            let (items, revision) = self.state(entry, t, o, &filter)?;
+            (None, items, revision)
+        } else {
+            let token = Token::decode(&o.continue_token)?;
+            let (items, revision) = match token.revision() {
+                None => cache.list(&entry.storage, namespace),
+                Some(at) if at > cache.revision() => return Err(token.expired(cache.revision())),
+                Some(at) => match cache.list_at(&entry.storage, namespace, at) {
+                    Some(items) => (items, at),
+                    None => return Err(token.expired(cache.revision())),
+                },
+            };
+            (Some(token), items, revision)
+        };
+        if let Some(token) = token {
+            let after = token.place();
+            items.drain(..items.partition_point(|item| place(item) <= after));
+        }
+        let plain = filter.labels.is_everything() && filter.fields.0.is_empty();
+        if !plain {
+            items.retain(|item| filter.selects(item));
+        }
+        let mut list = List { items, revision, continue_token: String::new(), remaining: None };
+        let limit = usize::try_from(o.limit).unwrap_or(usize::MAX);
+        if limit > 0 && list.items.len() > limit {
+            // With a selector upstream does not count what is left.
+            list.remaining = plain.then_some((list.items.len() - limit) as u64);
+            list.items.truncate(limit);
+            list.continue_token = Token::new(&list.items[limit - 1], revision).encode();
+        }
+        Ok(list)
+    }
+
+    fn state(
+        &self,
+        entry: &Entry,
+        t: &Target,
+        o: &ListOptions,
+        filter: &Filter,
+    ) -> Result<(Vec<ObjectRef>, Revision), Status> {
+        let namespace = (!t.namespace.is_empty()).then_some(t.namespace.as_str());
+        let cache = &self.0.cache;
+        if let Some(at) = o.revision.filter(|at| at.0 > 0) {
+            if at > cache.revision() {
+                return Err(too_large(at, cache.revision()));
+            }
+            if o.revision_match == Some(RevisionMatch::Exact) {
+                let items = cache.list_at(&entry.storage, namespace, at);
+                let items =
+                    items.ok_or_else(|| Status::expired("The resourceVersion for the provided list is too old."))?;
+                return Ok((items, at));
+            }
+        }
+        if let (Some(name), true) =
+            (filter.fields.exact("metadata.name"), namespace.is_some() || !t.resource.namespaced)
+        {
+            let revision = cache.revision();
+            let found = cache.get(&entry.storage, &t.namespace, name);
+            let revision = found.as_ref().map_or(revision, |o| revision.max(o.revision));
+            return Ok((found.into_iter().collect(), revision));
+        }
+        Ok(cache.list(&entry.storage, namespace))
+    }
+
+    /// # Errors
+    /// 400 and 422 for options that make no sense. That the revision is too old is the first item of the stream.
+    pub fn watch(&self, cx: &Context, t: &Target, o: &ListOptions) -> Result<Watch, Status> {
+        let _ = cx;
+        let entry = self.entry(t)?;
+        check_watch(o)?;
+        let mut filter = filter(entry, t, o)?;
+        if !t.name.is_empty() {
+            let term = FieldTerm { field: "metadata.name".into(), equal: true, value: t.name.clone() };
+            filter.fields.0.push(term);
+        }
+        let cache = &self.0.cache;
+        let at = o.revision.unwrap_or_default();
+        let start = match o.send_initial_events {
+            Some(true) if at > cache.revision() => return Err(too_large(at, cache.revision())),
+            Some(true) => Start::State { end: o.bookmarks },
+            Some(false) if at.0 == 0 => Start::Now,
+            None if at.0 == 0 => Start::State { end: false },
+            _ => Start::After(at),
+        };
+        let watch = cache.watch(&entry.storage, filter, start, o.bookmarks);
+        if entry.strategy.resource() == entry.stored {
+            return Ok(watch);
+        }
+        let (registry, target) = (self.clone(), t.clone());
+        Ok(Watch::new(watch.map(move |event| registry.convert(&target, event?))))
+    }
+
+    fn convert(&self, t: &Target, event: Event) -> Result<Event, Status> {
+        let entry = self.entry(t)?;
+        Ok(match event {
+            Event::Added(object) => Event::Added(entry.wire(object)?),
+            Event::Modified(object) => Event::Modified(entry.wire(object)?),
+            Event::Deleted(object) => Event::Deleted(entry.wire(object)?),
+            bookmark @ Event::Bookmark { .. } => bookmark,
+        })
+    }
+}
+
+fn filter(entry: &Entry, t: &Target, o: &ListOptions) -> Result<Filter, Status> {
+    for FieldTerm { field, .. } in &o.fields.0 {
+        let common = matches!(field.as_str(), "metadata.name" | "metadata.namespace");
+        if !common && !entry.stored.selectable.contains(&field.as_str()) {
+            return Err(unknown_field(t.resource, field));
+        }
+    }
+    Ok(Filter {
+        namespace: (!t.namespace.is_empty()).then(|| t.namespace.clone()),
+        labels: o.labels.clone(),
+        fields: o.fields.clone(),
+        selectable: entry.stored.selectable,
+    })
+}
+
+/// Kinds with fields of their own say less than those without.
+fn unknown_field(resource: &Resource, field: &str) -> Status {
+    Status::bad_request(if resource.selectable.is_empty() {
+        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {field}")
+    })
+}
+
+fn place(object: &Object) -> (&str, &str) {
+    (&object.key.namespace, &object.key.name)
+}
+
+/// What `continue` holds: the form of upstream's token, with the last object given out as the place to go on after.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// -1: whatever is there now.
+    rv: i64,
+    start: String,
+}
+
+impl Token {
+    fn new(last: &Object, revision: Revision) -> Self {
+        let (namespace, name) = place(last);
+        Self { v: "meta.k8s.io/v1".into(), rv: revision.0.cast_signed(), start: format!("{namespace}/{name}\0") }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    fn decode(text: &str) -> Result<Self, Status> {
+        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
+        if token.v != "meta.k8s.io/v1" {
+            return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+        }
+        if !token.start.contains('/') {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        Ok(token)
+    }
+
+    fn revision(&self) -> Option<Revision> {
+        u64::try_from(self.rv).ok().map(Revision)
+    }
+
+    fn place(&self) -> (&str, &str) {
+        self.start.trim_end_matches('\0').split_once('/').unwrap_or_default()
+    }
+
+    /// 410 with a token that goes on from the same place in what is there now.
+    fn expired(self, now: Revision) -> Status {
+        let _ = now;
+        let anyway = Self { rv: -1, ..self };
+        Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+             the results. Continuing with the provided token results in an inconsistent list - objects that were \
+             created, modified, or deleted between the time the first chunk was returned and now may show up in the \
+             list.",
+        )
+        .with_continue(anyway.encode())
+    }
+}
+
+/// A revision from the future: of another data directory, or of before a snapshot was restored.
+fn too_large(given: Revision, current: Revision) -> Status {
+    let message = format!("Too large resource version: {given}, current: {current}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    Status::timeout(format!("Timeout: {message}")).with_details(Details {
+        causes: vec![cause],
+        retry_after_seconds: 1,
+        ..Details::default()
+    })
+}
+
+fn check_list(o: &ListOptions) -> Result<(), Status> {
+    if !o.continue_token.is_empty() && o.revision.is_some_and(|r| r.0 > 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let wrong = match (o.revision_match, o.revision) {
+        (Some(_), None) => Some("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (Some(_), _) if !o.continue_token.is_empty() => {
+            Some("resourceVersionMatch is forbidden when continue is provided")
+        }
+        (Some(RevisionMatch::Exact), Some(Revision(0))) => {
+            Some("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+        }
+        _ => None,
+    };
+    if let Some(why) = wrong {
+        return Err(invalid_option("resourceVersionMatch", why));
+    }
+    if o.send_initial_events.is_some() {
+        return Err(invalid_option("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    Ok(())
+}
+
+fn check_watch(o: &ListOptions) -> Result<(), Status> {
+    match (o.send_initial_events, o.revision_match) {
+        (None, Some(_)) => Err(invalid_option(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+        (Some(_), Some(RevisionMatch::NotOlderThan)) | (None, None) => Ok(()),
+        (Some(_), _) => Err(invalid_option(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )),
+    }
+}
+
+fn invalid_option(field: &str, why: &str) -> Status {
+    let error = FieldError::forbidden(&Path::new(field), why);
+    Status::new(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {error}")).with_details(Details {
+        group: "meta.k8s.io".into(),
+        kind: "ListOptions".into(),
+        causes: vec![Cause {
+            reason: error.reason.cause().into(),
+            message: error.message.clone(),
+            field: error.path.to_string(),
+        }],
+        ..Details::default()
+    })
+}

@@ -1,0 +1,139 @@
+//! Effects: the `scale` subresource: `autoscaling/v1` Scale as a view of an object's replicas.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::request::{Context, Target, WriteOptions, Written};
+use super::strategy::Part;
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, value};
+use crate::api::encode::Draft;
+use crate::api::field::{FieldError, Path};
+use crate::api::object::ObjectRef;
+use crate::api::resource::Resource;
+use crate::api::status::Status;
+
+/// What error messages call it; it is never stored.
+pub static RESOURCE: Resource = Resource {
+    group: "autoscaling",
+    version: "v1",
+    plural: "scales",
+    singular: "scale",
+    kind: "Scale",
+    namespaced: true,
+    short_names: &[],
+    categories: &[],
+    verbs: 0,
+    subresources: &[],
+    storage: "",
+    selectable: &[],
+    volatile: false,
+};
+
+impl Registry {
+    pub(super) async fn update_scale(
+        &self,
+        cx: &Context,
+        t: &Target,
+        body: Value,
+        o: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let entry = self.entry(t)?;
+        meta::check_name(t, &body)?;
+        for _ in 0..MAX_ATTEMPTS {
+            let old = self.find(entry, t)?;
+            match self.rescale(cx, t, entry, &old, &body, o).await {
+                Err(Failed::Conflict) => {}
+                Err(Failed::Refused(status)) => return Err(status),
+                Ok(object) => return Ok(Written { object, created: false }),
+            }
+        }
+        Err(Status::modified(t.resource, &t.name))
+    }
+
+    /// One attempt to write the replicas of a Scale; answers with the Scale after it.
+    pub(super) async fn rescale(
+        &self,
+        cx: &Context,
+        t: &Target,
+        entry: &Entry,
+        old: &ObjectRef,
+        scale: &Value,
+        o: &WriteOptions,
+    ) -> Result<ObjectRef, Failed> {
+        let mut new = value(old)?;
+        meta::check_preconditions(t, scale, &new, old.revision, true)?;
+        let replicas = &scale["spec"]["replicas"];
+        let path = Path::new("spec").child("replicas");
+        let count = match replicas {
+            Value::Null => 0,
+            other => other.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
+                Status::bad_request(format!(
+                    "Scale in version \"v1\" cannot be handled as a Scale: {path}: not an int32"
+                ))
+            })?,
+        };
+        if count < 0 {
+            let error = FieldError::invalid(&path, &count, "must be greater than or equal to 0");
+            return Err(Status::invalid(&RESOURCE, &t.name, &[error]).into());
+        }
+        new["spec"]["replicas"] = count.into();
+        let written = self.replace(cx, t, entry, Part::Spec, old, new, o).await?;
+        Ok(of(t, &written)?)
+    }
+}
+
+/// The Scale of an object.
+pub fn of(t: &Target, object: &ObjectRef) -> Result<ObjectRef, Status> {
+    let document = document(t, &value(object)?);
+    let draft = Draft::new(object.key.clone(), &document, &[]);
+    Ok(Arc::new(draft.at(object.revision)))
+}
+
+pub fn document(t: &Target, value: &Value) -> Value {
+    let from = &value["metadata"];
+    let mut metadata = json!({"name": t.name});
+    for field in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !from[field].is_null() {
+            metadata[field] = from[field].clone();
+        }
+    }
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {},
+        "status": {"replicas": value["status"]["replicas"].as_i64().unwrap_or_default()},
+    });
+    // As the typed struct encodes it: no field for 0.
+    if let Some(replicas) = value["spec"]["replicas"].as_i64().filter(|n| *n != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    let selector = selector_text(&value["spec"]["selector"]);
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
+    }
+    scale
+}
+
+/// A label selector as the query string writes it, in the order upstream sorts requirements: by key.
+fn selector_text(selector: &Value) -> String {
+    let mut terms: Vec<(String, String)> = Vec::new();
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        terms.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    }
+    for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = requirement["key"].as_str().unwrap_or_default();
+        let mut values: Vec<&str> =
+            requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let term = match requirement["operator"].as_str().unwrap_or_default() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => continue,
+        };
+        terms.push((key.to_owned(), term));
+    }
+    terms.sort();
+    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,132 @@
+//! Effects: update, and the second half of every patch and subresource write.
+
+use serde_json::Value;
+
+use super::request::{Context, Target, WriteOptions, Written};
+use super::strategy::Part;
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
+use crate::api::encode;
+use crate::api::object::ObjectRef;
+use crate::api::status::Status;
+use crate::server::admission::Operation;
+use crate::server::store::Intent;
+
+impl Registry {
+    /// # Errors
+    /// The refusal of any stage; 404, or 409 when the object is not what the client saw.
+    pub async fn update(&self, cx: &Context, t: &Target, body: Value, o: &WriteOptions) -> Result<Written, Status> {
+        let entry = self.entry(t)?;
+        if t.subresource == "scale" {
+            return self.update_scale(cx, t, body, o).await;
+        }
+        let part = part(t)?;
+        let mut body = entry.strategy.storage_form(body);
+        meta::check_name(t, &body)?;
+        meta::enter_namespace(t, &mut body)?;
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(old) = self.0.cache.get(&entry.storage, &t.namespace, &t.name) else {
+                match self.create_by_update(cx, t, entry, body.clone(), o).await {
+                    Err(Failed::Conflict) => continue,
+                    Err(Failed::Refused(status)) => return Err(status),
+                    Ok(object) => return Ok(Written { object, created: true }),
+                }
+            };
+            match self.replace(cx, t, entry, part, &old, body.clone(), o).await {
+                // A client that named a revision is told by the next attempt that it is not the one.
+                Err(Failed::Conflict) => {}
+                Err(Failed::Refused(status)) => return Err(status),
+                Ok(object) => return Ok(Written { object, created: false }),
+            }
+        }
+        Err(Status::modified(t.resource, &t.name))
+    }
+
+    async fn create_by_update(
+        &self,
+        cx: &Context,
+        t: &Target,
+        entry: &Entry,
+        mut body: Value,
+        o: &WriteOptions,
+    ) -> Result<ObjectRef, Failed> {
+        if !entry.strategy.create_on_update() || !t.subresource.is_empty() {
+            return Err(Status::not_found(t.resource, &t.name).into());
+        }
+        // Who names a revision or a uid means an object that was there.
+        if !matches!(meta::text(&body, "resourceVersion"), "" | "0") {
+            return Err(Status::modified(t.resource, &t.name).into());
+        }
+        meta::check_uid(t, meta::text(&body, "uid"), &Value::Null)?;
+        entry.strategy.defaults(&mut body)?;
+        self.create_once(cx, t, entry, body, o).await.map_err(|(failed, _)| failed)
+    }
+
+    /// One attempt to put `new` in the place of `old`.
+    #[allow(clippy::too_many_arguments, reason = "a request and what it is about")]
+    pub(super) async fn replace(
+        &self,
+        cx: &Context,
+        t: &Target,
+        entry: &Entry,
+        part: Part,
+        old: &ObjectRef,
+        mut new: Value,
+        o: &WriteOptions,
+    ) -> Result<ObjectRef, Failed> {
+        let strategy = &entry.strategy;
+        let before = value(old)?;
+        meta::check_preconditions(t, &new, &before, old.revision, strategy.unconditional_update())?;
+        strategy.defaults(&mut new)?;
+        meta::carry_over(&mut new, &before)?;
+        let admitted = attributes(cx, t, Operation::Update, Some(&before), o.dry_run);
+        if part != Part::Binding {
+            self.mutate(entry, &admitted, &mut new)?;
+        }
+        strategy.prepare_update(cx, part, &mut new, &before)?;
+        let reserved = strategy.allocate(&mut new, Some(&before))?;
+        let errors = strategy.validate_update(cx, part, &new, &before);
+        if !errors.is_empty() {
+            return Err(Status::invalid(t.resource, &t.name, &errors).into());
+        }
+        if part == Part::Spec {
+            strategy.warnings(&new).into_iter().for_each(|w| cx.warn(w));
+        }
+        if part != Part::Binding {
+            self.0.admission.validate(&admitted, Some(&new))?;
+        }
+
+        let draft = entry.draft(old.key.clone(), &new);
+        let gone = goes_with_update(entry, &new, &before);
+        if !gone && draft.text == encode::without_revision(&old.json) {
+            return Ok(entry.wire(old.clone())?);
+        }
+        if o.dry_run {
+            return Ok(entry.unwritten(&draft, Some(old.revision))?);
+        }
+        let intent = if gone { Intent::Delete(draft, old.revision) } else { Intent::Update(draft, old.revision) };
+        let written = self.commit(entry, intent).await?;
+        if gone {
+            strategy.released(&new);
+        } else if let Some(reserved) = reserved {
+            reserved.keep();
+        }
+        Ok(entry.wire(written)?)
+    }
+}
+
+/// Taking the last finalizer off an object that is being deleted removes it
+/// (`registry.ShouldDeleteDuringUpdate`). One in its grace period waits for whoever runs it.
+fn goes_with_update(entry: &Entry, new: &Value, old: &Value) -> bool {
+    let old = &old["metadata"];
+    let grace = old["deletionGracePeriodSeconds"].as_i64().unwrap_or_default();
+    old["deletionTimestamp"].is_string() && grace == 0 && !meta::held(entry.stored, new)
+}
+
+pub(super) fn part(t: &Target) -> Result<Part, Status> {
+    match t.subresource {
+        "" => Ok(Part::Spec),
+        "status" => Ok(Part::Status),
+        "finalize" => Ok(Part::Finalize),
+        _ => Err(Status::verb_not_supported(t.resource, "update")),
+    }
+}
