@@ -6,7 +6,10 @@ use super::request::{Context, Patch, Target, WriteOptions, Written};
 use super::update::part;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, scale, value};
 use crate::api::resource::Resource;
-use crate::api::status::{Details, Status};
+use crate::api::status::Status;
+use crate::api::{decode, patch, schema, strategic};
+
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 impl Registry {
     /// # Errors
@@ -16,11 +19,10 @@ impl Registry {
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
             let attempt = if t.subresource == "scale" {
-                let mut new = scale::document(t, &value(&old)?);
-                apply(&patch, &mut new, &scale::RESOURCE)?;
+                let new = apply(&patch, scale::document(t, &value(&old)?), &scale::RESOURCE)?;
                 self.rescale(cx, t, entry, &old, &new, o).await
             } else {
-                let new = patched(entry, &value(&old)?, &patch)?;
+                let new = patched(cx, entry, &value(&old)?, &patch, o)?;
                 meta::check_name(t, &new)?;
                 self.replace(cx, t, entry, part(t)?, &old, new, o).await
             };
@@ -36,36 +38,30 @@ impl Registry {
 }
 
 /// The patch is applied to the document as the client knows it, in the version of its request.
-fn patched(entry: &Entry, old: &Value, patch: &Patch) -> Result<Value, Status> {
-    let mut document = entry.strategy.wire_form(old.clone());
-    apply(patch, &mut document, entry.strategy.resource())?;
+fn patched(cx: &Context, entry: &Entry, old: &Value, patch: &Patch, o: &WriteOptions) -> Result<Value, Status> {
+    let resource = entry.strategy.resource();
+    let document = apply(patch, entry.strategy.wire_form(old.clone()), resource)?;
+    let (document, warnings) = decode::patched(document, resource, o.field_validation)?;
+    warnings.into_iter().for_each(|w| cx.warn(w));
     Ok(entry.strategy.storage_form(document))
 }
 
-fn apply(patch: &Patch, document: &mut Value, resource: &Resource) -> Result<(), Status> {
+fn apply(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Value, Status> {
     match patch {
-        Patch::Json(operations) => json_patch::patch(document, operations).map_err(|_| unprocessable()),
+        Patch::Json(operations) => patch::json(&document, operations),
         Patch::Merge(patch) => {
-            json_patch::merge(document, patch);
-            Ok(())
+            patch::merge(&mut document, patch);
+            Ok(document)
         }
-        Patch::Strategic(patch) => strategic(document, patch, resource),
-        Patch::Apply(_) => Err(Status::unsupported_media_type(
-            "application/apply-patch+yaml",
-            &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"],
-        )),
+        Patch::Strategic(patch) => {
+            let schema = schema::of(resource).ok_or_else(|| not_accepted(STRATEGIC))?;
+            strategic::merge(&document, patch, schema)
+        }
+        // Needs the owners of fields, which objects do not carry yet.
+        Patch::Apply(_) => Err(not_accepted("application/apply-patch+yaml")),
     }
 }
 
-/// What upstream answers when a patch does not fit the document.
-fn unprocessable() -> Status {
-    Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
-        .with_details(Details::default())
-}
-
-fn strategic(document: &mut Value, patch: &Value, resource: &Resource) -> Result<(), Status> {
-    // The merge by schema is the API part's; until it is there this takes the simplest of its rules.
-    let _ = resource;
-    json_patch::merge(document, patch);
-    Ok(())
+fn not_accepted(given: &str) -> Status {
+    Status::unsupported_media_type(given, &["application/json-patch+json", "application/merge-patch+json", STRATEGIC])
 }
