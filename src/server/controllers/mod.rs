@@ -1,1 +1,64 @@
-//! server/controllers
+//! Controllers: each observes the stores, plans purely, and leaves the doing to the [`driver`].
+//!
+//! - [`action`]: what a plan is made of; the `Controller` trait
+//! - [`stores`]: what is observed, one store per resource for all controllers
+//! - [`driver`]: the only asynchronous part
+//! - [`owners`], [`pods`]: what several controllers decide alike
+//! - workloads: [`deployment`], [`replica_set`]
+//! - the cluster itself: [`bootstrap`], [`service_account`], [`root_ca`]
+
+pub mod action;
+pub mod bootstrap;
+pub mod deployment;
+pub mod driver;
+pub mod owners;
+pub mod pods;
+pub mod replica_set;
+pub mod root_ca;
+pub mod service_account;
+pub mod stores;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::action::Controller;
+use crate::config::Cluster;
+
+/// What the controllers need to know of the cluster.
+#[derive(Clone, Debug)]
+pub struct ControllersConfig {
+    pub cluster: Cluster,
+    /// Where the API is reached, for the `kubernetes` Service.
+    pub advertise_address: IpAddr,
+    pub port: u16,
+    /// PEM of the cluster's CA, for `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+}
+
+/// Nothing ends the controllers but `stop`: what fails is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {}
+
+/// Runs all controllers until `stop`; returns when every task is gone.
+///
+/// # Errors
+/// None at present.
+pub async fn run(client: kube::Client, config: ControllersConfig, stop: CancellationToken) -> Result<(), Error> {
+    let stores = Arc::new(stores::Stores::new());
+    driver::run(client, stores, all(config), stop).await;
+    Ok(())
+}
+
+/// Every controller. Their order is of no consequence.
+#[must_use]
+pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
+    vec![
+        Arc::new(bootstrap::Bootstrap::new(&config)),
+        Arc::new(service_account::ServiceAccounts),
+        Arc::new(root_ca::RootCa::new(config.root_ca_pem)),
+        Arc::new(deployment::DeploymentController),
+        Arc::new(replica_set::ReplicaSetController),
+    ]
+}

@@ -1,0 +1,221 @@
+//! Types: the objects of one resource as last observed, and who is told about changes.
+//!
+//! One reflector writes, any number of controllers read. Objects are trimmed before they are kept: what no
+//! controller reads costs no memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::reflector::Sink;
+use super::request::revision;
+use crate::api::resource::Resource;
+
+/// A kind that can be kept in a store.
+pub trait Kind: DeserializeOwned + Send + Sync + 'static {
+    fn meta(&self) -> &ObjectMeta;
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// Drops what nobody reads.
+    fn trim(&mut self) {}
+}
+
+/// One change of one object. `old` is absent for an addition, `new` for a removal.
+pub struct Change<'a, K> {
+    pub old: Option<&'a Arc<K>>,
+    pub new: Option<&'a Arc<K>>,
+}
+
+impl<'a, K> Change<'a, K> {
+    /// The states that the object had and has: whoever cares for either is concerned.
+    pub fn each(&self) -> impl Iterator<Item = &'a Arc<K>> {
+        self.old.into_iter().chain(self.new)
+    }
+}
+
+type Subscriber<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
+type Objects<K> = HashMap<Box<str>, BTreeMap<Box<str>, Arc<K>>>;
+
+pub struct Store<K> {
+    resource: &'static Resource,
+    /// By namespace, then name.
+    objects: RwLock<Objects<K>>,
+    /// Revision up to which the objects are known.
+    observed: AtomicU64,
+    subscribers: RwLock<Vec<Subscriber<K>>>,
+}
+
+/// What the driver needs to know of any store, whatever its kind: has it seen a write yet?
+pub trait View: Send + Sync {
+    fn resource(&self) -> &'static Resource;
+    fn observed(&self) -> u64;
+    /// The object is still there with that uid and not being deleted.
+    fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool;
+    /// Ends the subscriptions: they hold on to the stores.
+    fn close(&self);
+}
+
+impl<K: Kind> Store<K> {
+    #[must_use]
+    pub fn new(resource: &'static Resource) -> Self {
+        Self { resource, objects: RwLock::default(), observed: AtomicU64::new(0), subscribers: RwLock::default() }
+    }
+
+    /// Calls `subscriber` after each change, on the reflector's task: it must be quick and must not block.
+    pub fn subscribe(&self, subscriber: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
+        self.subscribers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(subscriber));
+    }
+
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.read(|o| o.get(namespace)?.get(name).cloned())
+    }
+
+    /// The objects of one namespace, by name. Cluster-scoped objects are in namespace "".
+    #[must_use]
+    pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.read(|o| o.get(namespace).map(|m| m.values().cloned().collect()).unwrap_or_default())
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.read(|o| o.values().flat_map(|m| m.values().cloned()).collect())
+    }
+
+    #[must_use]
+    pub fn find(&self, namespace: &str, matches: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        self.read(|o| {
+            o.get(namespace).map(|m| m.values().filter(|k| matches(k)).cloned().collect()).unwrap_or_default()
+        })
+    }
+
+    /// Puts an object in by hand: for tests and simulation.
+    pub fn put(&self, object: K) {
+        self.set(object);
+    }
+
+    /// Takes an object out by hand: for tests and simulation.
+    pub fn take(&self, namespace: &str, name: &str) {
+        self.unset(namespace, name);
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Objects<K>) -> T) -> T {
+        f(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Objects<K>) -> T) -> T {
+        f(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn decode(&self, raw: &RawValue) -> Option<K> {
+        match serde_json::from_str::<K>(raw.get()) {
+            Ok(mut object) => {
+                object.meta_mut().managed_fields = None;
+                object.trim();
+                Some(object)
+            }
+            Err(error) => {
+                tracing::error!(resource = self.resource.storage, %error, "object cannot be decoded");
+                None
+            }
+        }
+    }
+
+    fn set(&self, object: K) {
+        let meta = object.meta();
+        let (ns, name) = (key(meta.namespace.as_deref()), key(meta.name.as_deref()));
+        let seen = revision(meta.resource_version.as_deref().unwrap_or_default());
+        let new = Arc::new(object);
+        let old = self.write(|o| o.entry(ns).or_default().insert(name, Arc::clone(&new)));
+        self.observed.fetch_max(seen, Ordering::AcqRel);
+        self.tell(&Change { old: old.as_ref(), new: Some(&new) });
+    }
+
+    fn unset(&self, namespace: &str, name: &str) {
+        let old = self.write(|o| {
+            let of_namespace = o.get_mut(namespace)?;
+            let old = of_namespace.remove(name);
+            if of_namespace.is_empty() {
+                o.remove(namespace);
+            }
+            old
+        });
+        if let Some(old) = old {
+            self.tell(&Change { old: Some(&old), new: None });
+        }
+    }
+
+    fn tell(&self, change: &Change<'_, K>) {
+        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            subscriber(change);
+        }
+    }
+}
+
+fn key(text: Option<&str>) -> Box<str> {
+    text.unwrap_or_default().into()
+}
+
+impl<K: Kind> Sink for Store<K> {
+    fn replace(&self, items: &[Box<RawValue>], at: u64) {
+        let fresh: Vec<K> = items.iter().filter_map(|raw| self.decode(raw)).collect();
+        let names: std::collections::HashSet<(Box<str>, Box<str>)> =
+            fresh.iter().map(|k| (key(k.meta().namespace.as_deref()), key(k.meta().name.as_deref()))).collect();
+        let gone: Vec<(Box<str>, Box<str>)> = self.read(|o| {
+            o.iter()
+                .flat_map(|(ns, m)| m.keys().map(move |name| (ns.clone(), name.clone())))
+                .filter(|k| !names.contains(k))
+                .collect()
+        });
+        for (ns, name) in gone {
+            self.unset(&ns, &name);
+        }
+        for object in fresh {
+            self.set(object);
+        }
+        self.observed.fetch_max(at, Ordering::AcqRel);
+    }
+
+    fn upsert(&self, raw: &RawValue) {
+        if let Some(object) = self.decode(raw) {
+            self.set(object);
+        }
+    }
+
+    fn remove(&self, raw: &RawValue) {
+        if let Some(object) = self.decode(raw) {
+            let meta = object.meta();
+            // The event of a deletion carries the revision of the deletion.
+            self.observed.fetch_max(revision(meta.resource_version.as_deref().unwrap_or_default()), Ordering::AcqRel);
+            self.unset(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn bookmark(&self, at: u64) {
+        self.observed.fetch_max(at, Ordering::AcqRel);
+    }
+}
+
+impl<K: Kind> View for Store<K> {
+    fn resource(&self) -> &'static Resource {
+        self.resource
+    }
+
+    fn observed(&self) -> u64 {
+        self.observed.load(Ordering::Acquire)
+    }
+
+    fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        self.get(namespace, name).is_some_and(|k| {
+            let meta = k.meta();
+            meta.uid.as_deref() == Some(uid) && meta.deletion_timestamp.is_none()
+        })
+    }
+
+    fn close(&self) {
+        self.subscribers.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
