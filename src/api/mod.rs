@@ -7,6 +7,7 @@
 //! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
+//! - [`query`]: paths and query strings
 //! - [`user`]: who asks; [`version`]: who answers
 
 pub mod decode;
@@ -17,6 +18,7 @@ pub mod label;
 pub mod object;
 pub mod patch;
 pub mod quantity;
+pub mod query;
 pub mod resource;
 pub mod revision;
 pub mod schema;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full};
 
 use crate::api::status::Status;
 
@@ -36,15 +36,24 @@ pub fn empty() -> Body {
 ///
 /// # Errors
 /// 413 beyond [`REQUEST_MAX`], 400 when the client goes away in the middle.
-pub async fn read(body: Body) -> Result<Bytes, Status> {
-    if body.size_hint().lower() > REQUEST_MAX as u64 {
+pub async fn read(mut body: Body) -> Result<Bytes, Status> {
+    let hint = body.size_hint();
+    if hint.lower() > REQUEST_MAX as u64 {
         return Err(Status::too_large(REQUEST_MAX));
     }
-    match Limited::new(body, REQUEST_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(REQUEST_MAX)),
-        Err(e) => Err(Status::bad_request(format!("error reading the request body: {e}"))),
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("error reading the request body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if all.len() + data.len() > REQUEST_MAX {
+            return Err(Status::too_large(REQUEST_MAX));
+        }
+        if all.is_empty() && hint.exact() == Some(data.len() as u64) {
+            return Ok(data);
+        }
+        all.extend_from_slice(&data);
     }
+    Ok(all.freeze())
 }
 
 /// A body of many parts whose total length is known. Large parts go out as they are, small ones are joined.

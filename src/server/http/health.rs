@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::query::Query;
 use super::respond;
+use crate::api::query::Query;
 
 /// Looks at something and says what is wrong with it. Called on every probe: it must be quick.
 pub type Probe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;

@@ -172,7 +172,7 @@ fn process(started: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::http::query::Query;
+    use crate::api::query::Query;
 
     #[test]
     fn requests_are_counted_by_what_they_were_about() {

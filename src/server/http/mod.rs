@@ -2,17 +2,29 @@
 //!
 //! - [`listener`]: TCP, TLS, HTTP/1.1 and HTTP/2; [`client`]: the same without any of them, for our own components
 //! - [`service`]: identify, authorize, limit, dispatch
-//! - [`request_info`], [`query`], [`options`], [`negotiate`]: what was asked, and for which representation
+//! - [`request_info`], [`options`], [`negotiate`]: what was asked, and for which representation
 //! - [`verbs`], [`watch`]: objects, through the registry; [`paths`], [`health`], [`metrics`]: everything else
 //! - [`reviews`], [`nodes`]: requests answered by authentication, authorization, or by a node's kubelet endpoint
 //! - [`render`], [`respond`], [`body`], [`pretty`]: the bytes of the answer
 
 pub mod body;
+pub mod client;
 pub mod health;
+pub mod listener;
 pub mod metrics;
 pub mod negotiate;
+pub mod nodes;
 pub mod options;
+pub mod paths;
 pub mod pretty;
-pub mod query;
+pub mod render;
 pub mod request_info;
 pub mod respond;
+pub mod reviews;
+pub mod service;
+pub mod verbs;
+pub mod watch;
+
+pub use client::client;
+pub use listener::Listener;
+pub use service::{Backend, Service};

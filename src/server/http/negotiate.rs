@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
 
-use super::query::Query;
+use crate::api::query::Query;
 use crate::api::status::Status;
 
 /// What the objects of a response look like.

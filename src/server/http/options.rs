@@ -4,8 +4,8 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
 
-use super::query::Query;
 use crate::api::field::{FieldError, Path};
+use crate::api::query::Query;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::selector::{FieldSelector, LabelSelector};

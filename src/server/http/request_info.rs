@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::query::{self, Query};
+use crate::api::query::{self, Query};
 use crate::api::selector::FieldSelector;
 
 /// Upstream's `RequestInfo`. Everything after `verb` is empty for a path that names no resource.

@@ -1,0 +1,211 @@
+//! Decides: documents made of stored objects: lists, tables, metadata-only objects and watch events. Stored bytes are
+//! copied, never encoded again; tables are the one form that has to look into an object.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::negotiate::Shape;
+use crate::api::object::Object;
+use crate::api::resource::{Resource, Subresource};
+use crate::api::status::Status;
+use crate::server::registry::request::{Event, List};
+
+/// `includeObject=` of a table request: what each row carries beside its cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Include {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl Include {
+    /// # Errors
+    /// 400 for a policy that does not exist.
+    pub fn parse(text: Option<&str>) -> Result<Self, Status> {
+        match text.unwrap_or_default() {
+            "None" => Ok(Self::None),
+            "" | "Metadata" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// How the objects of one response are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Renderer {
+    pub resource: &'static Resource,
+    /// The kind of a subresource that isn't its parent's (Scale) has no columns of its own.
+    pub subresource: Option<&'static Subresource>,
+    pub shape: Shape,
+    pub include: Include,
+    pub now: jiff::Timestamp,
+}
+
+impl Renderer {
+    /// One object.
+    ///
+    /// # Errors
+    /// 500 when stored bytes are not what we wrote.
+    pub fn object(&self, object: &Object) -> Result<Bytes, Status> {
+        self.one(object, true)
+    }
+
+    /// A page of a collection, in pieces that share the stored bytes.
+    ///
+    /// # Errors
+    /// 500 when stored bytes are not what we wrote.
+    pub fn list(&self, list: &List) -> Result<VecDeque<Bytes>, Status> {
+        let mut meta = serde_json::Map::new();
+        meta.insert("resourceVersion".into(), list.revision.to_string().into());
+        if !list.continue_token.is_empty() {
+            meta.insert("continue".into(), list.continue_token.clone().into());
+        }
+        if let Some(remaining) = list.remaining {
+            meta.insert("remainingItemCount".into(), remaining.into());
+        }
+        let meta = Value::Object(meta);
+        if let Shape::Table(version) = self.shape {
+            return Ok([self.table(version, list.items.iter().map(|o| &**o), &meta, true)?].into());
+        }
+        let (kind, version) = match self.shape {
+            Shape::Partial(version) => ("PartialObjectMetadataList".into(), format!("meta.k8s.io/{version}")),
+            _ => (format!("{}List", self.resource.kind), self.resource.api_version()),
+        };
+        let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{meta},"items":["#);
+        let mut parts = VecDeque::with_capacity(list.items.len() * 2 + 2);
+        parts.push_back(Bytes::from(head));
+        for (i, object) in list.items.iter().enumerate() {
+            if i > 0 {
+                parts.push_back(Bytes::from_static(b","));
+            }
+            parts.push_back(self.one(object, true)?);
+        }
+        parts.push_back(Bytes::from_static(b"]}\n"));
+        Ok(parts)
+    }
+
+    /// Appends one line of a watch. `headers` says whether a table names its columns: only the first event does.
+    ///
+    /// # Errors
+    /// 500 when stored bytes are not what we wrote.
+    pub fn event(&self, event: &Event, headers: bool, out: &mut Vec<u8>) -> Result<(), Status> {
+        let (kind, object) = match event {
+            Event::Added(object) => ("ADDED", self.one(object, headers)?),
+            Event::Modified(object) => ("MODIFIED", self.one(object, headers)?),
+            Event::Deleted(object) => ("DELETED", self.one(object, headers)?),
+            Event::Bookmark { revision, initial_end } => {
+                let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+                if *initial_end {
+                    metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                }
+                ("BOOKMARK", Bytes::from(self.bookmark(&metadata).to_string()))
+            }
+        };
+        out.extend_from_slice(br#"{"type":""#);
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(br#"","object":"#);
+        out.extend_from_slice(&object);
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    fn bookmark(&self, metadata: &Value) -> Value {
+        match self.shape {
+            Shape::Object => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata})
+            }
+            Shape::Partial(version) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
+            }
+            Shape::Table(version) => {
+                let version = format!("meta.k8s.io/{version}");
+                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata});
+                json!({"kind": "Table", "apiVersion": version, "metadata": {"resourceVersion": metadata["resourceVersion"]},
+                    "columnDefinitions": null, "rows": [{"cells": [], "object": object}]})
+            }
+        }
+    }
+
+    fn one(&self, object: &Object, headers: bool) -> Result<Bytes, Status> {
+        match self.shape {
+            Shape::Object => Ok(object.json.clone()),
+            Shape::Partial(version) => partial(object, version),
+            Shape::Table(version) => {
+                let meta = json!({"resourceVersion": object.revision.to_string()});
+                self.table(version, std::iter::once(object), &meta, headers)
+            }
+        }
+    }
+
+    fn table<'a>(
+        &self,
+        version: &str,
+        objects: impl Iterator<Item = &'a Object>,
+        meta: &Value,
+        headers: bool,
+    ) -> Result<Bytes, Status> {
+        let columns = if headers { columns() } else { Value::Null };
+        let mut out = format!(
+            r#"{{"kind":"Table","apiVersion":"meta.k8s.io/{version}","metadata":{meta},"columnDefinitions":{columns},"rows":["#
+        )
+        .into_bytes();
+        let mut first = true;
+        for object in objects {
+            let value = object.value().map_err(Status::internal)?;
+            let carried = match self.include {
+                Include::None => Bytes::from_static(b"null"),
+                Include::Metadata => partial(object, version)?,
+                Include::Object => object.json.clone(),
+            };
+            for row in rows(&value) {
+                if !std::mem::take(&mut first) {
+                    out.push(b',');
+                }
+                let row = serde_json::to_vec(&row).map_err(Status::internal)?;
+                // The row is `{"cells":…}`: its object goes before the closing brace.
+                out.extend_from_slice(&row[..row.len() - 1]);
+                out.extend_from_slice(br#","object":"#);
+                out.extend_from_slice(&carried);
+                out.push(b'}');
+            }
+        }
+        out.extend_from_slice(b"]}\n");
+        Ok(out.into())
+    }
+}
+
+/// The columns of kinds that have none of their own (`registry/rest/table.go`).
+fn columns() -> Value {
+    json!([
+        {"name": "Name", "type": "string", "format": "name", "priority": 0, "description": "Name must be unique within a \
+         namespace. Is required when creating resources, although some resources may allow a client to request the \
+         generation of an appropriate name automatically. Name is primarily intended for creation idempotence and \
+         configuration definition. Cannot be updated. More info: \
+         https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"},
+        {"name": "Created At", "type": "date", "format": "", "priority": 0, "description": "CreationTimestamp is a timestamp \
+         representing the server time when this object was created."},
+    ])
+}
+
+fn rows(object: &Value) -> [Value; 1] {
+    [json!({"cells": [object["metadata"]["name"], object["metadata"]["creationTimestamp"]]})]
+}
+
+fn partial(object: &Object, version: &str) -> Result<Bytes, Status> {
+    #[derive(Deserialize)]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let parsed: Metadata<'_> = serde_json::from_slice(&object.json).map_err(Status::internal)?;
+    let metadata = parsed.metadata.get();
+    let text =
+        format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/{version}","metadata":{metadata}}}"#);
+    Ok(text.into())
+}

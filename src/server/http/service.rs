@@ -1,0 +1,232 @@
+//! Effects: one request from its head to its response: who asks, what for, whether they may, and then the verb.
+//! The listener and the in-process client both call [`Service::respond`].
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::HeaderValue;
+use http::{HeaderMap, Method, Request, Response};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::body::Body;
+use super::health::{self, Check};
+use super::metrics::Metrics;
+use super::negotiate::{self, Format, JSON, Offer};
+use super::nodes::Nodes;
+use super::request_info::RequestInfo;
+use super::{paths, respond, verbs};
+use crate::api::query::Query;
+use crate::api::status::Status;
+use crate::api::user::User;
+use crate::clock;
+use crate::server::authn::issue::TokenIssuer;
+use crate::server::authn::{Authenticator, PeerCertificate};
+use crate::server::authz::{self, Authorizer};
+use crate::server::registry::Registry;
+use crate::server::registry::request::Context;
+
+/// Requests that run at once, watches and streams apart; more wait their turn.
+const IN_FLIGHT_MAX: usize = 400;
+/// How long a request waits for its turn before it is sent away with 429.
+const QUEUE_TIME: Duration = Duration::from_secs(15);
+/// How long a request may take, watches and streams apart (upstream's `--request-timeout`).
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// Attached by the in-process client: who asks, already known.
+#[derive(Clone, Debug)]
+pub struct Identity(pub User);
+
+/// Attached by the listener: where a request came from.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// What stands behind the HTTP layer.
+pub struct Backend {
+    pub registry: Registry,
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<Authorizer>,
+    pub tokens: TokenIssuer,
+    pub nodes: Nodes,
+    pub checks: Vec<Check>,
+    pub metrics: Metrics,
+    /// Ends watches; requests in flight go on.
+    pub stop: CancellationToken,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    backend: Arc<Backend>,
+    slots: Arc<Semaphore>,
+}
+
+/// A request whose sender was identified, on its way to the verb.
+pub(super) struct Call<'a> {
+    pub backend: &'a Backend,
+    pub info: &'a RequestInfo,
+    pub query: &'a Query,
+    pub headers: &'a HeaderMap,
+    pub method: &'a Method,
+    pub cx: &'a Context,
+    /// For errors and for documents that are no objects.
+    pub format: Format,
+}
+
+impl Service {
+    #[must_use]
+    pub fn new(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+    }
+
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Never fails: errors are responses.
+    pub async fn respond(&self, request: Request<Body>) -> Response<Body> {
+        let started = clock::instant();
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let format = negotiate::negotiate(request.headers(), &query, Offer::Plain).unwrap_or(JSON);
+        let audit_id = audit_id(request.headers());
+        let long_running = is_long_running(&info);
+        let mut warnings = Vec::new();
+
+        let answer = std::panic::AssertUnwindSafe(self.answer(&info, &query, format, request, &mut warnings));
+        let mut response = match answer.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => respond::error(&status, format),
+            Err(_) => {
+                tracing::error!(verb = %info.verb, path = info.path, "a request panicked");
+                let status = Status::internal("this request caused apiserver to panic. Look in the logs for details");
+                respond::error(&status, format)
+            }
+        };
+        respond::finish(response.headers_mut(), &audit_id, &warnings);
+        let took = clock::instant() - started;
+        self.backend.metrics.answered(&info, response.status().as_u16(), took, long_running);
+        tracing::debug!(verb = %info.verb, path = info.path, code = response.status().as_u16(), ?took, "request");
+        response
+    }
+
+    async fn answer(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        format: Format,
+        request: Request<Body>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response<Body>, Status> {
+        let backend = &*self.backend;
+        let (parts, body) = request.into_parts();
+        let user = self.identify(&parts)?;
+        let cx = Context::new(user);
+        let call = Call { backend, info, query, headers: &parts.headers, method: &parts.method, cx: &cx, format };
+        backend.authorizer.check(&call.cx.user, &call.attributes())?;
+        let result = if is_long_running(info) {
+            let request = Request::from_parts(parts.clone(), body);
+            verbs::stream(&call, request).await
+        } else {
+            let _turn = match tokio::time::timeout(QUEUE_TIME, self.slots.acquire()).await {
+                Ok(turn) => turn.map_err(Status::internal)?,
+                Err(_) => return Err(Status::too_many_requests("Too many requests, please try again later.", 1)),
+            };
+            let mutating = !matches!(*call.method, Method::GET | Method::HEAD | Method::OPTIONS);
+            let _counted = backend.metrics.in_flight(mutating);
+            tokio::time::timeout(REQUEST_TIME, ordinary(&call, body)).await.unwrap_or_else(|_| {
+                Err(Status::timeout("Timeout: request did not complete within the allotted timeout"))
+            })
+        };
+        *warnings = std::mem::take(&mut *cx.warnings.lock().map_err(Status::internal)?);
+        result
+    }
+
+    fn identify(&self, parts: &http::request::Parts) -> Result<User, Status> {
+        if let Some(Identity(user)) = parts.extensions.get::<Identity>() {
+            return Ok(user.clone());
+        }
+        let certificate = parts.extensions.get::<Peer>().and_then(|p| p.certificate.as_deref());
+        let user = self.backend.authenticator.authenticate(&parts.headers, certificate)?;
+        // Acting as oneself when another identity was asked for would be worse than refusing.
+        if parts.headers.keys().any(|k| k.as_str().starts_with("impersonate-")) {
+            return Err(Status::new(403, "Forbidden", "impersonation is not supported by this server"));
+        }
+        Ok(user)
+    }
+}
+
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get("audit-id").filter(|v| v.len() <= 64).cloned();
+    given.unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+pub(super) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+async fn ordinary(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    if is_read(call.method)
+        && let Some(response) = health::respond(&call.info.path, call.query, &call.backend.checks)
+    {
+        return Ok(response);
+    }
+    if call.info.is_resource { verbs::run(call, body).await } else { paths::run(call) }
+}
+
+/// Watches, logs and streams last as long as they last.
+fn is_long_running(info: &RequestInfo) -> bool {
+    info.verb == "watch" || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+impl Call<'_> {
+    /// What authorization judges.
+    pub fn attributes(&self) -> authz::Attributes<'_> {
+        let info = self.info;
+        if info.is_resource {
+            authz::Attributes::Resource(self.resource_attributes())
+        } else {
+            authz::Attributes::Path { verb: &info.verb, path: &info.path }
+        }
+    }
+
+    pub fn resource_attributes(&self) -> authz::ResourceAttributes<'_> {
+        let info = self.info;
+        authz::ResourceAttributes {
+            verb: &info.verb,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            fields: info.fields.as_ref(),
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.respond(request).await) })
+    }
+}
