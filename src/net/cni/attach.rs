@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::ipam::{Owner, Pool};
 use super::ports;
 use super::protocol::{Arguments, Attached, Code, Conf, Failure, loopback_result, require_version, result};
-use crate::net::netlink::{Mac, Namespace, Route, Socket, sysctl};
+use crate::net::netlink::{Address, Mac, Namespace, Route, Socket, sysctl};
 use crate::net::nft;
 
 /// ADD. Whatever fails in the middle is taken back; a crash in the middle is taken back by the DEL that follows.
@@ -116,13 +116,14 @@ pub fn ensure_bridge(
     if !link.up {
         socket.set_up(name)?;
     }
-    let addresses = socket.addresses(Some(link.index))?;
-    if !addresses.contains(&(gateway, prefix)) {
+    let addresses: Vec<_> = socket.addresses()?.into_iter().filter(|a| a.index == link.index).collect();
+    let wanted = Address { index: link.index, address: gateway, prefix };
+    if !addresses.contains(&wanted) {
         socket.add_address(link.index, gateway, prefix)?;
     }
     // A node that got another pod network: the old gateway would keep its route.
-    for (address, prefix) in addresses.into_iter().filter(|found| *found != (gateway, prefix)) {
-        socket.delete_address(link.index, address, prefix)?;
+    for old in addresses.into_iter().filter(|found| *found != wanted) {
+        socket.delete_address(old.index, old.address, old.prefix)?;
     }
     Ok(link.index)
 }
@@ -158,7 +159,7 @@ pub fn check(arguments: &Arguments, conf: &Conf) -> Result<(), Failure> {
     let Some(link) = there.link(&arguments.interface)? else {
         return missing(format!("there is no link {} in the pod", arguments.interface));
     };
-    if !link.up || !there.addresses(Some(link.index))?.iter().any(|(found, _)| *found == address) {
+    if !link.up || !there.addresses()?.iter().any(|a| a.index == link.index && a.address == address) {
         return missing(format!("{} is down or does not have {address}", arguments.interface));
     }
     let gateway = conf.gateway();

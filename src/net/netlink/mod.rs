@@ -9,11 +9,15 @@ mod route;
 mod socket;
 pub mod sysctl;
 
+pub use address::Address;
 pub use link::{Link, Mac, Vxlan};
 pub use namespace::Namespace;
 pub use neighbour::Neighbour;
 pub use route::Route;
 pub use socket::Socket;
+
+/// Index of `lo` in every network namespace.
+pub const LOOPBACK: u32 = 1;
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]

@@ -134,7 +134,6 @@ pub enum Match {
     /// The source is an address of this machine.
     SourceLocal,
     DestinationLocal,
-    DestinationMulticast,
     NewConnection,
     /// All bits of the mask are set.
     Marked(u32),

@@ -221,7 +221,6 @@ impl Display for Match {
             Self::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
             Self::SourceLocal => f.write_str("fib saddr type local"),
             Self::DestinationLocal => f.write_str("fib daddr type local"),
-            Self::DestinationMulticast => f.write_str("ip daddr 224.0.0.0/4"),
             Self::NewConnection => f.write_str("ct state new"),
             Self::Marked(mask) => write!(f, "meta mark & {mask:#010x} == {mask:#010x}"),
             Self::OutputDevice(device) => write!(f, "oifname \"{device}\""),

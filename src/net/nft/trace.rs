@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::{Action, Key, Match, Protocol, Rule, Table, Target};
-use crate::config::Cidr;
 
 /// A packet that opens a connection.
 #[derive(Clone, Debug)]
@@ -160,9 +159,9 @@ impl Tracer<'_> {
         let has = |set: &str, key: Key| self.table.sets[set].elements.contains(&key);
         let Packet { source, destination, protocol, .. } = self.packet;
         match condition {
-            Match::SourceIn(net) => contains(*net, source),
-            Match::SourceNotIn(net) => !contains(*net, source),
-            Match::DestinationNotIn(net) => !contains(*net, destination),
+            Match::SourceIn(net) => net.contains(source),
+            Match::SourceNotIn(net) => !net.contains(source),
+            Match::DestinationNotIn(net) => !net.contains(destination),
             Match::SourceIs(ip) => source == *ip,
             Match::SourceInSet(set) => {
                 has(set, Key::Ip(source)) || self.world.remembered.contains(&(set.clone(), source))
@@ -172,7 +171,6 @@ impl Tracer<'_> {
             Match::Protocol(wanted) => protocol == *wanted,
             Match::SourceLocal => self.world.local.contains(&source),
             Match::DestinationLocal => self.world.local.contains(&destination),
-            Match::DestinationMulticast => destination.is_multicast(),
             Match::NewConnection => true,
             Match::Marked(mask) => self.mark & mask == *mask,
             // The device follows from the destination: our own addresses are behind `lo`.
@@ -180,10 +178,4 @@ impl Tracer<'_> {
             Match::NotOutputDevice(device) => !(*device == "lo" && self.world.local.contains(&destination)),
         }
     }
-}
-
-fn contains(net: Cidr, address: Ipv4Addr) -> bool {
-    let shift = 32 - u32::from(net.prefix.min(32));
-    let bits = |ip: Ipv4Addr| ip.to_bits().checked_shr(shift).unwrap_or(0);
-    bits(net.address) == bits(address)
 }

@@ -36,7 +36,7 @@ pub async fn run(mut view: watch::Receiver<Arc<View>>, mut node: watch::Receiver
                     retry = RETRY;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "Service rules were not applied");
+                    tracing::error!(error = super::chain(&error), "Service rules were not applied");
                     wait = retry;
                     retry = (retry * 2).min(RETRY_LIMIT);
                 }
