@@ -13,6 +13,8 @@ use super::verify::Verifier;
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::{Resource, find};
 use crate::api::status::Status;
+use crate::api::user::User;
+use crate::server::admission::node_restriction::token_request;
 
 /// Seconds; what a request without `expirationSeconds` gets.
 const DEFAULT_EXPIRATION: i64 = 60 * 60;
@@ -27,10 +29,11 @@ impl TokenIssuer {
     /// Answers a `TokenRequest` for a service account: the same object with its status.
     ///
     /// # Errors
-    /// 404 when the service account or what the token shall be bound to doesn't exist, 422, 400 or 409 when the request
+    /// 403 when a node asks for a token that isn't for a pod on it, 404 when the service account or what the token shall be bound to doesn't exist, 422, 400 or 409 when the request
     /// asks for what can't be.
     pub fn issue(
         &self,
+        user: &User,
         namespace: &str,
         name: &str,
         mut request: TokenRequest,
@@ -39,6 +42,7 @@ impl TokenIssuer {
         let accounts = table("serviceaccounts")?;
         let account = self.object(accounts, namespace, name)?;
         let spec = request.spec.get_or_insert_default();
+        token_request(user, self.0.objects(), namespace, name, spec)?;
         let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_EXPIRATION);
         let audiences = spec.audiences.take().filter(|a| !a.is_empty());
         let audiences = audiences.unwrap_or_else(|| self.0.default_audiences().to_vec());

@@ -32,7 +32,7 @@ impl Bench {
     fn issue(&self, spec: TokenRequestSpec) -> Result<String, Status> {
         let issuer = issue::TokenIssuer(self.verifier.clone());
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
-        issuer.issue("x", "app", request, clock::now()).map(|r| r.status.unwrap().token.unwrap())
+        issuer.issue(&User::anonymous(), "x", "app", request, clock::now()).map(|r| r.status.unwrap().token.unwrap())
     }
 
     fn authenticator(&self) -> Authenticator {

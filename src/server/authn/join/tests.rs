@@ -51,6 +51,7 @@ fn server_config(dir: &Path) -> config::Server {
 fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Agent {
     config::Agent {
         data_dir: dir.into(),
+        search_path: String::new(),
         cluster: None,
         server: server.into(),
         token: token.into(),
