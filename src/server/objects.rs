@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
+use crate::server::cache::Cache;
 
 pub trait Objects: Send + Sync + 'static {
     /// `storage` as [`crate::api::resource::Resource::storage`]; `namespace` empty for cluster-scoped objects.
@@ -18,6 +19,20 @@ pub trait Objects: Send + Sync + 'static {
 }
 
 pub type SharedObjects = Arc<dyn Objects>;
+
+impl Objects for Cache {
+    fn get(&self, storage: &str, namespace: &str, name: &str) -> Option<ObjectRef> {
+        self.get(storage, namespace, name)
+    }
+
+    fn list(&self, storage: &str, namespace: Option<&str>) -> Vec<ObjectRef> {
+        self.list(storage, namespace).0
+    }
+
+    fn changed(&self, storage: &str) -> Revision {
+        self.changed(storage)
+    }
+}
 
 #[cfg(test)]
 pub mod fake {

@@ -94,7 +94,8 @@ pub(super) async fn token(call: &Call<'_>, target: &Target, body: Body) -> Resul
         return Err(Status::bad_request(format!("{kind} cannot be handled as a TokenRequest")));
     }
     let request: TokenRequest = typed(request)?;
-    let mut issued = call.backend.tokens.issue(&target.namespace, &target.name, request, clock::now())?;
+    let mut issued =
+        call.backend.tokens.issue(&call.cx.user, &target.namespace, &target.name, request, clock::now())?;
     issued.metadata.name = Some(target.name.clone());
     issued.metadata.namespace = Some(target.namespace.clone());
     issued.metadata.creation_timestamp = Some(clock::time());
