@@ -1,3 +1,5 @@
-//! agent
+//! The node: what runs pods.
 
+pub mod api;
 pub mod join;
+pub mod streaming;

@@ -1,0 +1,13 @@
+//! Streams out of and into containers, for the kubelet endpoint.
+//!
+//! - [`log_line`], [`log_file`]: container logs, as they are and as they grow
+//! - [`exec`]: a WebSocket from the client, a SPDY connection to the runtime, bytes between them
+//! - [`spdy`]: as much of SPDY/3.1 as the runtime's streaming server needs
+
+pub mod exec;
+pub mod log_file;
+pub mod log_line;
+pub mod spdy;
+
+#[cfg(test)]
+mod tests;
