@@ -4,11 +4,13 @@
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::respond;
 use super::service::{Backend, Call, is_read};
 use crate::api::status::{Details, Status};
+use crate::api::user::User;
 use crate::api::version;
+use crate::server::authn::join::JoinServer;
 
 /// After authorization.
 pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
@@ -25,6 +27,21 @@ pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
         "/metrics" => metrics(call.backend),
         _ => Err(Status::no_such_resource()),
     }
+}
+
+/// For anyone: what a join token's hash is compared with.
+pub(super) fn authority(backend: &Backend) -> Result<Response<Body>, Status> {
+    Ok(joining(backend)?.cacerts().map(body::full))
+}
+
+/// A node asks for its certificates. Whoever holds the join token may; the answer checks that itself.
+pub(super) async fn join(backend: &Backend, user: &User, body: Body) -> Result<Response<Body>, Status> {
+    let body = body::read(body).await?;
+    Ok(joining(backend)?.join(user, &body).await.map(body::full))
+}
+
+fn joining(backend: &Backend) -> Result<&JoinServer, Status> {
+    backend.join.get().ok_or_else(|| Status::unavailable("the server is starting", 1))
 }
 
 fn version_document() -> String {

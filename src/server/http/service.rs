@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -25,7 +25,9 @@ use crate::api::query::Query;
 use crate::api::status::Status;
 use crate::api::user::User;
 use crate::clock;
+use crate::pki::join::{CACERTS_PATH, JOIN_PATH};
 use crate::server::authn::issue::TokenIssuer;
+use crate::server::authn::join::JoinServer;
 use crate::server::authn::{Authenticator, PeerCertificate};
 use crate::server::authz::{self, Authorizer};
 use crate::server::registry::Registry;
@@ -56,6 +58,8 @@ pub struct Backend {
     pub authorizer: Arc<Authorizer>,
     pub tokens: TokenIssuer,
     pub nodes: Nodes,
+    /// How nodes join. Set once there is a client, which needs this service.
+    pub join: OnceLock<JoinServer>,
     pub checks: Vec<Check>,
     pub metrics: Metrics,
     /// Ends watches; requests in flight go on.
@@ -129,7 +133,13 @@ impl Service {
     ) -> Result<Response<Body>, Status> {
         let backend = &*self.backend;
         let (parts, body) = request.into_parts();
+        if is_read(&parts.method) && info.path == CACERTS_PATH {
+            return paths::authority(backend);
+        }
         let user = self.identify(&parts)?;
+        if parts.method == Method::POST && info.path == JOIN_PATH {
+            return paths::join(backend, &user, body).await;
+        }
         let cx = Context::new(user);
         let call = Call { backend, info, query, headers: &parts.headers, method: &parts.method, cx: &cx, format };
         backend.authorizer.check(&call.cx.user, &call.attributes())?;
