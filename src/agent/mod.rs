@@ -1,5 +1,27 @@
-//! The node: what runs pods.
+//! The node agent: turns pods into containers and tells the API about them.
+//!
+//! [`kubelet`] puts the parts together. [`pod_source`] starts one [`pod`] worker per pod; [`volumes`], [`images`],
+//! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
+//! [`api`] is the kubelet endpoint.
 
 pub mod api;
+pub mod cgroups;
+pub mod context;
+pub mod events;
+pub mod gc;
+mod grpc_health;
+mod http_get;
+pub mod images;
 pub mod join;
+pub mod kubelet;
+pub mod logs;
+pub mod node_info;
+pub mod node_status;
+pub mod objects;
+pub mod pod;
+pub mod pod_source;
+pub mod probes;
+mod registry_auth;
+pub mod services;
 pub mod streaming;
+pub mod volumes;

@@ -1,0 +1,82 @@
+//! Types: what everything on this node shares: configuration, connections, directories.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cgroups::Cgroups;
+use super::events::Recorder;
+use super::images::Puller;
+use super::objects::Objects;
+use super::pod::table::PodTable;
+use super::services::Services;
+use super::volumes::Tokens;
+use super::volumes::fields::Allocatable;
+use crate::{config, cri};
+
+/// One per agent, behind an `Arc`.
+pub struct NodeContext {
+    pub config: config::Agent,
+    pub cluster: config::Cluster,
+    pub client: kube::Client,
+    pub runtime: Arc<dyn cri::Runtime>,
+    pub images: Puller,
+    pub events: Recorder,
+    pub objects: Objects,
+    pub services: Services,
+    pub cgroups: Cgroups,
+    pub pods: PodTable,
+    pub tokens: Tokens,
+    pub paths: Paths,
+    /// What the node gives to pods.
+    pub allocatable: Allocatable,
+    /// All of the machine's memory.
+    pub memory_bytes: i64,
+}
+
+impl NodeContext {
+    /// The pod is gone: its tokens are of no use.
+    pub fn forget_tokens(&self, pod_uid: &str) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        tokens.retain(|(owner, _, _), _| owner != pod_uid);
+    }
+}
+
+/// Where the agent keeps its files.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// `<data_dir>/agent/pods`
+    pub pods: PathBuf,
+    /// `/var/log/pods`, or below the data directory when that is not the default one.
+    pub logs: PathBuf,
+    /// Seccomp profiles that pods name (`localhostProfile`).
+    pub seccomp: PathBuf,
+}
+
+impl Paths {
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Paths {
+        let agent = data_dir.join("agent");
+        let logs = match data_dir == Path::new("/var/lib/skiff") {
+            true => PathBuf::from("/var/log/pods"),
+            false => agent.join("log/pods"),
+        };
+        Paths { pods: agent.join("pods"), logs, seccomp: agent.join("seccomp") }
+    }
+
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> PathBuf {
+        self.pods.join(uid)
+    }
+
+    /// `volumes/kubernetes.io~<plugin>/<name>`, as in the kubelet.
+    #[must_use]
+    pub fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
+        self.pod(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+    }
+
+    /// `<namespace>_<name>_<uid>`, as log collectors expect it.
+    #[must_use]
+    pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.logs.join(format!("{namespace}_{name}_{uid}"))
+    }
+}

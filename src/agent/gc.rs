@@ -1,0 +1,80 @@
+//! Loop: removes containers and sandboxes that nobody needs: of each container the newest and the one before (for
+//! `kubectl logs --previous`) stay, of the sandboxes the newest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::NodeContext;
+use super::pod::table::PodEntry;
+use crate::cri::State;
+
+const PERIOD: Duration = Duration::from_secs(60);
+
+pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        for entry in cx.pods.entries() {
+            for (id, log) in superfluous(&entry) {
+                if let Err(error) = cx.runtime.remove_container(&id).await {
+                    tracing::debug!(%error, id, "old container not removed");
+                    continue;
+                }
+                for file in super::logs::rotated(&log).into_iter().chain([log]) {
+                    // It may never have written any.
+                    let _ = tokio::fs::remove_file(file).await;
+                }
+                cx.pods.wake_for_id(&id);
+            }
+        }
+    }
+}
+
+/// Dead containers older than the one before the newest, with their logs.
+fn superfluous(entry: &PodEntry) -> Vec<(String, std::path::PathBuf)> {
+    let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
+    for container in &entry.containers {
+        by_name.entry(container.name.as_str()).or_default().push(container);
+    }
+    let mut found = Vec::new();
+    for containers in by_name.values_mut() {
+        containers.sort_by_key(|container| std::cmp::Reverse(container.attempt));
+        let old = containers.iter().skip(2).filter(|container| container.state == State::Exited);
+        found.extend(old.map(|container| (container.id.clone(), container.log_path.clone())));
+    }
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::pod::table::ContainerEntry;
+
+    #[test]
+    fn two_of_each_name_stay() {
+        let container = |name: &str, attempt, state| ContainerEntry {
+            name: name.into(),
+            id: format!("{name}{attempt}"),
+            attempt,
+            state,
+            exit_code: 1,
+            log_path: "/log".into(),
+        };
+        let containers = vec![
+            container("a", 0, State::Exited),
+            container("a", 1, State::Exited),
+            container("a", 2, State::Exited),
+            container("a", 3, State::Running),
+            container("b", 0, State::Exited),
+        ];
+        let entry = PodEntry { pod: Arc::default(), status: Arc::default(), sandbox_id: None, containers };
+        let ids: Vec<String> = superfluous(&entry).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, ["a0", "a1"]);
+    }
+}

@@ -1,0 +1,426 @@
+//! Effects: carries out a plan: sandbox, volumes and images at the same time, then container after container.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::mpsc;
+
+use super::observed::Observed;
+use super::plan::Action;
+use super::{container, host_network, name, namespace, uid};
+use super::{env, field_path, hooks, hosts, security, spec, stop};
+use crate::agent::context::NodeContext;
+use crate::agent::events::Kind as EventKind;
+use crate::agent::images::Wanted;
+use crate::agent::objects;
+use crate::agent::volumes::{self, Mounted, subpath};
+use crate::cri::{self, v1};
+
+/// How long a start waits for the first list of Services.
+const SERVICES_LIMIT: Duration = Duration::from_secs(5);
+/// The kubelet's file mode for termination messages: any user of the container may write it.
+const TERMINATION_MODE: u32 = 0o666;
+
+/// What became of a step; the worker keeps the record.
+#[derive(Debug)]
+pub enum Progress {
+    Sandbox(cri::Sandbox),
+    SandboxFailed,
+    SandboxStopped(String),
+    Volumes(Mounted),
+    /// Nothing can start until they are there.
+    VolumesFailed,
+    Container(Box<cri::Container>),
+    Removed(String),
+    Failed(Failed),
+}
+
+/// A container that could not be started, as `state.waiting` shows it.
+#[derive(Debug)]
+pub struct Failed {
+    pub name: String,
+    pub reason: String,
+    pub message: String,
+}
+
+pub struct Operation {
+    pub cx: Arc<NodeContext>,
+    pub pod: Arc<Pod>,
+    pub observed: Observed,
+    pub actions: Vec<Action>,
+    /// Volumes that are there already.
+    pub mounted: Option<Mounted>,
+    pub progress: mpsc::Sender<Progress>,
+}
+
+struct Start {
+    name: String,
+    attempt: u32,
+}
+
+impl Operation {
+    pub async fn run(mut self) {
+        let mut starts = Vec::new();
+        let mut new_sandbox = None;
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::StopSandbox { id } => self.stop_sandbox(&id).await,
+                Action::Stop { id, message, .. } => self.stop(&id, message).await,
+                Action::Remove { id } => self.remove(id).await,
+                Action::CreateSandbox { attempt } => new_sandbox = Some(attempt),
+                Action::Start { name, attempt, .. } => starts.push(Start { name, attempt }),
+            }
+        }
+        if starts.is_empty() && new_sandbox.is_none() {
+            return;
+        }
+        self.start(new_sandbox, starts).await;
+    }
+
+    async fn report(&self, progress: Progress) {
+        // The worker is gone only when the agent stops.
+        let _ = self.progress.send(progress).await;
+    }
+
+    async fn stop_sandbox(&self, id: &str) {
+        stop::sandbox(&self.cx, &self.pod, &self.observed, id, stop::grace(&self.pod), &self.progress).await;
+    }
+
+    async fn stop(&self, id: &str, message: String) {
+        let Some(record) = self.observed.containers.iter().find(|container| container.id == id) else { return };
+        let grace = self.probe_grace(&record.name).unwrap_or_else(|| stop::grace(&self.pod));
+        stop::container(&self.cx, &self.pod, &self.observed, record, grace, message, &self.progress).await;
+    }
+
+    /// A liveness or startup probe may bring its own grace period.
+    fn probe_grace(&self, name: &str) -> Option<Duration> {
+        let (_, container) = container(&self.pod, name)?;
+        let probes = [&container.liveness_probe, &container.startup_probe];
+        let own = probes.into_iter().flatten().find_map(|probe| probe.termination_grace_period_seconds)?;
+        Some(Duration::from_secs(u64::try_from(own).unwrap_or(0)))
+    }
+
+    async fn remove(&self, id: String) {
+        match self.cx.runtime.remove_container(&id).await {
+            Ok(()) | Err(cri::Error::NotFound(_)) => self.report(Progress::Removed(id)).await,
+            Err(error) => tracing::warn!(%error, id, "container not removed"),
+        }
+    }
+
+    async fn start(&self, new_sandbox: Option<u32>, starts: Vec<Start>) {
+        let resolv = tokio::fs::read_to_string(&self.cx.config.resolv_conf).await.unwrap_or_default();
+        let current = self.observed.ready_sandbox();
+        let attempt = new_sandbox.unwrap_or_else(|| current.map_or(0, |sandbox| sandbox.attempt));
+        let config = spec::sandbox(&self.cx, &self.pod, attempt, &resolv);
+        let images = join_all(starts.iter().map(|start| self.image(start, &config)));
+        let sandbox = async {
+            match new_sandbox {
+                Some(attempt) => self.create_sandbox(&config, attempt).await,
+                None => current.cloned(),
+            }
+        };
+        let (sandbox, mounted, images) = tokio::join!(sandbox, self.volumes(), images);
+        let (Some(sandbox), Some(mounted)) = (sandbox, mounted) else { return };
+        for (start, image) in starts.into_iter().zip(images) {
+            let Some(image) = image else { continue };
+            if let Err(failed) = self.start_container(&start, &image, &sandbox, &config, &mounted).await {
+                self.report(Progress::Failed(failed)).await;
+            }
+        }
+    }
+
+    async fn create_sandbox(&self, config: &v1::PodSandboxConfig, attempt: u32) -> Option<cri::Sandbox> {
+        self.cx.cgroups.apply(&self.pod);
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.cx.events.pod(&self.pod, EventKind::Normal, "SandboxChanged", message);
+        }
+        let result = async {
+            let logs = Path::new(&config.log_directory);
+            let made = tokio::fs::create_dir_all(logs).await;
+            made.map_err(|error| format!("{}: {error}", logs.display()))?;
+            let id = self.cx.runtime.run_sandbox(config).await.map_err(|error| error.to_string())?;
+            self.cx.pods.register(&id, uid(&self.pod));
+            self.cx.runtime.sandbox_status(&id).await.map_err(|error| error.to_string())
+        };
+        match result.await {
+            Ok(sandbox) => {
+                self.report(Progress::Sandbox(sandbox.clone())).await;
+                Some(sandbox)
+            }
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {error}");
+                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedCreatePodSandBox", message);
+                self.report(Progress::SandboxFailed).await;
+                None
+            }
+        }
+    }
+
+    async fn volumes(&self) -> Option<Mounted> {
+        if let Some(mounted) = &self.mounted {
+            return Some(mounted.clone());
+        }
+        match volumes::prepare(&self.cx, &self.pod, self.cx.allocatable).await {
+            Ok(mounted) => {
+                self.report(Progress::Volumes(mounted.clone())).await;
+                Some(mounted)
+            }
+            Err(error) => {
+                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", error_chain(&error));
+                self.report(Progress::VolumesFailed).await;
+                None
+            }
+        }
+    }
+
+    async fn image(&self, start: &Start, sandbox: &v1::PodSandboxConfig) -> Option<cri::Image> {
+        let (role, container) = container(&self.pod, &start.name)?;
+        let wanted = Wanted { pod: &self.pod, role, container, sandbox };
+        match self.cx.images.ensure(&wanted, &self.cx.objects, &self.cx.events).await {
+            Ok(image) => Some(image),
+            Err(error) => {
+                let (name, reason) = (start.name.clone(), error.reason().to_owned());
+                self.report(Progress::Failed(Failed { name, reason, message: error.to_string() })).await;
+                None
+            }
+        }
+    }
+
+    async fn start_container(
+        &self,
+        start: &Start,
+        image: &cri::Image,
+        sandbox: &cri::Sandbox,
+        sandbox_config: &v1::PodSandboxConfig,
+        mounted: &Mounted,
+    ) -> Result<(), Failed> {
+        let Some((role, container)) = container(&self.pod, &start.name) else { return Ok(()) };
+        let event = |kind, reason, message: String| {
+            let field = field_path(role, &container.name);
+            self.cx.events.container(&self.pod, field, kind, reason, message);
+        };
+        let failed = |reason: &str, message: String| {
+            event(EventKind::Warning, "Failed", format!("Error: {message}"));
+            Failed { name: start.name.clone(), reason: reason.to_owned(), message }
+        };
+        let config = self.configure(start, container, image, sandbox, mounted).await;
+        let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+        let created = self.cx.runtime.create_container(&sandbox.id, &config, sandbox_config).await;
+        let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?;
+        self.cx.pods.register(&id, uid(&self.pod));
+        event(EventKind::Normal, "Created", "Container created".into());
+        let started = self.cx.runtime.start_container(&id).await;
+        self.look(&id, &sandbox.id).await;
+        started.map_err(|error| failed("RunContainerError", error.to_string()))?;
+        event(EventKind::Normal, "Started", "Container started".into());
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let ip = self.pod_ips(sandbox).first().cloned().unwrap_or_default();
+        let ran = hooks::run(&self.cx, container, &id, &ip, hook, hooks::POST_START_LIMIT).await;
+        if let Err(error) = ran {
+            event(EventKind::Warning, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+            if let Ok(record) = self.cx.runtime.container_status(&id).await {
+                let message = "FailedPostStartHook".to_owned();
+                let grace = stop::grace(&self.pod);
+                stop::container(&self.cx, &self.pod, &self.observed, &record, grace, message, &self.progress).await;
+            }
+            let message = format!("PostStartHook failed: {error}");
+            return Err(Failed { name: start.name.clone(), reason: "PostStartHookError".into(), message });
+        }
+        Ok(())
+    }
+
+    async fn look(&self, id: &str, sandbox_id: &str) {
+        match self.cx.runtime.container_status(id).await {
+            Ok(mut record) => {
+                record.sandbox_id = sandbox_id.to_owned();
+                self.report(Progress::Container(Box::new(record))).await;
+            }
+            Err(error) => tracing::warn!(%error, id, "status of a new container not known"),
+        }
+    }
+
+    async fn configure(
+        &self,
+        start: &Start,
+        container: &Container,
+        image: &cri::Image,
+        sandbox: &cri::Sandbox,
+        mounted: &Mounted,
+    ) -> Result<v1::ContainerConfig, String> {
+        let env = self.environment(container, sandbox).await?;
+        let mounts = self.mounts(start, container, sandbox, mounted, &env)?;
+        let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
+        let directory = logs.join(&container.name);
+        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let parts = spec::Parts {
+            container,
+            attempt: start.attempt,
+            image: &image.id,
+            image_user: security::ImageUser { uid: image.uid, name: &image.username },
+            env,
+            mounts,
+            node_memory_bytes: self.cx.memory_bytes,
+        };
+        spec::container(&self.cx, &self.pod, parts).map_err(|error| error.to_string())
+    }
+
+    fn pod_ips(&self, sandbox: &cri::Sandbox) -> Vec<String> {
+        match host_network(&self.pod) {
+            true => vec![self.cx.config.node_ip.to_string()],
+            false => sandbox.ips.clone(),
+        }
+    }
+
+    async fn environment(
+        &self,
+        container: &Container,
+        sandbox: &cri::Sandbox,
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut services = self.cx.services.clone();
+        let _ = tokio::time::timeout(SERVICES_LIMIT, services.known()).await;
+        let services = services
+            .visible(namespace(&self.pod))
+            .ok_or_else(|| "services have not yet been read at least once, cannot construct envvars".to_owned())?;
+        let mut known = HashMap::new();
+        for (kind, object) in env::references(container) {
+            let data = match self.cx.objects.get(kind, namespace(&self.pod), &object, uid(&self.pod)).await {
+                Ok(data) => Some(data),
+                Err(objects::Error::NotFound { .. }) => None,
+                Err(error) => return Err(error.to_string()),
+            };
+            known.insert((kind, object), data);
+        }
+        let sources = env::Sources {
+            pod: &self.pod,
+            services: &services,
+            objects: &known,
+            node_name: &self.cx.config.node_name,
+            host_ips: &[self.cx.config.node_ip.to_string()],
+            pod_ips: &self.pod_ips(sandbox),
+            allocatable: &self.cx.allocatable,
+        };
+        env::environment(container, &sources).map_err(|error| error.to_string())
+    }
+
+    fn mounts(
+        &self,
+        start: &Start,
+        container: &Container,
+        sandbox: &cri::Sandbox,
+        mounted: &Mounted,
+        env: &[(String, String)],
+    ) -> Result<Vec<v1::Mount>, String> {
+        let scope: HashMap<String, String> = env.iter().cloned().collect();
+        let mut mounts = Vec::new();
+        for (index, wanted) in container.volume_mounts.iter().flatten().enumerate() {
+            let volume = mounted.volumes.get(&wanted.name);
+            let volume = volume.ok_or_else(|| {
+                format!("cannot find volume \"{}\" to mount into container \"{}\"", wanted.name, container.name)
+            })?;
+            let sub_path = match (&wanted.sub_path_expr, &wanted.sub_path) {
+                (Some(text), _) if !text.is_empty() => env::expand(text, &scope),
+                (_, Some(text)) => text.clone(),
+                _ => String::new(),
+            };
+            let host_path = if sub_path.is_empty() {
+                volume.path.clone()
+            } else {
+                let place = self.cx.paths.pod(uid(&self.pod)).join("volume-subpaths");
+                let target = place.join(&wanted.name).join(&container.name).join(index.to_string());
+                let bound = subpath::bind(&wanted.name, &container.name, &volume.path, &sub_path, &target);
+                bound.map_err(|error| error_chain(&error))?
+            };
+            mounts.push(v1::Mount {
+                container_path: absolute(&wanted.mount_path),
+                host_path: spec::text(&host_path),
+                readonly: volume.read_only || wanted.read_only == Some(true),
+                propagation: match wanted.mount_propagation.as_deref() {
+                    Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer as i32,
+                    Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional as i32,
+                    _ => v1::MountPropagation::PropagationPrivate as i32,
+                },
+                ..v1::Mount::default()
+            });
+        }
+        self.own_files(start, container, sandbox, &mut mounts).map_err(|error| error.to_string())?;
+        Ok(mounts)
+    }
+
+    /// `/etc/hosts` and the termination message, which the agent keeps for the container.
+    fn own_files(
+        &self,
+        start: &Start,
+        container: &Container,
+        sandbox: &cri::Sandbox,
+        mounts: &mut Vec<v1::Mount>,
+    ) -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = self.cx.paths.pod(uid(&self.pod));
+        if !mounts.iter().any(|mount| mount.container_path == "/etc/hosts") {
+            let host_file = match host_network(&self.pod) {
+                true => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+                false => String::new(),
+            };
+            let domain = &self.cx.cluster.cluster_domain;
+            let text = hosts::hosts_file(&self.pod, &self.pod_ips(sandbox), domain, &host_file);
+            let path = directory.join("etc-hosts");
+            std::fs::create_dir_all(&directory)?;
+            std::fs::write(&path, text)?;
+            let root = container.security_context.as_ref().and_then(|sc| sc.read_only_root_filesystem);
+            mounts.push(v1::Mount {
+                container_path: "/etc/hosts".into(),
+                host_path: spec::text(&path),
+                readonly: root == Some(true),
+                ..v1::Mount::default()
+            });
+        }
+        let target = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+        if !target.is_empty() {
+            let path = spec::termination_file(&self.cx, uid(&self.pod), &container.name, start.attempt);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(&path, b"")?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(TERMINATION_MODE))?;
+            mounts.push(v1::Mount {
+                container_path: absolute(target),
+                host_path: spec::text(&path),
+                ..v1::Mount::default()
+            });
+        }
+        Ok(())
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// The error and its causes in one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Some of our messages quote their cause already, as upstream's do.
+        if !text.ends_with(&cause.to_string()) {
+            text = format!("{text}: {cause}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// When a failed start is tried again.
+#[must_use]
+pub fn retry_after(failures: u32, now: Timestamp) -> Timestamp {
+    let seconds = 1_i64 << failures.min(7);
+    now.checked_add(jiff::SignedDuration::from_secs(seconds.min(120))).unwrap_or(now)
+}

@@ -1,0 +1,649 @@
+//! Loop: owns one pod on this node, from its first appearance until nothing of it is left.
+//!
+//! ```text
+//! Active ──deleted, gone, out of time──▶ Terminating (containers stop) ──▶ Cleaning (record, volumes, DELETE) ──▶ end
+//!    └── all containers done ──▶ Active, terminal: idle until the pod is deleted
+//! ```
+//! What it does takes its time (pulls, grace periods) and runs as one future beside the loop, so that a deletion or a
+//! change is seen at once. The loop alone keeps the record; the operation reports to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, Patch, PatchParams};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::observed::Observed;
+use super::plan::{self, Action, Waiting, plan};
+use super::restart::Backoff;
+use super::start::{Failed, Operation, Progress, retry_after};
+use super::table::{Changes, ContainerEntry, PodEntry, Wake};
+use super::{cleanup, container, describe, ended, field_path, name, namespace, pod_spec, spec, status, stop, uid};
+use crate::agent::context::NodeContext;
+use crate::agent::events::Kind as EventKind;
+use crate::agent::probes::Probes;
+use crate::agent::volumes::{self, Mounted};
+use crate::clock;
+use crate::cri::{self, State};
+
+/// Reports of one operation that the loop has not taken yet.
+const REPORTS: usize = 32;
+/// After a failed pull the state says so for this long, then that the next one waits.
+const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
+/// A container whose configuration is wrong is tried again after this, or when an object it names changes.
+const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+/// As [`retry_after`] counts: half a minute.
+const REFRESH_RETRY: u32 = 5;
+
+/// The pod as the API has it; `gone` once it has it no more.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub pod: Arc<Pod>,
+    pub gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Active,
+    /// With this much grace.
+    Terminating(Duration),
+    Cleaning,
+    Done,
+}
+
+/// A container that is not running, and since when for what reason.
+struct Held {
+    waiting: Waiting,
+    since: Timestamp,
+}
+
+pub struct Worker {
+    cx: Arc<NodeContext>,
+    desired: watch::Receiver<Desired>,
+    pod: Arc<Pod>,
+    gone: bool,
+    phase: Phase,
+    observed: Observed,
+    wake: Arc<Wake>,
+    probes: Probes,
+    mounted: Option<Mounted>,
+    /// When the contents of volumes are to be looked at again.
+    refresh_at: Option<Timestamp>,
+    operation: Option<BoxFuture<'static, ()>>,
+    reports: (mpsc::Sender<Progress>, mpsc::Receiver<Progress>),
+    backoff: Backoff,
+    pulls: Backoff,
+    held: BTreeMap<String, Held>,
+    crash_loops: BTreeMap<String, Waiting>,
+    retry_at: BTreeMap<String, Timestamp>,
+    sandbox_retry_at: Option<Timestamp>,
+    setup_failures: u32,
+    stopped_to_restart: BTreeSet<String>,
+    messages: BTreeMap<String, String>,
+    terminal: bool,
+    /// The volumes of an ended pod were removed.
+    released: bool,
+    failure: Option<Waiting>,
+    wake_at: Option<Timestamp>,
+    status: Arc<PodStatus>,
+    told: PodStatus,
+    telling: Option<BoxFuture<'static, Result<(), kube::Error>>>,
+    tell_failures: u32,
+    tell_at: Option<tokio::time::Instant>,
+}
+
+impl Worker {
+    #[must_use]
+    pub fn new(cx: Arc<NodeContext>, desired: watch::Receiver<Desired>, observed: Observed) -> Worker {
+        let Desired { pod, gone } = desired.borrow().clone();
+        let wake = Arc::new(Wake::default());
+        let told = pod.status.clone().unwrap_or_default();
+        Worker {
+            probes: Probes::new(cx.clone(), wake.clone()),
+            terminal: ended(&pod),
+            status: Arc::new(told.clone()),
+            reports: mpsc::channel(REPORTS),
+            phase: Phase::Active,
+            mounted: None,
+            refresh_at: None,
+            operation: None,
+            backoff: Backoff::default(),
+            pulls: Backoff::default(),
+            held: BTreeMap::new(),
+            crash_loops: BTreeMap::new(),
+            retry_at: BTreeMap::new(),
+            sandbox_retry_at: None,
+            setup_failures: 0,
+            stopped_to_restart: BTreeSet::new(),
+            messages: BTreeMap::new(),
+            released: false,
+            failure: None,
+            wake_at: None,
+            telling: None,
+            tell_failures: 0,
+            tell_at: None,
+            cx,
+            desired,
+            pod,
+            gone,
+            observed,
+            wake,
+            told,
+        }
+    }
+
+    /// Ends when nothing of the pod is left, or on `stop`: then its containers keep running.
+    pub async fn run(mut self, stop: CancellationToken) {
+        for record in self.observed.containers.clone() {
+            self.note_exit(&record);
+        }
+        // It ran before this agent started: its volumes are there, but are looked after again.
+        if self.observed.running().next().is_some() && !self.deleting() {
+            self.refresh_at = Some(clock::now());
+        }
+        loop {
+            self.step();
+            if self.phase == Phase::Done {
+                break;
+            }
+            self.render();
+            let tick = self.sleep_until();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => self.take_desired(),
+                    // The source is gone: the agent stops.
+                    Err(_) => return,
+                },
+                changes = self.wake.wait() => self.look(changes).await,
+                Some(progress) = self.reports.1.recv() => self.take(progress),
+                () = poll_option(&mut self.operation) => self.operation_ended(),
+                result = poll_option(&mut self.telling) => self.told(result),
+                () = tick => {}
+            }
+        }
+        self.cx.pods.remove(uid(&self.pod));
+    }
+
+    fn deleting(&self) -> bool {
+        self.gone || self.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    fn take_desired(&mut self) {
+        let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        self.pod = pod;
+        self.gone |= gone;
+    }
+
+    fn sleep_until(&self) -> impl Future<Output = ()> + use<> {
+        let now = clock::now();
+        let for_plan = self.wake_at.map(|at| clock::instant() + at.duration_since(now).try_into().unwrap_or_default());
+        let at = [for_plan, self.tell_at].into_iter().flatten().min();
+        async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    // ---- deciding what to do ----
+
+    fn step(&mut self) {
+        let now = clock::now();
+        self.wake_at = None;
+        match self.phase {
+            Phase::Active if self.deleting() => self.terminate(),
+            Phase::Terminating(grace) if stop::grace(&self.pod) < grace => self.terminate(),
+            Phase::Terminating(_) if self.operation.is_none() => self.clean(),
+            Phase::Active => self.activate(now),
+            _ => {}
+        }
+    }
+
+    /// Drops whatever is under way: a pull or a start in the middle is found again by its record.
+    fn terminate(&mut self) {
+        let grace = stop::grace(&self.pod);
+        self.probes.stop();
+        self.phase = Phase::Terminating(grace);
+        self.retry_at.clear();
+        let interrupted = self.operation.take().is_some();
+        let (cx, pod, reports) = (self.cx.clone(), self.pod.clone(), self.reports.0.clone());
+        let known = self.observed.clone();
+        self.operation = Some(Box::pin(async move {
+            let observed = match interrupted {
+                // The operation may have made something that it did not live to report.
+                true => crate::agent::pod_source::observe(&*cx.runtime, uid(&pod)).await.unwrap_or(known),
+                false => known,
+            };
+            for sandbox in &observed.sandboxes {
+                let _ = reports.send(Progress::Sandbox(sandbox.clone())).await;
+            }
+            for container in &observed.containers {
+                let _ = reports.send(Progress::Container(Box::new(container.clone()))).await;
+            }
+            stop::pod(cx, pod, observed, grace, reports).await;
+        }));
+    }
+
+    fn clean(&mut self) {
+        if self.observed.running().next().is_some() || self.observed.ready_sandbox().is_some() {
+            // Not everything could be stopped: the runtime is away, or slow. Once more, in a while.
+            let at = retry_after(self.setup_failures, clock::now());
+            self.setup_failures += 1;
+            self.wake_at = Some(at);
+            let (cx, pod, observed) = (self.cx.clone(), self.pod.clone(), self.observed.clone());
+            let (reports, grace) = (self.reports.0.clone(), stop::grace(&self.pod));
+            self.operation = Some(Box::pin(async move {
+                tokio::time::sleep(at.duration_since(clock::now()).try_into().unwrap_or_default()).await;
+                stop::pod(cx, pod, observed, grace, reports).await;
+            }));
+            return;
+        }
+        self.phase = Phase::Cleaning;
+        self.terminal = true;
+        self.render_status();
+        let work = cleanup::Cleanup {
+            cx: self.cx.clone(),
+            pod: self.pod.clone(),
+            observed: self.observed.clone(),
+            status: (!self.gone).then(|| self.status.clone()),
+        };
+        // Its patch is the last one; what was on the way is overtaken by it.
+        self.telling = None;
+        self.operation = Some(Box::pin(work.run()));
+    }
+
+    fn activate(&mut self, now: Timestamp) {
+        self.check_deadline(now);
+        if self.operation.is_some() {
+            return;
+        }
+        if self.terminal {
+            return self.settle();
+        }
+        self.age_pull_errors(now);
+        let verdicts = self.probes.verdicts();
+        let input = plan::Input {
+            pod: &self.pod,
+            observed: &self.observed,
+            verdicts: &verdicts,
+            backoff: &self.backoff,
+            retry_at: &self.retry_at,
+            sandbox_retry_at: self.sandbox_retry_at,
+            stopped_to_restart: &self.stopped_to_restart,
+            now,
+        };
+        let plan = plan(&input);
+        for (name, waiting) in &plan.held {
+            if !self.crash_loops.contains_key(name) {
+                let message = format!("Back-off restarting failed container {name} in pod {}", describe(&self.pod));
+                self.container_event(name, EventKind::Warning, "BackOff", message);
+            }
+            // A stale reason of an earlier try gives way.
+            self.held.remove(name);
+            tracing::debug!(pod = describe(&self.pod), container = name, reason = waiting.reason, "waiting");
+        }
+        self.crash_loops = plan.held;
+        let refresh = self.refresh_at;
+        self.wake_at = [plan.wake_at, refresh, self.wake_at].into_iter().flatten().min();
+        if plan.finished && self.observed.running().next().is_none() {
+            self.terminal = true;
+        }
+        if plan.actions.is_empty() {
+            if refresh.is_some_and(|at| at <= now) {
+                self.refresh(now);
+            }
+            return;
+        }
+        self.note_actions(&plan.actions, now);
+        let operation = Operation {
+            cx: self.cx.clone(),
+            pod: self.pod.clone(),
+            observed: self.observed.clone(),
+            actions: plan.actions,
+            mounted: self.mounted.clone(),
+            progress: self.reports.0.clone(),
+        };
+        self.operation = Some(Box::pin(operation.run()));
+    }
+
+    fn note_actions(&mut self, actions: &[Action], now: Timestamp) {
+        for action in actions {
+            match action {
+                Action::Start { name, restart_of: Some(ended), .. } => self.backoff.advance(name, *ended, now),
+                Action::Stop { id, restart: true, .. } => {
+                    self.stopped_to_restart.insert(id.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The pod ended by itself: its sandbox and volumes go, its containers stay for their logs.
+    fn settle(&mut self) {
+        self.probes.stop();
+        if let Some(sandbox) = self.observed.sandboxes.iter().find(|sandbox| sandbox.ready) {
+            let operation = Operation {
+                cx: self.cx.clone(),
+                pod: self.pod.clone(),
+                observed: self.observed.clone(),
+                actions: vec![Action::StopSandbox { id: sandbox.id.clone() }],
+                mounted: None,
+                progress: self.reports.0.clone(),
+            };
+            self.operation = Some(Box::pin(operation.run()));
+        } else if !self.released {
+            self.released = true;
+            self.operation = Some(Box::pin(cleanup::release(self.cx.clone(), self.pod.clone())));
+        }
+    }
+
+    fn check_deadline(&mut self, now: Timestamp) {
+        let Some(limit) = pod_spec(&self.pod).active_deadline_seconds else { return };
+        let began = self.status.start_time.as_ref().map_or(now, |time| time.0);
+        let Ok(end) = began.checked_add(SignedDuration::from_secs(limit)) else { return };
+        if now < end {
+            self.wake_at = Some(self.wake_at.map_or(end, |at| at.min(end)));
+        } else if self.failure.is_none() && !self.terminal {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.cx.events.pod(&self.pod, EventKind::Normal, "DeadlineExceeded", message);
+            self.failure = Some(Waiting { reason: "DeadlineExceeded".into(), message: message.into() });
+            self.terminal = true;
+            self.operation = None;
+        }
+    }
+
+    /// `ErrImagePull` becomes `ImagePullBackOff` while the next try waits.
+    fn age_pull_errors(&mut self, now: Timestamp) {
+        let mut aged = Vec::new();
+        for (name, held) in &mut self.held {
+            if held.waiting.reason != "ErrImagePull" {
+                continue;
+            }
+            let due = held.since.checked_add(PULL_ERROR_SHOWN).unwrap_or(now);
+            if now < due {
+                self.wake_at = Some(self.wake_at.map_or(due, |at| at.min(due)));
+            } else if self.retry_at.get(name).is_some_and(|at| *at > now) {
+                let image = container(&self.pod, name).and_then(|(_, c)| c.image.clone()).unwrap_or_default();
+                let text = format!("Back-off pulling image {image:?}");
+                let message = format!("{text}: ErrImagePull: {}", held.waiting.message);
+                held.waiting = Waiting { reason: "ImagePullBackOff".into(), message };
+                aged.push((name.clone(), text));
+            }
+        }
+        for (name, text) in aged {
+            self.container_event(&name, EventKind::Normal, "BackOff", text);
+            self.container_event(&name, EventKind::Warning, "Failed", "Error: ImagePullBackOff".into());
+        }
+    }
+
+    fn container_event(&self, name: &str, kind: EventKind, reason: &'static str, message: String) {
+        let Some((role, _)) = container(&self.pod, name) else { return };
+        self.cx.events.container(&self.pod, field_path(role, name), kind, reason, message);
+    }
+
+    // ---- keeping the record ----
+
+    fn take(&mut self, progress: Progress) {
+        match progress {
+            Progress::Sandbox(sandbox) => {
+                self.sandbox_retry_at = None;
+                self.observed.put_sandbox(sandbox);
+            }
+            Progress::SandboxFailed => {
+                let now = clock::now();
+                self.setup_failures += 1;
+                self.sandbox_retry_at = Some(retry_after(self.setup_failures.min(4), now));
+            }
+            Progress::SandboxStopped(id) => {
+                for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
+                    sandbox.ready = false;
+                }
+            }
+            Progress::Volumes(mounted) => {
+                self.setup_failures = 0;
+                self.refresh_at = mounted.refresh_at;
+                self.mounted = Some(mounted);
+            }
+            Progress::VolumesFailed => {
+                let at = retry_after(self.setup_failures, clock::now());
+                self.setup_failures += 1;
+                for (_, container) in super::containers(&self.pod) {
+                    self.retry_at.insert(container.name.clone(), at);
+                }
+            }
+            Progress::Container(record) => self.put_container(*record),
+            Progress::Removed(id) => {
+                self.observed.forget(&id);
+                self.cx.pods.unregister(&id);
+            }
+            Progress::Failed(failed) => self.start_failed(failed),
+        }
+    }
+
+    fn start_failed(&mut self, failed: Failed) {
+        let now = clock::now();
+        let Failed { name, reason, message } = failed;
+        let retry = if reason == "ErrImagePull" {
+            self.pulls.advance(&name, now, now);
+            self.pulls.waiting(&name, now, now).map_or(now, |(_, until)| until)
+        } else {
+            now.checked_add(CONFIG_RETRY).unwrap_or(now)
+        };
+        tracing::info!(pod = describe(&self.pod), container = name, reason, message, "container not started");
+        self.retry_at.insert(name.clone(), retry);
+        // A container that the runtime could not start has a record, which says more than this.
+        let recorded = reason == "RunContainerError"
+            && self.observed.current(&name).is_some_and(|current| current.state == State::Exited);
+        if recorded {
+            self.retry_at.remove(&name);
+        }
+        self.held.insert(name, Held { waiting: Waiting { reason, message }, since: now });
+    }
+
+    fn put_container(&mut self, mut record: cri::Container) {
+        let known = self.observed.containers.iter().find(|known| known.id == record.id);
+        if record.sandbox_id.is_empty()
+            && let Some(known) = known
+        {
+            record.sandbox_id = known.sandbox_id.clone();
+        }
+        if record.state == State::Running {
+            self.held.remove(&record.name);
+            self.retry_at.remove(&record.name);
+            self.pulls.forget(&record.name);
+        }
+        self.note_exit(&record);
+        self.observed.put_container(record);
+    }
+
+    /// Reads the termination message once, while its file is there.
+    fn note_exit(&mut self, record: &cri::Container) {
+        if record.state != State::Exited || self.messages.contains_key(&record.id) {
+            return;
+        }
+        let log = match record.log_path.as_str() {
+            "" => {
+                let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
+                logs.join(spec::log_path(&record.name, record.attempt))
+            }
+            path => path.into(),
+        };
+        let file = spec::termination_file(&self.cx, uid(&self.pod), &record.name, record.attempt);
+        let policy = container(&self.pod, &record.name).and_then(|(_, c)| c.termination_message_policy.clone());
+        let fallback = policy.as_deref() == Some("FallbackToLogsOnError") && record.exit_code != 0;
+        let message = crate::agent::logs::termination_message(&file, fallback.then_some(log.as_path()));
+        self.messages.insert(record.id.clone(), message.unwrap_or_else(|| record.message.clone()));
+    }
+
+    async fn look(&mut self, changes: Changes) {
+        if changes.all {
+            match crate::agent::pod_source::observe(&*self.cx.runtime, uid(&self.pod)).await {
+                Ok(observed) => {
+                    for record in &observed.containers {
+                        self.note_exit(record);
+                    }
+                    self.observed = observed;
+                }
+                Err(error) => tracing::debug!(%error, pod = describe(&self.pod), "runtime not asked"),
+            }
+        }
+        for id in changes.ids {
+            self.look_at(&id).await;
+        }
+        if changes.objects {
+            // What failed for want of an object may work now.
+            self.retry_at.retain(|name, _| self.held.get(name).is_some_and(|h| h.waiting.reason == "ErrImagePull"));
+            self.refresh_at = Some(clock::now());
+        }
+    }
+
+    async fn look_at(&mut self, id: &str) {
+        let result = if self.observed.sandboxes.iter().any(|sandbox| sandbox.id == id) {
+            self.cx.runtime.sandbox_status(id).await.map(|sandbox| self.observed.put_sandbox(sandbox))
+        } else {
+            self.cx.runtime.container_status(id).await.map(|record| {
+                // One that is not known yet is reported by the operation that makes it.
+                if self.observed.containers.iter().any(|known| known.id == record.id) {
+                    self.put_container(record);
+                }
+            })
+        };
+        match result {
+            Err(cri::Error::NotFound(_)) => {
+                self.observed.forget(id);
+                self.cx.pods.unregister(id);
+            }
+            Err(error) => tracing::debug!(%error, id, "runtime not asked"),
+            Ok(()) => {}
+        }
+    }
+
+    fn operation_ended(&mut self) {
+        self.operation = None;
+        // Its last reports may still be in the queue.
+        while let Ok(progress) = self.reports.1.try_recv() {
+            self.take(progress);
+        }
+        if self.phase == Phase::Cleaning {
+            self.phase = Phase::Done;
+        }
+    }
+
+    /// Writes what changed in ConfigMaps, Secrets and tokens. Running containers see it; nothing restarts.
+    fn refresh(&mut self, now: Timestamp) {
+        // Until it succeeds, which sets the time that the tokens ask for.
+        self.refresh_at = Some(retry_after(REFRESH_RETRY, now));
+        let (cx, pod, reports) = (self.cx.clone(), self.pod.clone(), self.reports.0.clone());
+        self.operation = Some(Box::pin(async move {
+            match volumes::prepare(&cx, &pod, cx.allocatable).await {
+                Ok(mounted) => drop(reports.send(Progress::Volumes(mounted)).await),
+                Err(error) => tracing::info!(%error, pod = describe(&pod), "volumes not brought up to date"),
+            }
+        }));
+    }
+
+    // ---- telling ----
+
+    fn render(&mut self) {
+        if self.phase == Phase::Active && !self.terminal {
+            self.probes.sync(&self.pod, &self.observed);
+        }
+        if self.phase != Phase::Cleaning {
+            self.render_status();
+        }
+        let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
+        let entries = self.observed.containers.iter().map(|record| ContainerEntry {
+            name: record.name.clone(),
+            id: record.id.clone(),
+            attempt: record.attempt,
+            state: record.state,
+            exit_code: record.exit_code,
+            log_path: match record.log_path.as_str() {
+                "" => logs.join(spec::log_path(&record.name, record.attempt)),
+                path => path.into(),
+            },
+        });
+        let entry = PodEntry {
+            pod: self.pod.clone(),
+            status: self.status.clone(),
+            sandbox_id: self.observed.ready_sandbox().map(|sandbox| sandbox.id.clone()),
+            containers: entries.collect(),
+        };
+        self.cx.pods.publish(uid(&self.pod), entry, &self.observed, &self.wake);
+        self.tell();
+    }
+
+    fn render_status(&mut self) {
+        let mut waiting: BTreeMap<String, Waiting> =
+            self.held.iter().map(|(name, held)| (name.clone(), held.waiting.clone())).collect();
+        waiting.extend(self.crash_loops.clone());
+        if self.terminal {
+            waiting.clear();
+        }
+        let host_ips = [self.cx.config.node_ip.to_string()];
+        let input = status::Input {
+            pod: &self.pod,
+            previous: &self.status,
+            observed: &self.observed,
+            verdicts: &self.probes.verdicts(),
+            waiting: &waiting,
+            messages: &self.messages,
+            terminal: self.terminal && self.observed.running().next().is_none(),
+            failure: self.failure.as_ref(),
+            host_ips: &host_ips,
+            now: clock::now(),
+        };
+        // An ended pod whose containers were collected keeps what it was told.
+        if ended(&self.pod) && self.observed.is_empty() {
+            return;
+        }
+        self.status = Arc::new(status::render(&input));
+    }
+
+    fn tell(&mut self) {
+        let due = self.tell_at.is_none_or(|at| at <= clock::instant());
+        if self.gone || self.telling.is_some() || !due || *self.status == self.told || self.phase == Phase::Cleaning {
+            return;
+        }
+        self.tell_at = None;
+        let api: Api<Pod> = Api::namespaced(self.cx.client.clone(), namespace(&self.pod));
+        let patch = status::patch(&self.pod, &self.status);
+        let (name, status) = (name(&self.pod).to_owned(), (*self.status).clone());
+        self.told = status;
+        self.telling = Some(Box::pin(async move {
+            api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+        }));
+    }
+
+    fn told(&mut self, result: Result<(), kube::Error>) {
+        self.telling = None;
+        match result {
+            Ok(()) => self.tell_failures = 0,
+            // Gone, or another pod of that name: the watch will say so.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            Err(error) => {
+                tracing::debug!(%error, pod = describe(&self.pod), "status not told");
+                self.told = PodStatus::default();
+                let delay = Duration::from_secs(1 << self.tell_failures.min(5));
+                self.tell_failures += 1;
+                self.tell_at = Some(clock::instant() + delay);
+            }
+        }
+    }
+}
+
+/// Waits for the future if there is one, else for ever.
+async fn poll_option<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,217 @@
+//! Loop: the pods that the API binds to this node, one worker each; and what the runtime has that the API does not.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::context::NodeContext;
+use super::pod::observed::Observed;
+use super::pod::uid;
+use super::pod::worker::{Desired, Worker};
+use super::volumes::teardown;
+use crate::cri::{self, Runtime};
+
+pub struct PodSource {
+    cx: Arc<NodeContext>,
+    workers: JoinSet<String>,
+    desired: HashMap<String, watch::Sender<Desired>>,
+    /// Pods that were cleaned up while the API still shows them.
+    finished: BTreeSet<String>,
+    /// What the runtime had when the agent started, by pod; taken by the worker.
+    found: BTreeMap<String, Found>,
+}
+
+/// A pod that was on this node when the agent started.
+struct Found {
+    namespace: String,
+    name: String,
+}
+
+impl PodSource {
+    #[must_use]
+    pub fn new(cx: Arc<NodeContext>) -> PodSource {
+        PodSource {
+            cx,
+            workers: JoinSet::new(),
+            desired: HashMap::new(),
+            finished: BTreeSet::new(),
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Returns when every worker has ended; on `stop` the containers keep running.
+    pub async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.follow(&stop) => {}
+        }
+        // Workers hold the same token.
+        stop.cancel();
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    async fn follow(&mut self, stop: &CancellationToken) {
+        self.found = self.take_stock().await;
+        let api: Api<Pod> = Api::all(self.cx.client.clone());
+        let fields = format!("spec.nodeName={}", self.cx.config.node_name);
+        let stream = watcher(api, watcher::Config::default().fields(&fields)).default_backoff();
+        let mut stream = pin!(stream);
+        let mut listed = BTreeSet::new();
+        loop {
+            tokio::select! {
+                event = stream.next() => match event {
+                    None => return,
+                    Some(Err(error)) => tracing::debug!(%error, "watch of pods failed"),
+                    Some(Ok(watcher::Event::Init)) => listed.clear(),
+                    Some(Ok(watcher::Event::InitApply(pod))) => {
+                        listed.insert(uid(&pod).to_owned());
+                        self.put(pod, false, stop).await;
+                    }
+                    Some(Ok(watcher::Event::InitDone)) => self.listed(&listed, stop).await,
+                    Some(Ok(watcher::Event::Apply(pod))) => self.put(pod, false, stop).await,
+                    Some(Ok(watcher::Event::Delete(pod))) => {
+                        self.finished.remove(uid(&pod));
+                        if self.desired.contains_key(uid(&pod)) {
+                            self.put(pod, true, stop).await;
+                        }
+                    }
+                },
+                Some(ended) = self.workers.join_next() => self.worker_ended(ended),
+            }
+        }
+    }
+
+    /// What runs already. The runtime may still be starting; without it nothing can be done anyway.
+    async fn take_stock(&self) -> BTreeMap<String, Found> {
+        loop {
+            match self.cx.runtime.sandboxes(None).await {
+                Ok(sandboxes) => {
+                    let row = |s: cri::Sandbox| (s.pod_uid, Found { namespace: s.namespace, name: s.name });
+                    return sandboxes.into_iter().map(row).collect();
+                }
+                Err(error) => tracing::debug!(%error, "runtime not asked for its sandboxes"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn put(&mut self, pod: Pod, gone: bool, stop: &CancellationToken) {
+        let id = uid(&pod).to_owned();
+        let pod = Arc::new(pod);
+        if let Some(desired) = self.desired.get(&id) {
+            desired.send_modify(|desired| {
+                desired.pod = pod;
+                desired.gone |= gone;
+            });
+            return;
+        }
+        if self.finished.contains(&id) {
+            return;
+        }
+        let observed = match self.found.remove(&id) {
+            None => Observed::default(),
+            Some(_) => self.observe_until(&id).await,
+        };
+        let (sender, receiver) = watch::channel(Desired { pod, gone });
+        let worker = Worker::new(self.cx.clone(), receiver, observed);
+        let (stop, key) = (stop.clone(), id.clone());
+        self.desired.insert(id, sender);
+        self.workers.spawn(async move {
+            worker.run(stop).await;
+            key
+        });
+    }
+
+    async fn observe_until(&self, id: &str) -> Observed {
+        loop {
+            match observe(&*self.cx.runtime, id).await {
+                Ok(observed) => return observed,
+                Err(error) => tracing::debug!(%error, uid = id, "runtime not asked"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn worker_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(id) => {
+                self.desired.remove(&id);
+                self.finished.insert(id);
+            }
+            Err(error) => tracing::error!(%error, "a pod worker failed"),
+        }
+    }
+
+    /// The API's list is complete: what it does not have is to go.
+    async fn listed(&mut self, listed: &BTreeSet<String>, stop: &CancellationToken) {
+        self.finished.retain(|id| listed.contains(id));
+        for (id, desired) in &self.desired {
+            if !listed.contains(id) {
+                desired.send_modify(|desired| desired.gone = true);
+            }
+        }
+        let orphans: Vec<String> = self.found.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        for id in orphans {
+            let Some(found) = self.found.get(&id) else { continue };
+            let mut pod = Pod::default();
+            pod.metadata.uid = Some(id.clone());
+            pod.metadata.namespace = Some(found.namespace.clone());
+            pod.metadata.name = Some(found.name.clone());
+            tracing::info!(uid = id, pod = found.name, namespace = found.namespace, "pod is gone from the API");
+            self.put(pod, true, stop).await;
+        }
+        self.remove_directories(listed);
+    }
+
+    /// Directories of pods that neither the API nor the runtime knows.
+    fn remove_directories(&self, listed: &BTreeSet<String>) {
+        for entry in std::fs::read_dir(&self.cx.paths.pods).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let id = name.to_string_lossy();
+            if listed.contains(id.as_ref()) || self.desired.contains_key(id.as_ref()) {
+                continue;
+            }
+            match teardown::remove(&entry.path()) {
+                Ok(()) => self.cx.cgroups.remove_by_uid(&id),
+                Err(error) => tracing::warn!(%error, uid = %id, "directory of an old pod not removed"),
+            }
+        }
+    }
+}
+
+/// All that the runtime has of a pod, with the details that only a status call tells.
+pub async fn observe(runtime: &dyn Runtime, pod_uid: &str) -> cri::Result<Observed> {
+    let (sandboxes, containers) =
+        tokio::try_join!(runtime.sandboxes(Some(pod_uid)), runtime.containers(Some(pod_uid)))?;
+    let sandboxes = try_join_all(sandboxes.into_iter().map(|sandbox| async move {
+        match runtime.sandbox_status(&sandbox.id).await {
+            Err(cri::Error::NotFound(_)) => Ok(None),
+            other => other.map(Some),
+        }
+    }));
+    let containers = try_join_all(containers.into_iter().map(|container| async move {
+        match runtime.container_status(&container.id).await {
+            Err(cri::Error::NotFound(_)) => Ok(None),
+            Ok(mut full) => {
+                full.sandbox_id = container.sandbox_id;
+                Ok(Some(full))
+            }
+            Err(error) => Err(error),
+        }
+    }));
+    let (sandboxes, containers) = tokio::try_join!(sandboxes, containers)?;
+    Ok(Observed {
+        sandboxes: sandboxes.into_iter().flatten().collect(),
+        containers: containers.into_iter().flatten().collect(),
+    })
+}
