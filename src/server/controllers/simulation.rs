@@ -15,7 +15,6 @@ use super::driver::apply::{Unseen, unseen};
 use super::replica_set::ReplicaSetController;
 use super::stores::Stores;
 use crate::client::request::{Answer, AnswerMeta, Request, Verb};
-use crate::client::store::View;
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 1500;
