@@ -180,7 +180,7 @@ mod tests {
         check(
             &alice,
             &[(USER, "bob"), ("impersonate-extra-acme.com%2fproject", "p")],
-            Err("userextras \"p\" is forbidden: User \"alice\" cannot impersonate resource \
+            Err("userextras.authentication.k8s.io \"p\" is forbidden: User \"alice\" cannot impersonate resource \
                  \"userextras/acme.com/project\" in API group \"authentication.k8s.io\" at the cluster scope"),
         );
     }
