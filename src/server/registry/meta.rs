@@ -50,24 +50,31 @@ pub fn held(resource: &Resource, object: &Value) -> bool {
         || (resource.storage == "namespaces" && filled(&object["spec"]["finalizers"]))
 }
 
-/// Puts the namespace of the request into the object; takes it out of a cluster-scoped one.
+/// Puts the namespace of the request into the object.
 ///
 /// # Errors
 /// 400 when the object names another one.
 pub fn enter_namespace(target: &Target, object: &mut Value) -> Result<(), Status> {
     let metadata = metadata(object)?;
-    if !target.resource.namespaced {
-        metadata.remove("namespace");
+    let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+    if given.is_empty() {
+        if target.resource.namespaced {
+            metadata.insert("namespace".into(), target.namespace.as_str().into());
+        }
         return Ok(());
     }
-    let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
-    if !given.is_empty() && given != target.namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+    if given == target.namespace {
+        return Ok(());
     }
-    metadata.insert("namespace".into(), target.namespace.as_str().into());
-    Ok(())
+    Err(Status::bad_request(if target.resource.namespaced {
+        format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {given:?} is not \
+             {:?}",
+            target.namespace
+        )
+    } else {
+        "namespace may not be set on a cluster-scoped object".to_owned()
+    }))
 }
 
 /// What the server alone sets on a new object.
@@ -127,7 +134,7 @@ pub fn check_name(target: &Target, object: &Value) -> Result<(), Status> {
     if name != target.name {
         let url = &target.name;
         let message = if name.is_empty() {
-            format!("the name of the object ({url} based on URL) was undeterminable: name must be provided")
+            "name must be provided".to_owned()
         } else {
             format!("the name of the object ({name}) does not match the name on the URL ({url})")
         };

@@ -10,14 +10,25 @@
 //! Reads come from the cache. A commit names the revision it was decided upon; when the store finds another one, the
 //! verb starts over from what is there now, or answers 409 where the client named the revision.
 
+pub mod apps;
 mod binding;
+pub mod coordination;
+pub mod core;
 mod create;
 mod delete;
+pub mod discovery;
+pub mod events;
+pub mod format;
+pub mod kinds;
 mod list;
 mod meta;
+pub mod metadata;
 mod patch;
+pub mod quantity;
+pub mod rbac;
 pub mod request;
 mod scale;
+pub mod scheduling;
 pub mod strategy;
 mod update;
 
@@ -38,9 +49,8 @@ use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
 use crate::server::store::{Class, Intent, Store, Write};
 
-/// How often a verb starts over when others are quicker, before the client is told so. Of the writers of one object
-/// that wait for the same sync one wins, so this is how many can write it at once without anyone being refused.
-const MAX_ATTEMPTS: usize = 200;
+/// How often a verb starts over when others are quicker, before the client is told so. Upstream gives a patch five.
+const MAX_ATTEMPTS: usize = 16;
 
 /// Every verb on every kind. Cheap to clone.
 #[derive(Clone)]

@@ -1,13 +1,15 @@
 //! Types: what makes one kind differ from another. The verb algorithms call a [`Strategy`]; a built-in kind
 //! implements [`Kind`] over its typed struct and gets its `Strategy` from [`Typed`].
 
+use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::metadata;
 use super::request::{Context, DeleteOptions};
-use crate::api::field::FieldError;
+use crate::api::field::{FieldError, Path, Reason};
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 
@@ -116,7 +118,7 @@ pub enum NameRule {
 
 /// Kind-specific behaviour over the typed struct. Methods have upstream's defaults for a kind without status.
 pub trait Kind: Send + Sync + 'static {
-    type Object: Serialize + DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta>;
+    type Object: Serialize + DeserializeOwned + Metadata<Ty = ObjectMeta>;
 
     fn resource(&self) -> &'static Resource;
 
@@ -142,10 +144,20 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is wrong with a new object beyond [`Kind::validate`].
+    fn validate_create(&self, object: &Self::Object) -> Vec<FieldError> {
+        self.validate(object)
+    }
+
     /// Immutable fields and transitions, and [`Kind::validate`] where upstream repeats it.
     fn validate_update(&self, part: Part, new: &Self::Object, old: &Self::Object) -> Vec<FieldError> {
         let _ = (part, old);
         self.validate(new)
+    }
+
+    /// Whether [`Kind::allocate`] and [`Kind::released`] do anything: spares the others a decoding.
+    fn allocates(&self) -> bool {
+        false
     }
 
     fn allocate(
@@ -178,7 +190,132 @@ pub trait Kind: Send + Sync + 'static {
         let _ = object;
         Vec::new()
     }
+
+    /// See [`Strategy::storage_form`].
+    fn storage_form(&self, object: Value) -> Value {
+        object
+    }
+
+    fn wire_form(&self, object: Value) -> Value {
+        object
+    }
 }
 
 /// Turns a [`Kind`] into a [`Strategy`].
 pub struct Typed<K>(pub K);
+
+impl<K: Kind> Typed<K> {
+    fn read(&self, object: &Value) -> Result<K::Object, Status> {
+        K::Object::deserialize(object).map_err(|e| undecodable(self.0.resource(), &e))
+    }
+}
+
+fn undecodable(resource: &Resource, error: &serde_json::Error) -> Status {
+    let (kind, version) = (resource.kind, resource.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+}
+
+/// An object that passed [`Strategy::defaults`] always decodes; should it not, the client hears why.
+fn unreadable(status: &Status) -> Vec<FieldError> {
+    let path = Path::default();
+    vec![FieldError { reason: Reason::Internal, path, message: format!("Internal error: {status}") }]
+}
+
+fn write(object: &mut Value, typed: &impl Serialize) -> Result<(), Status> {
+    *object = serde_json::to_value(typed).map_err(Status::internal)?;
+    Ok(())
+}
+
+impl<K: Kind> Strategy for Typed<K> {
+    fn resource(&self) -> &'static Resource {
+        self.0.resource()
+    }
+
+    fn defaults(&self, object: &mut Value) -> Result<(), Status> {
+        let mut typed = self.read(object)?;
+        self.0.defaults(&mut typed);
+        write(object, &typed)
+    }
+
+    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<(), Status> {
+        let mut typed = self.read(object)?;
+        self.0.prepare_create(cx, &mut typed);
+        write(object, &typed)
+    }
+
+    fn validate_create(&self, _: &Context, object: &Value) -> Vec<FieldError> {
+        match self.read(object) {
+            Ok(typed) => {
+                let mut errors = metadata::validate(self.0.resource(), self.0.name_rule(), typed.metadata());
+                errors.extend(self.0.validate_create(&typed));
+                errors
+            }
+            Err(status) => unreadable(&status),
+        }
+    }
+
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
+        let mut typed = self.read(new)?;
+        self.0.prepare_update(cx, part, &mut typed, &self.read(old)?);
+        write(new, &typed)
+    }
+
+    fn validate_update(&self, _: &Context, part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
+        match (self.read(new), self.read(old)) {
+            (Ok(new), Ok(old)) => {
+                let mut errors = metadata::validate_update(self.0.resource(), new.metadata(), old.metadata());
+                errors.extend(self.0.validate_update(part, &new, &old));
+                errors
+            }
+            (Err(status), _) | (_, Err(status)) => unreadable(&status),
+        }
+    }
+
+    fn allocate(&self, new: &mut Value, old: Option<&Value>) -> Result<Option<Box<dyn Reservation>>, Status> {
+        if !self.0.allocates() {
+            return Ok(None);
+        }
+        let mut typed = self.read(new)?;
+        let old = old.map(|old| self.read(old)).transpose()?;
+        let reservation = self.0.allocate(&mut typed, old.as_ref())?;
+        write(new, &typed)?;
+        Ok(reservation)
+    }
+
+    fn released(&self, gone: &Value) {
+        if self.0.allocates()
+            && let Ok(typed) = self.read(gone)
+        {
+            self.0.released(&typed);
+        }
+    }
+
+    fn removal(&self, object: &mut Value, options: &DeleteOptions) -> Removal {
+        let Ok(mut typed) = self.read(object) else { return Removal::Now };
+        let removal = self.0.removal(&mut typed, options);
+        if removal == Removal::Finalize && write(object, &typed).is_err() {
+            return Removal::Now;
+        }
+        removal
+    }
+
+    fn create_on_update(&self) -> bool {
+        self.0.create_on_update()
+    }
+
+    fn unconditional_update(&self) -> bool {
+        self.0.unconditional_update()
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        self.read(object).map(|typed| self.0.warnings(&typed)).unwrap_or_default()
+    }
+
+    fn storage_form(&self, object: Value) -> Value {
+        self.0.storage_form(object)
+    }
+
+    fn wire_form(&self, object: Value) -> Value {
+        self.0.wire_form(object)
+    }
+}

@@ -45,7 +45,6 @@ pub struct Sqlite {
 struct Idle {
     file: file::File,
     jobs: mpsc::Receiver<Job>,
-    flush_interval: Duration,
 }
 
 impl Sqlite {
@@ -54,13 +53,9 @@ impl Sqlite {
     /// # Errors
     /// When the file cannot be used: in use, corrupt, of a newer version, not ours.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_with(path, FLUSH_INTERVAL)
-    }
-
-    fn open_with(path: &Path, flush_interval: Duration) -> Result<Self, OpenError> {
         let file = file::File::open(path)?;
         let (sender, receiver) = mpsc::channel(MAX_QUEUE);
-        let idle = Mutex::new(Some(Idle { file, jobs: receiver, flush_interval }));
+        let idle = Mutex::new(Some(Idle { file, jobs: receiver }));
         Ok(Self { path: path.to_owned(), jobs: sender, idle })
     }
 
@@ -80,7 +75,8 @@ impl Sqlite {
 impl Store for Sqlite {
     fn start(&self, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
         let idle = self.idle.lock().expect("no code panics while it holds the lock").take();
-        writer::start(idle.ok_or(OpenError::Started)?, sink)
+        let Idle { file, jobs } = idle.ok_or(OpenError::Started)?;
+        writer::start(file, jobs, sink)
     }
 
     async fn commit(&self, write: Write) -> Result<ObjectRef, Error> {

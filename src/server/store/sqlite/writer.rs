@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime;
@@ -16,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::file::{self, File};
-use super::{Idle, Job, MAX_BATCH};
+use super::{FLUSH_INTERVAL, Job, MAX_BATCH};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
@@ -29,8 +28,7 @@ const RESERVE: u64 = 100_000;
 type Answer = oneshot::Sender<Result<ObjectRef, Error>>;
 
 /// Loads the file into the sink and starts the thread.
-pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
-    let Idle { file, jobs, flush_interval } = idle;
+pub fn start(file: File, jobs: mpsc::Receiver<Job>, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
     let began = clock::instant();
     let (rows, revision) = file.load()?;
     let index = rows
@@ -50,7 +48,6 @@ pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
         revision,
         unwritten: BTreeMap::new(),
         flush_at: None,
-        flush_interval,
         failing: false,
     };
     thread::Builder::new().name("store".into()).spawn(move || writer.run(jobs, &clock)).map_err(io)?;
@@ -69,7 +66,6 @@ struct Writer {
     unwritten: BTreeMap<i64, RowChange>,
     /// Set exactly when there is something unwritten.
     flush_at: Option<Instant>,
-    flush_interval: Duration,
     /// The last transaction failed: it has been logged.
     failing: bool,
 }
@@ -223,7 +219,7 @@ impl Writer {
         }
         self.flush_at = match self.flush_at {
             _ if self.unwritten.is_empty() => None,
-            None => Some(clock::instant() + self.flush_interval),
+            None => Some(clock::instant() + FLUSH_INTERVAL),
             at => at,
         };
     }
@@ -266,7 +262,7 @@ impl Writer {
     fn flush(&mut self) {
         if self.write(&[], None).is_err() {
             // Kept, and tried again.
-            self.flush_at = Some(clock::instant() + self.flush_interval);
+            self.flush_at = Some(clock::instant() + FLUSH_INTERVAL);
         }
     }
 

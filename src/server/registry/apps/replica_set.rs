@@ -1,0 +1,100 @@
+//! Decides: ReplicaSet.
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+
+use super::{at_most, selector_and_template};
+use crate::api::field::{FieldError, Path};
+use crate::api::resource::Resource;
+use crate::server::registry::core::pod::{defaults, warnings};
+use crate::server::registry::kinds::row;
+use crate::server::registry::metadata::{Errors, immutable, not_negative};
+use crate::server::registry::request::Context;
+use crate::server::registry::strategy::{Kind, Part};
+
+pub struct ReplicaSetKind;
+
+impl Kind for ReplicaSetKind {
+    type Object = ReplicaSet;
+
+    fn resource(&self) -> &'static Resource {
+        row("apps/v1", "ReplicaSet")
+    }
+
+    fn defaults(&self, set: &mut ReplicaSet) {
+        let spec = set.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        defaults::template(spec.template.get_or_insert_default());
+        set.status.get_or_insert_default();
+    }
+
+    fn prepare_create(&self, _: &Context, set: &mut ReplicaSet) {
+        set.status = Some(ReplicaSetStatus::default());
+        set.metadata.generation = Some(1);
+    }
+
+    fn prepare_update(&self, _: &Context, part: Part, new: &mut ReplicaSet, old: &ReplicaSet) {
+        if part == Part::Status {
+            new.spec.clone_from(&old.spec);
+            return;
+        }
+        new.status.clone_from(&old.status);
+        if new.spec != old.spec {
+            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
+        }
+    }
+
+    fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (path, spec) = (Path::new("spec"), set.spec.clone().unwrap_or_default());
+        not_negative(&mut errors, &path.child("replicas"), i64::from(spec.replicas.unwrap_or_default()));
+        not_negative(
+            &mut errors,
+            &path.child("minReadySeconds"),
+            i64::from(spec.min_ready_seconds.unwrap_or_default()),
+        );
+        let template = spec.template.unwrap_or_default();
+        selector_and_template(&mut errors, &path, &spec.selector, &template, "ReplicaSet");
+        errors
+    }
+
+    fn validate_update(&self, part: Part, new: &ReplicaSet, old: &ReplicaSet) -> Vec<FieldError> {
+        if part == Part::Status {
+            return status(new);
+        }
+        let mut errors = self.validate(new);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            immutable(&mut errors, &Path::new("spec").child("selector"), &new.selector, &old.selector);
+        }
+        errors
+    }
+
+    fn warnings(&self, set: &ReplicaSet) -> Vec<String> {
+        let Some(template) = set.spec.as_ref().and_then(|s| s.template.as_ref()) else { return Vec::new() };
+        let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+        let pod = template.spec.clone().unwrap_or_default();
+        warnings::of(&Path::new("spec").child("template"), &pod, annotations)
+    }
+}
+
+fn status(set: &ReplicaSet) -> Errors {
+    let mut errors = Vec::new();
+    let path = Path::new("status");
+    let status = set.status.clone().unwrap_or_default();
+    let all = Some(status.replicas);
+    let parts = [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    not_negative(&mut errors, &path.child("replicas"), i64::from(status.replicas));
+    for (field, value) in parts {
+        not_negative(&mut errors, &path.child(field), i64::from(value.unwrap_or_default()));
+    }
+    not_negative(&mut errors, &path.child("observedGeneration"), status.observed_generation.unwrap_or_default());
+    for (field, value) in parts {
+        at_most(&mut errors, &path, field, value, all, "cannot be greater than status.replicas");
+    }
+    let message = "cannot be greater than readyReplicas";
+    at_most(&mut errors, &path, "availableReplicas", status.available_replicas, status.ready_replicas, message);
+    errors
+}

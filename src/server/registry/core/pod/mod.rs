@@ -1,0 +1,148 @@
+//! Decides: Pod. What it gets by default, what may change, and how it goes away.
+//!
+//! - [`defaults`], [`qos`]: what is filled in
+//! - [`spec`], [`containers`], [`env`], [`probes`], [`volumes`], [`security`]: what is wrong with a spec
+//! - [`update`]: the few fields that may change
+//! - [`warnings`]: what works but is likely not meant
+
+pub mod containers;
+pub mod defaults;
+pub mod env;
+pub mod probes;
+pub mod qos;
+pub mod security;
+pub mod spec;
+pub mod update;
+pub mod volumes;
+pub mod warnings;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+
+use crate::api::field::{FieldError, Path};
+use crate::api::resource::Resource;
+use crate::server::registry::kinds::row;
+use crate::server::registry::request::{Context, DeleteOptions};
+use crate::server::registry::strategy::{Kind, Part, Removal};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+pub struct PodKind;
+
+impl Kind for PodKind {
+    type Object = Pod;
+
+    fn resource(&self) -> &'static Resource {
+        row("v1", "Pod")
+    }
+
+    fn defaults(&self, pod: &mut Pod) {
+        let spec = pod.spec.get_or_insert_default();
+        defaults::spec(spec);
+        defaults::pod(spec);
+        pod.status.get_or_insert_default();
+    }
+
+    fn prepare_create(&self, _: &Context, pod: &mut Pod) {
+        pod.metadata.generation = Some(1);
+        let spec = pod.spec.get_or_insert_default();
+        let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+        let waiting = PodCondition {
+            type_: "PodScheduled".into(),
+            status: "False".into(),
+            reason: Some("SchedulingGated".into()),
+            message: Some("Scheduling is blocked due to non-empty scheduling gates".into()),
+            ..PodCondition::default()
+        };
+        pod.status = Some(PodStatus {
+            phase: Some("Pending".into()),
+            qos_class: Some(qos::class(spec).into()),
+            conditions: gated.then(|| vec![waiting]),
+            ..PodStatus::default()
+        });
+    }
+
+    fn prepare_update(&self, _: &Context, part: Part, new: &mut Pod, old: &Pod) {
+        match part {
+            Part::Status => {
+                new.spec.clone_from(&old.spec);
+                new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+                // The class was decided when the pod was made; an agent that leaves it out means no other.
+                let before = old.status.as_ref().and_then(|s| s.qos_class.clone());
+                let status = new.status.get_or_insert_default();
+                if status.qos_class.as_deref().unwrap_or_default().is_empty() {
+                    status.qos_class = before;
+                }
+            }
+            Part::Spec | Part::Finalize => {
+                new.status.clone_from(&old.status);
+                if new.spec != old.spec {
+                    new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
+                }
+            }
+            Part::Binding => {}
+        }
+    }
+
+    fn validate(&self, pod: &Pod) -> Vec<FieldError> {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let mut errors = Vec::new();
+        spec::annotations(&mut errors, pod.metadata.annotations.as_ref(), &spec);
+        spec::validate(&mut errors, &Path::new("spec"), &spec, true);
+        spec::only_pod(&mut errors, &spec);
+        errors
+    }
+
+    fn validate_create(&self, pod: &Pod) -> Vec<FieldError> {
+        let mut errors = self.validate(pod);
+        let spec = pod.spec.clone().unwrap_or_default();
+        let path = Path::new("spec");
+        if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+            errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+        }
+        let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+        if gated && spec.node_name.as_ref().is_some_and(|n| !n.is_empty()) {
+            let message = "cannot be set until all schedulingGates have been cleared";
+            errors.push(FieldError::forbidden(&path.child("nodeName"), message));
+        }
+        errors
+    }
+
+    fn validate_update(&self, part: Part, new: &Pod, old: &Pod) -> Vec<FieldError> {
+        match part {
+            Part::Status => update::status(new, old),
+            Part::Binding => Vec::new(),
+            Part::Spec | Part::Finalize => {
+                let mut errors = self.validate(new);
+                update::mirror(&mut errors, new, old);
+                errors.extend(update::spec(new, old));
+                errors
+            }
+        }
+    }
+
+    /// A pod that no agent runs, or that has finished, goes at once; the others get their grace period
+    /// (`podStrategy.CheckGracefulDelete`).
+    fn removal(&self, pod: &mut Pod, options: &DeleteOptions) -> Removal {
+        let spec = pod.spec.as_ref();
+        let asked = options.grace_period_seconds;
+        let mut seconds = asked.or(spec.and_then(|s| s.termination_grace_period_seconds)).unwrap_or_default();
+        let assigned = spec.and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+        if !assigned || matches!(phase, "Succeeded" | "Failed") {
+            seconds = 0;
+        }
+        match seconds {
+            0 => Removal::Now,
+            negative if negative < 0 => Removal::Graceful { seconds: 1 },
+            seconds => Removal::Graceful { seconds },
+        }
+    }
+
+    fn warnings(&self, pod: &Pod) -> Vec<String> {
+        let spec = pod.spec.clone().unwrap_or_default();
+        warnings::of(&Path::default(), &spec, pod.metadata.annotations.as_ref())
+    }
+}

@@ -1,0 +1,204 @@
+//! Decides: quantities and names of resources in requests, limits, capacity.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use super::format;
+use super::metadata::{Errors, NEGATIVE, invalid};
+use crate::api::field::{FieldError, Path};
+use crate::api::quantity::{ParseError, Quantity};
+
+pub type List = BTreeMap<String, Text>;
+
+const CONTAINER_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+const OTHER_RESOURCES: &[&str] = &[
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+pub fn parse(text: &Text) -> Result<Quantity, ParseError> {
+    Quantity::parse(&text.0)
+}
+
+/// Writes every quantity in its canonical form: `1000m` is stored as `1`. What is no quantity stays for validation.
+pub fn canonical(list: &mut Option<List>) {
+    for text in list.iter_mut().flat_map(BTreeMap::values_mut) {
+        if let Ok(quantity) = parse(text) {
+            text.0 = quantity.to_string();
+        }
+    }
+}
+
+/// Whether Kubernetes defines this resource, as opposed to a device plugin.
+fn native(resource: &str) -> bool {
+    !resource.contains('/') || resource.contains("kubernetes.io/")
+}
+
+fn huge_pages(resource: &str) -> bool {
+    resource.starts_with("hugepages-")
+}
+
+fn extended(resource: &str) -> bool {
+    !native(resource)
+        && !resource.starts_with("requests.")
+        && format::qualified_name(&format!("requests.{resource}")).is_empty()
+}
+
+/// A quantity of a resource: not negative, and whole where only whole ones exist.
+pub fn validate(errors: &mut Errors, path: &Path, resource: &str, value: &Text) {
+    let quantity = match parse(value) {
+        Ok(quantity) => quantity,
+        Err(error) => {
+            errors.push(FieldError::invalid(path, &value.0, &error.to_string()));
+            return;
+        }
+    };
+    if quantity.is_negative() {
+        errors.push(FieldError::invalid(path, &value.0, NEGATIVE));
+    }
+    let whole = extended(resource) || matches!(resource, "pods" | "services" | "secrets" | "configmaps");
+    if whole && quantity.milli() % 1000 != 0 {
+        errors.push(FieldError::invalid(path, &value.0, "must be an integer"));
+    }
+}
+
+/// A resource that a container can ask for.
+fn container_resource(errors: &mut Errors, path: &Path, name: &str) {
+    let problems = format::qualified_name(name);
+    if !problems.is_empty() {
+        invalid(errors, path, &name, problems);
+    } else if !name.contains('/') {
+        let of_containers = CONTAINER_RESOURCES.contains(&name) || huge_pages(name);
+        if !of_containers && !OTHER_RESOURCES.contains(&name) {
+            let message = "must be a standard resource type or fully qualified";
+            errors.push(FieldError::invalid(path, &name, message));
+        }
+        if !of_containers {
+            errors.push(FieldError::invalid(path, &name, "must be a standard resource for containers"));
+        }
+    } else if !native(name) && !extended(name) {
+        errors.push(FieldError::invalid(path, &name, "doesn't follow extended resource name standard"));
+    }
+}
+
+/// `resources` of a container.
+pub fn requirements(errors: &mut Errors, path: &Path, requirements: &ResourceRequirements, claims: &[&str]) {
+    let empty = List::new();
+    let limits = requirements.limits.as_ref().unwrap_or(&empty);
+    let requests = requirements.requests.as_ref().unwrap_or(&empty);
+    let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
+    for (name, value) in limits {
+        let at = limits_path.key(name);
+        container_resource(errors, &at, name);
+        validate(errors, &at, name, value);
+    }
+    for (name, value) in requests {
+        let at = requests_path.key(name);
+        container_resource(errors, &at, name);
+        validate(errors, &at, name, value);
+        let overcommit = native(name) && !huge_pages(name);
+        let Some(limit) = limits.get(name) else {
+            if !overcommit {
+                let message = "Limit must be set for non overcommitable resources";
+                errors.push(FieldError::required(&limits_path, message));
+            }
+            continue;
+        };
+        let (Ok(request), Ok(bound)) = (parse(value), parse(limit)) else { continue };
+        if request != bound && !overcommit {
+            let message = format!("must be equal to {name} limit of {bound}");
+            errors.push(FieldError::invalid(&requests_path, &value.0, &message));
+        } else if request > bound {
+            let message = format!("must be less than or equal to {name} limit of {bound}");
+            errors.push(FieldError::invalid(&requests_path, &value.0, &message));
+        }
+    }
+    let any = |test: &dyn Fn(&str) -> bool| limits.keys().chain(requests.keys()).any(|name| test(name));
+    if any(&huge_pages) && !any(&|name| matches!(name, "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
+    for (i, claim) in requirements.claims.iter().flatten().enumerate() {
+        let at = path.child("claims").index(i);
+        if claim.name.is_empty() {
+            errors.push(FieldError::required(&at, ""));
+        } else if !claims.contains(&claim.name.as_str()) {
+            let mut error = FieldError::not_found(&at, &claim.name);
+            let known = if claims.is_empty() { " which is empty".into() } else { format!(": {}", claims.join(", ")) };
+            error.message.push_str(&format!(": must be one of the names in pod.spec.resourceClaims{known}"));
+            errors.push(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(resources: Value, expect: &[&str]) {
+        let resources: ResourceRequirements = serde_json::from_value(resources).unwrap();
+        let mut errors = Vec::new();
+        requirements(&mut errors, &Path::new("resources"), &resources, &[]);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn requests_and_limits() {
+        check(json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "nvidia.com/gpu": "1"}}), &[]);
+        check(
+            json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}),
+            &["resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"],
+        );
+        check(
+            json!({"requests": {"memory": "-1"}}),
+            &["resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0"],
+        );
+        check(
+            json!({"requests": {"cores": "1"}}),
+            &[
+                "resources.requests[cores]: Invalid value: \"cores\": must be a standard resource type or fully \
+                 qualified",
+                "resources.requests[cores]: Invalid value: \"cores\": must be a standard resource for containers",
+            ],
+        );
+        check(
+            json!({"requests": {"nvidia.com/gpu": "1"}}),
+            &["resources.limits: Required value: Limit must be set for non overcommitable resources"],
+        );
+        check(
+            json!({"limits": {"nvidia.com/gpu": "500m"}}),
+            &["resources.limits[nvidia.com/gpu]: Invalid value: \"500m\": must be an integer"],
+        );
+        check(json!({"limits": {"hugepages-2Mi": "2Mi"}}), &["resources: Forbidden: HugePages require cpu or memory"]);
+        check(
+            json!({"limits": {"cpu": "one"}}),
+            &["resources.limits[cpu]: Invalid value: \"one\": quantities must match the regular expression \
+               '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"],
+        );
+    }
+
+    #[test]
+    fn canonical_form() {
+        let mut list = Some(List::from([("cpu".to_owned(), Text("1000m".into()))]));
+        canonical(&mut list);
+        assert_eq!(list.unwrap()["cpu"].0, "1");
+    }
+}
