@@ -5,6 +5,7 @@
 //! - [`object`], [`key`], [`revision`], [`encode`]: an object at rest
 //! - [`decode`]: a request body becomes an object of a known kind
 //! - [`patch`], [`strategic`]: the three kinds of patches
+//! - [`table`]: rows and columns of `kubectl get`
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
 //! - [`query`]: paths and query strings
@@ -25,5 +26,6 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategic;
+pub mod table;
 pub mod user;
 pub mod version;

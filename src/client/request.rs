@@ -35,6 +35,8 @@ pub struct Request {
     pub subresource: &'static str,
     /// `Value::Null` for none.
     pub body: Value,
+    /// What follows the question mark, escaped.
+    pub query: &'static str,
 }
 
 /// The part of an answer that writers look at.
@@ -103,7 +105,7 @@ impl From<kube::Error> for Error {
 impl Request {
     #[must_use]
     pub fn new(verb: Verb, resource: &'static Resource, namespace: &str, name: &str, body: Value) -> Self {
-        Self { verb, resource, namespace: namespace.into(), name: name.into(), subresource: "", body }
+        Self { verb, resource, namespace: namespace.into(), name: name.into(), subresource: "", body, query: "" }
     }
 
     #[must_use]
@@ -124,12 +126,22 @@ impl Request {
         self
     }
 
+    /// The same deletion without waiting for anything to end gracefully.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.body["gracePeriodSeconds"] = 0.into();
+        self
+    }
+
     fn path(&self) -> String {
         let mut path = self.resource.path(Some(&self.namespace));
         for part in [self.name.as_str(), self.subresource] {
             if !part.is_empty() {
                 let _ = write!(path, "/{part}");
             }
+        }
+        if !self.query.is_empty() {
+            let _ = write!(path, "?{}", self.query);
         }
         path
     }

@@ -54,8 +54,20 @@ pub trait View: Send + Sync {
     fn observed(&self) -> u64;
     /// The object is still there with that uid and not being deleted.
     fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool;
+    /// What garbage collection asks of an owner.
+    fn head(&self, namespace: &str, name: &str) -> Option<Head>;
+    /// Objects in the namespace, and how many of them are not being deleted yet.
+    fn count(&self, namespace: &str) -> (usize, usize);
     /// Ends the subscriptions: they hold on to the stores.
     fn close(&self);
+}
+
+/// Identity and end of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub uid: String,
+    pub deleting: bool,
+    pub finalizers: Vec<String>,
 }
 
 impl<K: Kind> Store<K> {
@@ -212,6 +224,26 @@ impl<K: Kind> View for Store<K> {
         self.get(namespace, name).is_some_and(|k| {
             let meta = k.meta();
             meta.uid.as_deref() == Some(uid) && meta.deletion_timestamp.is_none()
+        })
+    }
+
+    fn head(&self, namespace: &str, name: &str) -> Option<Head> {
+        self.get(namespace, name).map(|k| {
+            let meta = k.meta();
+            Head {
+                uid: meta.uid.clone().unwrap_or_default(),
+                deleting: meta.deletion_timestamp.is_some(),
+                finalizers: meta.finalizers.clone().unwrap_or_default(),
+            }
+        })
+    }
+
+    fn count(&self, namespace: &str) -> (usize, usize) {
+        self.read(|o| {
+            let of_namespace = o.get(namespace);
+            let all = of_namespace.map_or(0, BTreeMap::len);
+            let live = of_namespace.into_iter().flat_map(BTreeMap::values);
+            (all, live.filter(|k| k.meta().deletion_timestamp.is_none()).count())
         })
     }
 

@@ -1,11 +1,13 @@
 //! Decides the service account of a pod and mounts its token, the cluster's CA and the namespace into every container.
 
+use jiff::{SignedDuration, Timestamp};
 use rand::seq::IndexedRandom;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
 use crate::api::status::Status;
+use crate::clock;
 use crate::server::objects::SharedObjects;
 
 pub const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -13,6 +15,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Seconds. An hour, and 7 more that tell these tokens from others in upstream's metrics.
 const EXPIRATION: i64 = 3607;
+const NEW_NAMESPACE: SignedDuration = SignedDuration::from_secs(30);
 /// Letters that make no words (`k8s.io/apimachinery/pkg/util/rand`).
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -20,7 +23,7 @@ pub struct ServiceAccount {
     objects: SharedObjects,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Account {
     #[serde(default)]
@@ -38,10 +41,21 @@ impl ServiceAccount {
     fn account(&self, attributes: &Attributes<'_>, pod: &Value, name: &str) -> Result<Account, Status> {
         let namespace = attributes.namespace;
         let found = self.objects.get("serviceaccounts", namespace, name).and_then(|o| o.typed::<Account>().ok());
-        found.ok_or_else(|| {
+        let expected = || (name == "default" && self.is_new(namespace)).then(Account::default);
+        found.or_else(expected).ok_or_else(|| {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
             attributes.forbidden(Some(pod), &why)
         })
+    }
+}
+
+impl ServiceAccount {
+    /// The controller may not have made the account `default` yet. Upstream waits for it; we take it as it will be, and
+    /// the node waits for it before it mounts the token.
+    fn is_new(&self, namespace: &str) -> bool {
+        let stored = self.objects.get("namespaces", "", namespace).and_then(|n| n.value().ok());
+        let made = stored.and_then(|n| n["metadata"]["creationTimestamp"].as_str()?.parse::<Timestamp>().ok());
+        made.is_some_and(|made| clock::now().duration_since(made) < NEW_NAMESPACE)
     }
 }
 

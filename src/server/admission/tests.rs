@@ -24,6 +24,8 @@ fn objects() -> Arc<Fake> {
         namespace("kube-node-lease", "Active"),
         account("x", "default", json!({})),
         account("x", "quiet", json!({"automountServiceAccountToken": false, "imagePullSecrets": [{"name": "pull"}]})),
+        json!({"apiVersion": "v1", "kind": "Namespace", "status": {"phase": "Active"},
+               "metadata": {"name": "new", "creationTimestamp": crate::clock::time()}}),
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "node1"}}),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "x", "uid": "pod1"},
                "spec": {"nodeName": "n1"}}),
@@ -171,6 +173,13 @@ fn refusals_of_pods() {
         pod("empty", json!({})),
         403,
         "pods \"web\" is forbidden: error looking up service account empty/default: serviceaccount \"default\" not found",
+    );
+    assert!(run(&create(admin()), &pod("new", json!({}))).is_ok(), "the controller is about to make the account");
+    refused(
+        create(admin()),
+        pod("new", json!({"serviceAccountName": "other"})),
+        403,
+        "pods \"web\" is forbidden: error looking up service account new/other: serviceaccount \"other\" not found",
     );
     let critical = run(&create(admin()), &pod("x", json!({"priorityClassName": "system-node-critical"}))).unwrap();
     assert_eq!(critical["spec"]["priority"], 2_000_001_000);

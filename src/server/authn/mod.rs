@@ -1,9 +1,11 @@
 //! Decides who sends a request: a verified client certificate, a service account's token, the join token, or nobody.
 //!
 //! [`claims`] is what our tokens say, [`verify`] checks one, [`issue`] makes one, [`review`] answers TokenReviews,
+//! [`impersonate`] lets one user act as another,
 //! [`join`] lets nodes in.
 
 pub mod claims;
+pub mod impersonate;
 pub mod issue;
 pub mod join;
 pub mod review;

@@ -1,6 +1,9 @@
 //! Effects: writes the default roles and bindings at start: makes what is missing, adds what was taken away unless the
 //! object says not to, and never takes away what someone added.
 
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;
 use kube::api::{Api, DynamicObject, GroupVersionKind, PostParams};
@@ -12,6 +15,12 @@ use super::rules::uncovered;
 
 /// Tries against someone who writes the same object.
 const MAX_CONFLICTS: usize = 5;
+
+/// Requests at once.
+const CONCURRENCY: usize = 16;
+/// For the system's namespaces: half a minute.
+const NAMESPACE_ATTEMPTS: u32 = 150;
+const NAMESPACE_DELAY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,13 +41,35 @@ pub enum Error {
     },
 }
 
-/// Needs the namespaces `kube-system` and `kube-public`. Harmless to repeat.
+/// Harmless to repeat. Waits a while for the namespaces `kube-system` and `kube-public`, which a controller makes.
 ///
 /// # Errors
 /// When the API refuses a request.
 pub async fn reconcile(client: Client) -> Result<(), Error> {
-    for wanted in objects() {
-        reconcile_one(&client, &wanted).await?;
+    let mut wanted = objects();
+    for attempt in 1.. {
+        let results = stream::iter(wanted).map(|object| async {
+            let result = reconcile_one(&client, &object).await;
+            (object, result)
+        });
+        // Together, so that the store makes them durable together.
+        let results: Vec<_> = results.buffer_unordered(CONCURRENCY).collect().await;
+        let mut again = Vec::new();
+        for (object, result) in results {
+            match result {
+                Err(Error::Request { source: kube::Error::Api(status), .. })
+                    if status.code == 404 && attempt < NAMESPACE_ATTEMPTS =>
+                {
+                    again.push(object);
+                }
+                other => other?,
+            }
+        }
+        if again.is_empty() {
+            break;
+        }
+        wanted = again;
+        tokio::time::sleep(NAMESPACE_DELAY).await;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
 use crate::server::store::{Change, Sink};
 use shelf::Shelf;
+pub use window::MAX_EVENTS;
 
 /// All objects of all resources.
 #[derive(Default)]

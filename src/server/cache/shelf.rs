@@ -119,6 +119,11 @@ impl Shelf {
         snapshot::at(&inner.objects, &inner.window, namespace, at)
     }
 
+    /// The revision that the shelf is the state of.
+    pub fn reached(&self, revision: impl Fn() -> Revision) -> Revision {
+        self.read().at(revision)
+    }
+
     /// The oldest revision that a watch can go on from.
     pub fn floor(&self) -> Revision {
         self.read().window.floor()

@@ -145,7 +145,7 @@ impl Cache {
                 }
                 revision
             }
-            Start::Now => shelf.list(Some(""), || self.revision()).1,
+            Start::Now => shelf.reached(|| self.revision()),
             Start::State { end } => {
                 let (items, revision) = shelf.list(filter.namespace.as_deref(), || self.revision());
                 pending.extend(items.into_iter().filter(|o| filter.selects(o)).map(Event::Added));

@@ -5,18 +5,34 @@
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`]: what several controllers decide alike
 //! - workloads: [`deployment`], [`replica_set`]
+//! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
+//! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
+//! - ends: [`namespace`], [`garbage`]
 //! - the cluster itself: [`bootstrap`], [`service_account`], [`root_ca`]
 
 pub mod action;
 pub mod bootstrap;
 pub mod deployment;
 pub mod driver;
+pub mod endpoint_slices;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
+pub mod node_health;
+pub mod node_ipam;
+pub mod node_taints;
 pub mod owners;
+pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_pods;
 pub mod stores;
+pub mod taint_eviction;
+
+#[cfg(test)]
+mod simulation;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,5 +76,14 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(root_ca::RootCa::new(config.root_ca_pem)),
         Arc::new(deployment::DeploymentController),
         Arc::new(replica_set::ReplicaSetController),
+        Arc::new(endpoints::EndpointsController),
+        Arc::new(endpoint_slices::EndpointSlices),
+        Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),
+        Arc::new(node_health::NodeHealth::default()),
+        Arc::new(node_taints::NodeTaints),
+        Arc::new(taint_eviction::TaintEviction),
+        Arc::new(pod_gc::PodGc::default()),
+        Arc::new(namespace::NamespaceDeletion::default()),
+        Arc::new(garbage::GarbageCollector::default()),
     ]
 }

@@ -103,6 +103,12 @@ impl Stores {
         self.others.iter().find(|s| s.resource().storage == storage)
     }
 
+    /// The store of a resource, whatever its kind; `None` for Events.
+    #[must_use]
+    pub fn view(&self, storage: &str) -> Option<Arc<dyn View>> {
+        self.fed().into_iter().find(|f| f.source.resource.storage == storage).map(|f| f.view)
+    }
+
     #[must_use]
     pub fn fed(&self) -> Vec<Fed> {
         fn one<K: Kind>(store: &Arc<Store<K>>) -> Fed {
@@ -128,6 +134,35 @@ impl Stores {
 impl Default for Stores {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Calls `subscriber` with the metadata before and after each change in any store.
+pub fn subscribe_all(
+    stores: &Stores,
+    subscriber: impl Fn(&'static Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync + Clone + 'static,
+) {
+    macro_rules! each {
+        ($($store:expr),*) => { $({
+            let (subscriber, resource) = (subscriber.clone(), $store.resource());
+            $store.subscribe(move |change| {
+                subscriber(resource, change.old.map(|o| o.meta()), change.new.map(|o| o.meta()));
+            });
+        })* };
+    }
+    each!(
+        stores.namespaces,
+        stores.nodes,
+        stores.deployments,
+        stores.replica_sets,
+        stores.pods,
+        stores.services,
+        stores.endpoints,
+        stores.slices,
+        stores.leases
+    );
+    for store in &stores.others {
+        each!(store);
     }
 }
 

@@ -4,16 +4,19 @@
 //! - [`service`]: identify, authorize, limit, dispatch
 //! - [`request_info`], [`options`], [`negotiate`]: what was asked, and for which representation
 //! - [`verbs`], [`watch`]: objects, through the registry; [`paths`], [`health`], [`metrics`]: everything else
+//! - [`discovery`], [`openapi`]: what this server has, from the resource and schema tables
 //! - [`reviews`], [`nodes`]: requests answered by authentication, authorization, or by a node's kubelet endpoint
 //! - [`render`], [`respond`], [`body`], [`pretty`]: the bytes of the answer
 
 pub mod body;
 pub mod client;
+pub mod discovery;
 pub mod health;
 pub mod listener;
 pub mod metrics;
 pub mod negotiate;
 pub mod nodes;
+pub mod openapi;
 pub mod options;
 pub mod paths;
 pub mod pretty;

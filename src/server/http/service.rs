@@ -26,6 +26,7 @@ use crate::api::status::Status;
 use crate::api::user::User;
 use crate::clock;
 use crate::pki::join::{CACERTS_PATH, JOIN_PATH};
+use crate::server::authn::impersonate::impersonate;
 use crate::server::authn::issue::TokenIssuer;
 use crate::server::authn::join::JoinServer;
 use crate::server::authn::{Authenticator, PeerCertificate};
@@ -167,11 +168,7 @@ impl Service {
         }
         let certificate = parts.extensions.get::<Peer>().and_then(|p| p.certificate.as_deref());
         let user = self.backend.authenticator.authenticate(&parts.headers, certificate)?;
-        // Acting as oneself when another identity was asked for would be worse than refusing.
-        if parts.headers.keys().any(|k| k.as_str().starts_with("impersonate-")) {
-            return Err(Status::new(403, "Forbidden", "impersonation is not supported by this server"));
-        }
-        Ok(user)
+        impersonate(user, &parts.headers, &self.backend.authorizer)
     }
 }
 

@@ -14,6 +14,7 @@ use super::strategy::Removal;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
 use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
+use crate::api::resource::Resource;
 use crate::api::status::{Cause, Details, Status};
 use crate::clock;
 use crate::server::admission::Operation;
@@ -33,9 +34,11 @@ enum Plan {
 impl Registry {
     /// # Errors
     /// The refusal of any stage; 404; 409 when a precondition does not hold.
-    pub async fn delete(&self, cx: &Context, t: &Target, o: DeleteOptions) -> Result<Deleted, Status> {
+    pub async fn delete(&self, cx: &Context, t: &Target, mut o: DeleteOptions) -> Result<Deleted, Status> {
         let entry = self.entry(t)?;
         check(&o)?;
+        // As upstream: no negative grace, and the least that is graceful in its place.
+        o.grace_period_seconds = o.grace_period_seconds.map(|n| if n < 0 { 1 } else { n });
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
             match self.delete_once(cx, t, entry, &old, &o).await {
@@ -117,7 +120,6 @@ fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> 
         // A grace period runs. It can only become shorter, and finalizers can no longer be asked for.
         return match o.grace_period_seconds {
             Some(seconds) if seconds < pending => {
-                let seconds = seconds.max(0);
                 let at = deletion_time(old).unwrap_or(now) - jiff::SignedDuration::from_secs(pending - seconds);
                 mark(&mut object, at, seconds)?;
                 let remove = seconds == 0 && !meta::held(entry.stored, &object);
@@ -127,7 +129,7 @@ fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> 
         };
     }
     let removal = if deleting { Removal::Now } else { entry.strategy.removal(&mut object, o) };
-    set_finalizers(&mut object, o)?;
+    set_finalizers(entry.stored, &mut object, o)?;
     match removal {
         Removal::Graceful { seconds } => {
             mark(&mut object, now + jiff::SignedDuration::from_secs(seconds), seconds)?;
@@ -155,8 +157,12 @@ fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> 
 }
 
 /// Turns the propagation policy into finalizers, which the garbage collector acts upon
-/// (`deletionFinalizersForGarbageCollection`).
-fn set_finalizers(object: &mut Value, o: &DeleteOptions) -> Result<(), Status> {
+/// (`deletionFinalizersForGarbageCollection`). Events take no part in garbage collection, and what is in a Namespace
+/// goes before it anyway.
+fn set_finalizers(resource: &Resource, object: &mut Value, o: &DeleteOptions) -> Result<(), Status> {
+    if resource.storage == "events" {
+        return Ok(());
+    }
     let old: Vec<String> = meta::finalizers(object).into_iter().map(ToOwned::to_owned).collect();
     let has = |name: &str| old.iter().any(|f| f == name);
     let policy = o.propagation_policy.as_deref();
@@ -220,7 +226,16 @@ fn check_preconditions(t: &Target, o: &DeleteOptions, old: &ObjectRef) -> Result
     } else {
         return Ok(());
     };
-    Err(Status::conflict(t.resource, &t.name, &why))
+    // Upstream words this one about the kind, not the resource.
+    let Resource { group, kind, .. } = t.resource;
+    let dot = if group.is_empty() { "" } else { "." };
+    let message = format!("Operation cannot be fulfilled on {kind}{dot}{group} {:?}: {why}", t.name);
+    Err(Status::new(409, "Conflict", message).with_details(Details {
+        name: t.name.clone(),
+        group: (*group).into(),
+        kind: (*kind).into(),
+        ..Details::default()
+    }))
 }
 
 /// `ValidateDeleteOptions`.

@@ -50,31 +50,24 @@ pub fn held(resource: &Resource, object: &Value) -> bool {
         || (resource.storage == "namespaces" && filled(&object["spec"]["finalizers"]))
 }
 
-/// Puts the namespace of the request into the object.
+/// Puts the namespace of the request into the object; takes it out of a cluster-scoped one.
 ///
 /// # Errors
 /// 400 when the object names another one.
 pub fn enter_namespace(target: &Target, object: &mut Value) -> Result<(), Status> {
     let metadata = metadata(object)?;
+    if !target.resource.namespaced {
+        metadata.remove("namespace");
+        return Ok(());
+    }
     let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
-    if given.is_empty() {
-        if target.resource.namespaced {
-            metadata.insert("namespace".into(), target.namespace.as_str().into());
-        }
-        return Ok(());
+    if !given.is_empty() && given != target.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
-    if given == target.namespace {
-        return Ok(());
-    }
-    Err(Status::bad_request(if target.resource.namespaced {
-        format!(
-            "the namespace of the provided object does not match the namespace sent on the request: {given:?} is not \
-             {:?}",
-            target.namespace
-        )
-    } else {
-        "namespace may not be set on a cluster-scoped object".to_owned()
-    }))
+    metadata.insert("namespace".into(), target.namespace.as_str().into());
+    Ok(())
 }
 
 /// What the server alone sets on a new object.
@@ -134,7 +127,7 @@ pub fn check_name(target: &Target, object: &Value) -> Result<(), Status> {
     if name != target.name {
         let url = &target.name;
         let message = if name.is_empty() {
-            "name must be provided".to_owned()
+            format!("the name of the object ({url} based on URL) was undeterminable: name must be provided")
         } else {
             format!("the name of the object ({name}) does not match the name on the URL ({url})")
         };

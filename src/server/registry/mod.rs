@@ -49,8 +49,9 @@ use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
 use crate::server::store::{Class, Intent, Store, Write};
 
-/// How often a verb starts over when others are quicker, before the client is told so. Upstream gives a patch five.
-const MAX_ATTEMPTS: usize = 16;
+/// How often a verb starts over when others are quicker, before the client is told so. Of the writers of one object
+/// that wait for the same sync one wins, so this is how many can write it at once without anyone being refused.
+const MAX_ATTEMPTS: usize = 200;
 
 /// Every verb on every kind. Cheap to clone.
 #[derive(Clone)]

@@ -149,7 +149,7 @@ fn failure(error: &Error) -> Failure {
     Failure { class: error.class(), message: error.to_string() }
 }
 
-fn unseen(request: &Request, answer: &Answer) -> Option<Unseen> {
+pub fn unseen(request: &Request, answer: &Answer) -> Option<Unseen> {
     let storage = request.resource.storage;
     match request.verb {
         Verb::Get | Verb::List | Verb::DeleteCollection => None,

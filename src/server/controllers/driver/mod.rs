@@ -11,7 +11,7 @@
 //! of each object written, the absence (or the deletion timestamp) of each object deleted. So a cache that lags can
 //! never make a controller create a pod twice, and no controller needs to count expectations.
 
-mod apply;
+pub(in crate::server::controllers) mod apply;
 pub mod queue;
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::apply::{Applied, Unseen};
 use self::queue::{Key, Queue};
 use super::action::{Controller, Enqueue, Failure, Moment};
-use super::stores::{Fed, Stores};
+use super::stores::{Fed, Stores, subscribe_all};
 use crate::client::recorder::{self, Recorder};
 use crate::client::reflector;
 use crate::client::request::Class;
@@ -117,25 +117,8 @@ fn feed(
 
 /// Keys that wait for a store look again with each of its changes.
 fn wake_on_change(stores: &Arc<Stores>, queue: &Arc<Queue>) {
-    macro_rules! wake {
-        ($($store:expr),*) => { $({
-            let (queue, storage) = (Arc::clone(queue), $store.resource().storage);
-            $store.subscribe(move |_| queue.wake(storage));
-        })* };
-    }
-    wake!(
-        stores.pods,
-        stores.replica_sets,
-        stores.deployments,
-        stores.services,
-        stores.endpoints,
-        stores.slices,
-        stores.nodes,
-        stores.namespaces
-    );
-    for store in &stores.others {
-        wake!(store);
-    }
+    let queue = Arc::clone(queue);
+    subscribe_all(stores, move |resource, _, _| queue.wake(resource.storage));
 }
 
 impl Driver {

@@ -43,9 +43,32 @@ INSERT INTO marks VALUES ('revision', 1);
 pub struct File {
     path: PathBuf,
     db: Connection,
+    _log: EmptyLog,
     /// Held for as long as the file is open. Not SQLite's own lock, which any other open of the same file in this
     /// process would drop when it closes.
     _lock: fs::File,
+}
+
+/// Opening makes an empty log. A file that is refused gets it taken away again, once the connection is closed.
+struct EmptyLog(Option<PathBuf>);
+
+impl EmptyLog {
+    /// Of a database that is not open yet.
+    fn of(path: &Path) -> Self {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        Self((!log.exists()).then_some(log))
+    }
+}
+
+impl Drop for EmptyLog {
+    fn drop(&mut self) {
+        let Some(log) = &self.0 else { return };
+        if fs::metadata(log).is_ok_and(|m| m.len() == 0) {
+            let _ = fs::remove_file(log);
+        }
+    }
 }
 
 /// A row as it was loaded.
@@ -67,9 +90,10 @@ impl File {
             Err(e) => return Err(io(e)),
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let log = EmptyLog::of(path);
         let db = Connection::open_with_flags(path, flags)
             .map_err(|source| OpenError::Sqlite { file: path.to_owned(), source })?;
-        let file = Self { path: path.to_owned(), db, _lock: lock };
+        let file = Self { path: path.to_owned(), db, _log: log, _lock: lock };
         file.prepare().map_err(|e| file.refusal(e))??;
         Ok(file)
     }
@@ -121,7 +145,8 @@ impl File {
             "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
         ))?;
         // The name of the file must survive a power cut too.
-        Ok(self.path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()))
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()))
     }
 
     /// Every object, and the revision to go on from.

@@ -45,6 +45,7 @@ pub struct Sqlite {
 struct Idle {
     file: file::File,
     jobs: mpsc::Receiver<Job>,
+    flush_interval: Duration,
 }
 
 impl Sqlite {
@@ -53,9 +54,13 @@ impl Sqlite {
     /// # Errors
     /// When the file cannot be used: in use, corrupt, of a newer version, not ours.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(path, FLUSH_INTERVAL)
+    }
+
+    fn open_with(path: &Path, flush_interval: Duration) -> Result<Self, OpenError> {
         let file = file::File::open(path)?;
         let (sender, receiver) = mpsc::channel(MAX_QUEUE);
-        let idle = Mutex::new(Some(Idle { file, jobs: receiver }));
+        let idle = Mutex::new(Some(Idle { file, jobs: receiver, flush_interval }));
         Ok(Self { path: path.to_owned(), jobs: sender, idle })
     }
 
@@ -75,8 +80,7 @@ impl Sqlite {
 impl Store for Sqlite {
     fn start(&self, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
         let idle = self.idle.lock().expect("no code panics while it holds the lock").take();
-        let Idle { file, jobs } = idle.ok_or(OpenError::Started)?;
-        writer::start(file, jobs, sink)
+        writer::start(idle.ok_or(OpenError::Started)?, sink)
     }
 
     async fn commit(&self, write: Write) -> Result<ObjectRef, Error> {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::file::{self, File};
-use super::{FLUSH_INTERVAL, Job, MAX_BATCH};
+use super::{Idle, Job, MAX_BATCH};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
@@ -28,7 +29,8 @@ const RESERVE: u64 = 100_000;
 type Answer = oneshot::Sender<Result<ObjectRef, Error>>;
 
 /// Loads the file into the sink and starts the thread.
-pub fn start(file: File, jobs: mpsc::Receiver<Job>, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
+pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
+    let Idle { file, jobs, flush_interval } = idle;
     let began = clock::instant();
     let (rows, revision) = file.load()?;
     let index = rows
@@ -48,6 +50,7 @@ pub fn start(file: File, jobs: mpsc::Receiver<Job>, sink: Arc<dyn Sink>) -> Resu
         revision,
         unwritten: BTreeMap::new(),
         flush_at: None,
+        flush_interval,
         failing: false,
     };
     thread::Builder::new().name("store".into()).spawn(move || writer.run(jobs, &clock)).map_err(io)?;
@@ -66,6 +69,7 @@ struct Writer {
     unwritten: BTreeMap<i64, RowChange>,
     /// Set exactly when there is something unwritten.
     flush_at: Option<Instant>,
+    flush_interval: Duration,
     /// The last transaction failed: it has been logged.
     failing: bool,
 }
@@ -219,7 +223,7 @@ impl Writer {
         }
         self.flush_at = match self.flush_at {
             _ if self.unwritten.is_empty() => None,
-            None => Some(clock::instant() + FLUSH_INTERVAL),
+            None => Some(clock::instant() + self.flush_interval),
             at => at,
         };
     }
@@ -262,7 +266,7 @@ impl Writer {
     fn flush(&mut self) {
         if self.write(&[], None).is_err() {
             // Kept, and tried again.
-            self.flush_at = Some(clock::instant() + FLUSH_INTERVAL);
+            self.flush_at = Some(clock::instant() + self.flush_interval);
         }
     }
 

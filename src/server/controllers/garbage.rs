@@ -1,0 +1,312 @@
+//! Decides: objects go when their owners are gone: in the background, in the foreground, or orphaned.
+//!
+//! The graph holds only objects that name owners or carry one of the two finalizers; whether an owner exists is asked
+//! of the stores, and, before anything is deleted for the lack of one, of the server itself.
+//!
+//! ```text
+//! owners of an object:  one solid            ─▶ references to the others are removed
+//!                       none solid, one ends in the foreground ─▶ deleted (in the foreground if it has dependents)
+//!                       all absent (asked)   ─▶ deleted in the background
+//! an object that ends:  foregroundDeletion   ─▶ waits for the dependents that block it, then loses the finalizer
+//!                       orphan               ─▶ dependents lose their reference, then it loses the finalizer
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
+
+use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
+use super::stores::{Stores, subscribe_all};
+use crate::api::resource::{Resource, find_kind};
+use crate::client::request::{Class, Request, Verb};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+/// Owners whose absence the server has confirmed. uids never come back, so the oldest can always be forgotten.
+const ABSENT_MAX: usize = 500;
+
+/// Keys are uids, in the name.
+#[derive(Default)]
+pub struct GarbageCollector {
+    graph: Arc<Mutex<Graph>>,
+}
+
+#[derive(Default)]
+struct Graph {
+    items: HashMap<Box<str>, Item>,
+    /// By the owner's uid.
+    dependents: HashMap<Box<str>, HashSet<Box<str>>>,
+    absent: VecDeque<Box<str>>,
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    resource: &'static Resource,
+    namespace: Box<str>,
+    name: Box<str>,
+    owners: Vec<OwnerReference>,
+    deleting: bool,
+    finalizers: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Solid,
+    /// Ends in the foreground.
+    Ending,
+    Absent,
+    /// Not seen; the server must be asked.
+    Unsure,
+}
+
+impl Graph {
+    fn observe(
+        &mut self,
+        resource: &'static Resource,
+        old: Option<&ObjectMeta>,
+        new: Option<&ObjectMeta>,
+    ) -> Vec<Box<str>> {
+        let mut touched = Vec::new();
+        // A name that was deleted and made again between two sights is two objects.
+        let replaced = old.filter(|o| new.is_none_or(|n| n.uid != o.uid));
+        if let Some(old) = replaced {
+            touched.extend(self.forget(old.uid.as_deref().unwrap_or_default()));
+        }
+        if let Some(new) = new {
+            touched.extend(self.keep(resource, new));
+        }
+        touched
+    }
+
+    /// Dependents may be without an owner now, and owners that wait for it may go on.
+    fn forget(&mut self, uid: &str) -> Vec<Box<str>> {
+        let mut touched: Vec<Box<str>> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        if let Some(item) = self.items.remove(uid) {
+            touched.extend(self.unlink(uid, &item));
+        }
+        touched
+    }
+
+    fn unlink(&mut self, uid: &str, item: &Item) -> Vec<Box<str>> {
+        let mut owners = Vec::new();
+        for owner in &item.owners {
+            if let Some(set) = self.dependents.get_mut(owner.uid.as_str()) {
+                set.remove(uid);
+                if set.is_empty() {
+                    self.dependents.remove(owner.uid.as_str());
+                }
+            }
+            owners.push(owner.uid.as_str().into());
+        }
+        owners
+    }
+
+    fn keep(&mut self, resource: &'static Resource, meta: &ObjectMeta) -> Vec<Box<str>> {
+        let uid: Box<str> = meta.uid.as_deref().unwrap_or_default().into();
+        let finalizers = meta.finalizers.clone().unwrap_or_default();
+        let owners = meta.owner_references.clone().unwrap_or_default();
+        let mut touched = Vec::new();
+        if let Some(item) = self.items.remove(&uid) {
+            touched.extend(self.unlink(&uid, &item));
+        }
+        let ends_specially = finalizers.iter().any(|f| f == FOREGROUND || f == ORPHAN);
+        if owners.is_empty() && !ends_specially {
+            return touched;
+        }
+        for owner in &owners {
+            self.dependents.entry(owner.uid.as_str().into()).or_default().insert(uid.clone());
+        }
+        let deleting = meta.deletion_timestamp.is_some();
+        if deleting && ends_specially {
+            // Dependents look at how their owner ends.
+            touched.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
+        }
+        let item = Item {
+            resource,
+            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            owners,
+            deleting,
+            finalizers,
+        };
+        self.items.insert(uid.clone(), item);
+        touched.push(uid);
+        touched
+    }
+
+    fn dependents(&self, uid: &str) -> Vec<(&Box<str>, &Item)> {
+        let all = self.dependents.get(uid).into_iter().flatten();
+        all.filter_map(|d| self.items.get_key_value(d)).collect()
+    }
+}
+
+impl Item {
+    fn write(&self, verb: Verb, body: Value) -> Write {
+        let mut write = Write::new(Request::new(verb, self.resource, &self.namespace, &self.name, body));
+        write.fine = &[Class::NotFound];
+        write
+    }
+
+    fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|f| f == finalizer)
+    }
+
+    /// The reference must be gone when the plan is made again; `$patch: delete` by uid leaves the other owners alone.
+    fn without_owners(&self, uid: &str, owners: &[&str]) -> Write {
+        let gone: Vec<Value> = owners.iter().map(|o| json!({ "$patch": "delete", "uid": o })).collect();
+        self.write(Verb::StrategicPatch, json!({ "metadata": { "uid": uid, "ownerReferences": gone } }))
+    }
+
+    fn without_finalizer(&self, uid: &str, finalizer: &str) -> Write {
+        let gone = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
+        self.write(Verb::StrategicPatch, gone)
+    }
+}
+
+impl GarbageCollector {
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Controller for GarbageCollector {
+    fn name(&self) -> &'static str {
+        "garbage-collector"
+    }
+
+    fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
+        let (queue, graph) = (enqueue.clone(), Arc::clone(&self.graph));
+        subscribe_all(stores, move |resource, old, new| {
+            if resource.storage == "coordination.k8s.io/leases" && renewed_only(old, new) {
+                return;
+            }
+            let touched = graph.lock().unwrap_or_else(PoisonError::into_inner).observe(resource, old, new);
+            for uid in touched {
+                queue.add("", &uid);
+            }
+        });
+    }
+
+    fn plan(&self, stores: &Stores, key: &Name, _moment: Moment<'_>) -> Plan {
+        let graph = self.graph();
+        let Some(item) = graph.items.get(&key.name) else { return Plan::nothing() };
+        plan(&graph, stores, &key.name, item)
+    }
+
+    fn learn(&self, _key: &Name, request: &Request, answer: Option<Value>) {
+        let found = answer.as_ref().and_then(|a| a["metadata"]["uid"].as_str()).unwrap_or_default().to_owned();
+        let mut graph = self.graph();
+        let named: HashSet<Box<str>> = graph
+            .items
+            .values()
+            .flat_map(|i| i.owners.iter().map(move |o| (i, o)))
+            .filter(|(i, o)| {
+                o.name == request.name
+                    && (request.namespace.is_empty() || *i.namespace == *request.namespace)
+                    && find_kind(&o.api_version, &o.kind).is_some_and(|r| r.storage == request.resource.storage)
+            })
+            .map(|(_, o)| o.uid.as_str().into())
+            .collect();
+        for uid in named {
+            if *uid != *found && !graph.absent.contains(&uid) {
+                if graph.absent.len() == ABSENT_MAX {
+                    graph.absent.pop_front();
+                }
+                graph.absent.push_back(uid);
+            }
+        }
+    }
+}
+
+/// A heartbeat changes nothing that matters here.
+fn renewed_only(old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) -> bool {
+    let key = |m: &ObjectMeta| {
+        (m.uid.clone(), m.owner_references.clone(), m.finalizers.clone(), m.deletion_timestamp.is_some())
+    };
+    matches!((old, new), (Some(old), Some(new)) if key(old) == key(new))
+}
+
+fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
+    let mut plan = Plan::default();
+    if item.deleting {
+        if item.has(ORPHAN) {
+            for (dependent, of) in graph.dependents(uid) {
+                plan.push(of.without_owners(dependent, &[uid]));
+            }
+            plan.push(item.without_finalizer(uid, ORPHAN));
+        } else if item.has(FOREGROUND) && !graph.dependents(uid).iter().any(|(_, d)| blocks(d, uid)) {
+            plan.push(item.without_finalizer(uid, FOREGROUND));
+        }
+        return plan;
+    }
+    if item.owners.is_empty() {
+        return plan;
+    }
+    let states: Vec<(&OwnerReference, Owner)> =
+        item.owners.iter().map(|o| (o, state(graph, stores, item, o))).collect();
+    let any = |wanted: Owner| states.iter().any(|(_, s)| *s == wanted);
+    if any(Owner::Unsure) {
+        for (owner, _) in states.iter().filter(|(_, s)| *s == Owner::Unsure) {
+            plan.actions.extend(ask(item, owner));
+        }
+        return plan;
+    }
+    let not_solid: Vec<&str> = states.iter().filter(|(_, s)| *s != Owner::Solid).map(|(o, _)| o.uid.as_str()).collect();
+    if any(Owner::Solid) {
+        if !not_solid.is_empty() {
+            plan.push(item.without_owners(uid, &not_solid));
+        }
+        return plan;
+    }
+    let foreground = any(Owner::Ending) && !graph.dependents(uid).is_empty();
+    let policy = match () {
+        () if item.has(ORPHAN) => "Orphan",
+        () if item.has(FOREGROUND) || foreground => "Foreground",
+        () => "Background",
+    };
+    let mut request = Request::delete(item.resource, &item.namespace, &item.name, uid);
+    request.body["propagationPolicy"] = policy.into();
+    plan.push(Write::delete(request));
+    plan
+}
+
+fn blocks(dependent: &Item, owner: &str) -> bool {
+    dependent.owners.iter().any(|o| o.uid == owner && o.block_owner_deletion == Some(true))
+}
+
+/// Owners are in the same namespace or cluster-scoped.
+fn namespace_of<'a>(owner: &'static Resource, item: &'a Item) -> &'a str {
+    if owner.namespaced { &item.namespace } else { "" }
+}
+
+fn state(graph: &Graph, stores: &Stores, item: &Item, owner: &OwnerReference) -> Owner {
+    if graph.absent.iter().any(|a| **a == owner.uid) {
+        return Owner::Absent;
+    }
+    let Some(resource) = find_kind(&owner.api_version, &owner.kind) else {
+        // A kind that is not served: nobody can say that the owner is gone.
+        return Owner::Solid;
+    };
+    let head = stores.view(resource.storage).and_then(|v| v.head(namespace_of(resource, item), &owner.name));
+    match head {
+        Some(head) if head.uid == owner.uid => {
+            if head.deleting && head.finalizers.iter().any(|f| f == FOREGROUND) {
+                Owner::Ending
+            } else {
+                Owner::Solid
+            }
+        }
+        _ => Owner::Unsure,
+    }
+}
+
+fn ask(item: &Item, owner: &OwnerReference) -> Option<Action> {
+    let resource = find_kind(&owner.api_version, &owner.kind)?;
+    let request = Request::new(Verb::Get, resource, namespace_of(resource, item), &owner.name, Value::Null);
+    Some(Action::Read(request))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Decides: how a namespace ends: pods first, then everything else, then its finalizer.
+//!
+//! ```text
+//! deletionTimestamp ─▶ pods left? ─▶ delete them, wait ──▶ others left? ─▶ delete them, wait
+//!                                                              │ no
+//!                             finalize ◀─ all empty ─ ask the server for each resource ─▶ not empty: again
+//! ```
+//!
+//! The stores say what is left and wake the key when it goes; that nothing is left is asked of the server itself,
+//! for a store may lag and a namespace that is gone cannot be emptied any more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+use serde_json::{Value, json};
+
+use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
+use super::owners;
+use super::stores::{Stores, row, subscribe_all};
+use crate::api::resource::{DELETE_COLLECTION, LIST, RESOURCES, Resource};
+use crate::client::request::{Request, Verb};
+
+const FINALIZER: &str = "kubernetes";
+/// When a store did not show what the server has, or finalizers of others hold things up.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub struct NamespaceDeletion {
+    /// Answers of the server for each namespace: resources that are empty, by storage name.
+    answers: Mutex<HashMap<Box<str>, HashMap<&'static str, bool>>>,
+}
+
+/// What is left of one resource.
+struct Left {
+    resource: &'static Resource,
+    total: usize,
+    /// Not being deleted yet.
+    live: usize,
+}
+
+/// Every namespaced resource, once.
+fn contents() -> Vec<&'static Resource> {
+    let mut resources: Vec<&'static Resource> = Vec::new();
+    for resource in RESOURCES {
+        let stored = resource.namespaced && resource.has(LIST | DELETE_COLLECTION) && !resource.storage.is_empty();
+        if stored && !resources.iter().any(|r| r.storage == resource.storage) {
+            resources.push(resource);
+        }
+    }
+    resources
+}
+
+impl Controller for NamespaceDeletion {
+    fn name(&self) -> &'static str {
+        "namespace"
+    }
+
+    fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
+        let queue = enqueue.clone();
+        stores.namespaces.subscribe(move |change| {
+            for namespace in change.each().filter(|n| n.metadata.deletion_timestamp.is_some()) {
+                queue.add("", namespace.metadata.name.as_deref().unwrap_or_default());
+            }
+        });
+        let (queue, namespaces) = (enqueue.clone(), Arc::clone(&stores.namespaces));
+        subscribe_all(stores, move |_, old, new| {
+            let (Some(old), None) = (old, new) else { return };
+            let namespace = old.namespace.as_deref().unwrap_or_default();
+            let ending = |n: Arc<Namespace>| n.metadata.deletion_timestamp.is_some();
+            if !namespace.is_empty() && namespaces.get("", namespace).is_some_and(ending) {
+                queue.add("", namespace);
+            }
+        });
+    }
+
+    fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespace = stores.namespaces.get("", &key.name);
+        let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_some() && is_held(n)) else {
+            answers.remove(&key.name);
+            return Plan::nothing();
+        };
+        let left: Vec<Left> = contents()
+            .into_iter()
+            .filter_map(|resource| {
+                let (total, live) = stores.view(resource.storage)?.count(&key.name);
+                (total > 0).then_some(Left { resource, total, live })
+            })
+            .collect();
+        if !left.is_empty() {
+            answers.remove(&key.name);
+            return empty(&namespace, &left, moment.now);
+        }
+        let resources = contents();
+        match answers.remove(&key.name).filter(|a| a.len() == resources.len()) {
+            None => {
+                answers.insert(key.name.clone(), HashMap::new());
+                ask(&key.name, &resources)
+            }
+            Some(answers) if answers.values().all(|empty| *empty) => finalize(&namespace, moment.now),
+            Some(answers) => {
+                let mut plan = Plan::default();
+                for resource in resources.iter().filter(|r| answers.get(r.storage) == Some(&false)) {
+                    plan.push(delete_all(resource, &key.name));
+                }
+                plan.look_after(LOOK_AGAIN);
+                plan
+            }
+        }
+    }
+
+    fn learn(&self, key: &Name, request: &Request, answer: Option<Value>) {
+        let empty = answer.is_none_or(|a| a["items"].as_array().is_none_or(Vec::is_empty));
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.entry(key.name.clone()).or_default().insert(request.resource.storage, empty);
+    }
+}
+
+fn is_held(namespace: &Namespace) -> bool {
+    namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| f.iter().any(|f| f == FINALIZER))
+}
+
+fn delete_all(resource: &'static Resource, namespace: &str) -> Write {
+    let body = json!({ "propagationPolicy": "Background" });
+    Write::new(Request::new(Verb::DeleteCollection, resource, namespace, "", body))
+}
+
+/// Pods first and alone: what they use (network policies, secrets, volumes) must outlive them.
+fn empty(namespace: &Namespace, left: &[Left], now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let pods_left = left.iter().any(|l| l.resource.storage == "pods");
+    for one in left.iter().filter(|l| l.live > 0 && (!pods_left || l.resource.storage == "pods")) {
+        plan.push(delete_all(one.resource, name));
+    }
+    plan.actions.extend(conditions(namespace, left, now));
+    // Removals wake the key; this is for what the finalizers of others hold.
+    plan.look_after(LOOK_AGAIN);
+    plan
+}
+
+/// Events are in no store and may come at any time: they are deleted right before the server is asked.
+fn ask(namespace: &str, resources: &[&'static Resource]) -> Plan {
+    let mut plan = Plan::default();
+    for resource in resources.iter().filter(|r| r.storage == "events") {
+        plan.push(delete_all(resource, namespace));
+    }
+    for resource in resources {
+        let mut request = Request::new(Verb::List, resource, namespace, "", Value::Null);
+        request.query = "limit=1";
+        plan.push(Action::Read(request));
+    }
+    plan
+}
+
+fn finalize(namespace: &Namespace, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    plan.actions.extend(conditions(namespace, &[], now));
+    let meta = &namespace.metadata;
+    let kept: Vec<&String> =
+        namespace.spec.iter().filter_map(|s| s.finalizers.as_ref()).flatten().filter(|f| *f != FINALIZER).collect();
+    let body = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        // No revision: the conditions above have just changed it, and only this controller owns this finalizer.
+        "metadata": { "name": meta.name, "uid": meta.uid },
+        "spec": { "finalizers": kept },
+    });
+    let name = meta.name.as_deref().unwrap_or_default();
+    let mut write = Write::delete(Request::new(Verb::Update, row("namespaces"), "", name, body).on("finalize"));
+    write.fine = &[crate::client::request::Class::NotFound];
+    plan.push(write);
+    plan
+}
+
+/// The status write, if a condition says something new.
+fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Action> {
+    let remaining = left
+        .iter()
+        .map(|l| {
+            let r = l.resource;
+            let group = if r.group.is_empty() { String::new() } else { format!(".{}", r.group) };
+            format!("{}{group} has {} resource instances", r.plural, l.total)
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let content = if left.is_empty() {
+        ("False", "ContentRemoved", "All content successfully removed".to_owned())
+    } else {
+        ("True", "SomeResourcesRemain", format!("Some resources are remaining: {remaining}"))
+    };
+    let wanted = [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            "False",
+            "ResourcesDiscovered",
+            "All resources successfully discovered".to_owned(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "False",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            "False",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".to_owned(),
+        ),
+        ("NamespaceContentRemaining", content.0, content.1, content.2),
+        (
+            "NamespaceFinalizersRemaining",
+            "False",
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished".to_owned(),
+        ),
+    ];
+    let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let mut new: Vec<NamespaceCondition> = Vec::new();
+    for (kind, status, reason, message) in wanted {
+        let before = old.iter().find(|c| c.type_ == kind);
+        let since = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+        new.push(NamespaceCondition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_transition_time: since.or_else(|| Some(owners::whole_second(now))),
+        });
+    }
+    if old == new {
+        return None;
+    }
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let body = json!({ "metadata": { "uid": namespace.metadata.uid }, "status": { "conditions": new } });
+    let mut write = Write::new(Request::new(Verb::MergePatch, row("namespaces"), "", name, body).on("status"));
+    write.fine = &[crate::client::request::Class::NotFound];
+    Some(write.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment() -> Moment<'static> {
+        Moment { now: Timestamp::UNIX_EPOCH, failure: None }
+    }
+
+    fn verbs(plan: &Plan) -> Vec<(Verb, &'static str)> {
+        let of = |r: &Request| (r.verb, if r.subresource.is_empty() { r.resource.plural } else { r.subresource });
+        let request = |a: &Action| match a {
+            Action::Write(w) => Some(of(&w.request)),
+            Action::Read(r) => Some(of(r)),
+            _ => None,
+        };
+        plan.actions.iter().filter_map(request).collect()
+    }
+
+    #[test]
+    fn pods_then_the_rest_then_the_finalizer() {
+        let stores = Stores::new();
+        let object = |value: Value| value;
+        stores.namespaces.put(
+            serde_json::from_value(object(json!({ "metadata": { "name": "x", "uid": "u",
+                "deletionTimestamp": "2026-01-01T00:00:00Z" }, "spec": { "finalizers": ["kubernetes"] } })))
+            .unwrap(),
+        );
+        let meta = json!({ "metadata": { "name": "a", "namespace": "x" } });
+        stores.pods.put(serde_json::from_value(meta.clone()).unwrap());
+        stores.services.put(serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "x" } })).unwrap());
+        stores.other("configmaps").unwrap().put(serde_json::from_value(meta).unwrap());
+        let controller = NamespaceDeletion::default();
+        let key = Name::new("", "x");
+        let plan = controller.plan(&stores, &key, moment());
+        assert_eq!(verbs(&plan), [(Verb::DeleteCollection, "pods"), (Verb::MergePatch, "status")]);
+        stores.pods.take("x", "a");
+        let plan = controller.plan(&stores, &key, moment());
+        let want = [
+            (Verb::DeleteCollection, "services"),
+            (Verb::DeleteCollection, "configmaps"),
+            (Verb::MergePatch, "status"),
+        ];
+        assert_eq!(verbs(&plan), want);
+        stores.services.take("x", "s");
+        stores.other("configmaps").unwrap().take("x", "a");
+
+        // The server still has a Secret that no store shows: not finalized.
+        for secret in [true, false] {
+            let plan = controller.plan(&stores, &key, moment());
+            assert_eq!(verbs(&plan)[0], (Verb::DeleteCollection, "events"));
+            for action in &plan.actions {
+                let Action::Read(request) = action else { continue };
+                let items = if secret && request.resource.plural == "secrets" { json!([{}]) } else { json!([]) };
+                controller.learn(&key, request, Some(json!({ "items": items })));
+            }
+            let plan = controller.plan(&stores, &key, moment());
+            if secret {
+                assert_eq!(verbs(&plan), [(Verb::DeleteCollection, "secrets")]);
+            } else {
+                assert_eq!(verbs(&plan), [(Verb::MergePatch, "status"), (Verb::Update, "finalize")]);
+            }
+        }
+    }
+}

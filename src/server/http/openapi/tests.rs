@@ -1,0 +1,131 @@
+use super::*;
+use crate::api::resource::{PATCH, RESOURCES};
+
+fn document(group: &str, version: &str) -> Value {
+    serde_json::from_slice(&v3(group, version).expect("a group version")).expect("JSON")
+}
+
+/// Every `$ref` in a document leads somewhere.
+fn check_references(document: &Value) {
+    fn walk(value: &Value, document: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                    assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+                }
+                map.values().for_each(|v| walk(v, document));
+            }
+            Value::Array(list) => list.iter().for_each(|v| walk(v, document)),
+            _ => {}
+        }
+    }
+    walk(document, document);
+}
+
+#[test]
+fn references_lead_somewhere() {
+    for (group, version) in group_versions() {
+        check_references(&document(group, version));
+    }
+    check_references(&serde_json::from_slice(&v2()).unwrap());
+}
+
+#[test]
+fn kubectl_finds_what_it_looks_for() {
+    for r in RESOURCES.iter().filter(|r| r.has(PATCH)) {
+        let document = document(r.group, r.version);
+        // The validator: PATCH of the kind with a parameter `fieldValidation`.
+        let path = format!("{}/{{name}}", r.path(r.namespaced.then_some("{namespace}")));
+        let patch = &document["paths"][&path]["patch"];
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({"group": r.group, "version": r.version, "kind": r.kind}),
+            "{path}"
+        );
+        let names: Vec<&str> =
+            patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+        for name in ["fieldValidation", "dryRun", "fieldManager", "force"] {
+            assert!(names.contains(&name), "{path}: {name}");
+        }
+        // explain and apply: the schema of the kind.
+        let kind = json!([{"group": r.group, "version": r.version, "kind": r.kind}]);
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        assert!(schemas.values().any(|s| s["x-kubernetes-group-version-kind"] == kind), "{path}");
+    }
+    let core = document("", "v1");
+    let pod = &core["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
+    assert_eq!(pod["containers"]["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(pod["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    assert_eq!(pod["containers"]["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(
+        core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["get"]["operationId"],
+        "readCoreV1NamespacedPod"
+    );
+}
+
+#[test]
+fn the_index_names_every_document_with_its_hash() {
+    let index = index();
+    let apps = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert_eq!(apps, format!("/openapi/v3/apis/apps/v1?hash={}", hash("apps", "v1").unwrap()));
+    assert_eq!(index["paths"].as_object().unwrap().len(), group_versions().len());
+    assert!(index["paths"].get("api/v1").is_some());
+    assert!(v3("apps", "v9").is_none() && v3("nope", "v1").is_none());
+}
+
+/// Each definition is upstream's but for the descriptions (and kinds that we do not have).
+#[test]
+#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where the reference is")]
+fn definitions_are_upstreams() {
+    fn strip(value: &mut Value) {
+        if let Value::Object(map) = value {
+            // Descriptions are texts; a property of that name is an object.
+            if map.get("description").is_some_and(Value::is_string) {
+                map.remove("description");
+            }
+            for key in ["x-kubernetes-group-version-kind", "x-kubernetes-unions"] {
+                map.remove(key);
+            }
+            // A strategy of `replace` is what happens anyway.
+            if map.get("x-kubernetes-patch-strategy").is_some_and(|s| s == "replace") {
+                map.remove("x-kubernetes-patch-strategy");
+            }
+            // Any JSON: we do not name it.
+            let any = ["FieldsV1", "RawExtension"];
+            if map.get("$ref").and_then(Value::as_str).is_some_and(|r| any.iter().any(|a| r.ends_with(a))) {
+                map.remove("$ref");
+                map.insert("type".into(), "object".into());
+            }
+            if let Some(Value::Array(required)) = map.get_mut("required") {
+                required.sort_by_key(Value::to_string);
+            }
+            map.values_mut().for_each(strip);
+        }
+    }
+    let folder = std::env::var("SKIFF_REFERENCE")
+        .unwrap_or_else(|_| format!("{}/../shared/reference", env!("CARGO_MANIFEST_DIR")));
+    let Ok(reference) = std::fs::read(format!("{folder}/openapi-v2.json")) else {
+        eprintln!("skipped: no OpenAPI document in {folder}");
+        return;
+    };
+    let reference: Value = serde_json::from_slice(&reference).unwrap();
+    let ours: Value = serde_json::from_slice(&v2()).unwrap();
+    for (name, definition) in ours["definitions"].as_object().unwrap() {
+        let (mut definition, mut theirs) = (definition.clone(), reference["definitions"][name].clone());
+        strip(&mut definition);
+        strip(&mut theirs);
+        assert_eq!(definition, theirs, "{name}");
+    }
+    // Our operations are upstream's: same paths and methods, same ids.
+    for (path, item) in ours["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(m, _)| *m != "parameters") {
+            let theirs = &reference["paths"][path][method];
+            assert_eq!(operation["operationId"], theirs["operationId"], "{method} {path}");
+            assert_eq!(
+                operation["x-kubernetes-group-version-kind"], theirs["x-kubernetes-group-version-kind"],
+                "{method} {path}"
+            );
+            assert_eq!(operation["x-kubernetes-action"], theirs["x-kubernetes-action"], "{method} {path}");
+        }
+    }
+}
