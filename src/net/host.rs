@@ -27,21 +27,19 @@ pub fn pods_table(own: Cidr, cluster: Cidr) -> Table {
 }
 
 /// A machine without a default route could not even begin to send to a Service: translation comes after routing. The
-/// device does not matter, the packet is routed again with its new destination.
-pub fn service_route(socket: &mut Socket, services: Cidr, node_ip: Ipv4Addr) -> netlink::Result<()> {
-    let route = route(services, Some(node_ip).filter(|ip| !ip.is_loopback()));
-    if socket.routes()?.contains(&route) { Ok(()) } else { socket.add_route(&route) }
-}
-
-fn route(services: Cidr, source: Option<Ipv4Addr>) -> Route {
-    Route {
+/// packet is routed again with its new destination, so that the device hardly matters; it is the bridge, because the
+/// kernel sends no ICMP error for what goes out by `lo`, and a rejected connection would hang (tried on 6.18).
+pub fn service_route(socket: &mut Socket, services: Cidr, bridge: u32, node_ip: Ipv4Addr) -> netlink::Result<()> {
+    let local = socket.addresses()?.iter().any(|found| found.address == node_ip);
+    let route = Route {
         destination: services.address,
         prefix: services.prefix,
         gateway: None,
-        index: LOOPBACK,
-        source,
+        index: bridge,
+        source: Some(node_ip).filter(|ip| local && !ip.is_loopback()),
         metric: None,
-    }
+    };
+    if socket.routes()?.contains(&route) { Ok(()) } else { socket.add_route(&route) }
 }
 
 /// Gives `lo` the cluster DNS address.
@@ -54,7 +52,7 @@ pub fn add_dns_address(address: Ipv4Addr) -> netlink::Result<()> {
     socket.add_address(LOOPBACK, address, 32)
 }
 
-/// Removes everything this module ever makes: tables, devices, routes and addresses. Goes on after a failure and
+/// Removes everything this module ever makes: tables, devices with their routes, the address on `lo`. Goes on after a failure and
 /// returns all of them.
 #[must_use]
 pub fn cleanup(cluster: &Cluster) -> Vec<String> {
@@ -76,7 +74,6 @@ pub fn cleanup(cluster: &Cluster) -> Vec<String> {
         socket.delete_link(cni::BRIDGE)?;
         socket.delete_link(overlay::plan::DEVICE)?;
         socket.delete_address(LOOPBACK, cluster.cluster_dns, 32)?;
-        socket.delete_route(&route(cluster.service_cidr, None))?;
         Ok(())
     };
     if let Err(error) = links() {

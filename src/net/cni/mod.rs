@@ -49,6 +49,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Carries out one request in the network namespace of the calling thread: what [`main`] does, for tests. The answer, or
+/// the failure, as the runtime would read it.
+///
+/// # Errors
+/// The failure as JSON.
+pub fn request(environment: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Result<String, String> {
+    let mut version = protocol::DEFAULT_VERSION.to_owned();
+    answer(environment, input, &mut version).map_err(|failure| failure.to_json(&version))
+}
+
 fn run(version: &mut String) -> Result<String, Failure> {
     #[allow(clippy::disallowed_methods, reason = "the protocol passes its arguments in the environment")]
     let environment = |name: &str| std::env::var(name).ok();
@@ -93,8 +103,7 @@ mod tests {
         let environment: Vec<(String, String)> =
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let look = |name: &str| environment.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-        let mut version = protocol::DEFAULT_VERSION.to_owned();
-        answer(&look, input.as_bytes(), &mut version).map_err(|failure| failure.to_json(&version))
+        request(&look, input.as_bytes())
     }
 
     const CONF: &str = r#"{"cniVersion":"1.0.0","name":"skiff","type":"skiff-cni","bridge":"cni0","mtu":1450,

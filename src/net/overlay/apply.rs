@@ -16,13 +16,14 @@ const MTU_LIMIT: u32 = 65_535;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Everything a node needs to have pods, given its own pod network and the other nodes. Does nothing where nothing differs.
 pub fn converge(settings: &Settings, own: Cidr, peers: &[Peer]) -> std::result::Result<(), Failure> {
     let mut socket = Socket::open()?;
     let mtu = underlay_mtu(&mut socket, settings.node_ip)? - OVERHEAD;
     sysctl::set("net/ipv4/ip_forward", "1")?;
     socket.set_up("lo")?;
-    cni::ensure_bridge(&mut socket, cni::BRIDGE, own.nth(1), own.prefix, mtu)?;
-    host::service_route(&mut socket, settings.service_cidr, settings.node_ip)?;
+    let bridge = cni::ensure_bridge(&mut socket, cni::BRIDGE, own.nth(1), own.prefix, mtu)?;
+    host::service_route(&mut socket, settings.service_cidr, bridge, settings.node_ip)?;
     tunnel(&mut socket, &wanted(own, settings.node_ip, mtu, peers))?;
     nft::apply::apply(&nft::ensure(&cni::hostports_table(None)))?;
     nft::apply::apply(&nft::replace(&host::pods_table(own, settings.cluster_cidr)))?;

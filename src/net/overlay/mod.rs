@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::parse_cidr;
 use crate::config::Cidr;
+pub use apply::converge;
 use plan::Peer;
 
 /// Wait after a failure; doubles up to the limit.
@@ -66,7 +67,7 @@ pub async fn run(client: kube::Client, settings: Settings, stop: CancellationTok
         if !listed {
             continue;
         }
-        match converge(&settings, &nodes).await {
+        match update(&settings, &nodes).await {
             Ok(()) => (retry, pause) = (None, RETRY),
             Err(error) => {
                 let error = crate::net::chain(&*error);
@@ -121,7 +122,7 @@ fn peer(node: &Node) -> Option<Peer> {
     Some(Peer { address, pod_cidr })
 }
 
-async fn converge(settings: &Settings, nodes: &Nodes) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn update(settings: &Settings, nodes: &Nodes) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(own) = nodes.get(&settings.node_name).copied().flatten() else {
         tracing::debug!(node = settings.node_name, "the server has not given this node a pod network yet");
         return Ok(());
