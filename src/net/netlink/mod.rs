@@ -2,6 +2,7 @@
 //! microseconds and the CNI plugin needs no runtime. A [`Socket`] keeps the network namespace it was opened in.
 
 mod address;
+mod conntrack;
 mod link;
 mod namespace;
 mod neighbour;
@@ -10,6 +11,7 @@ mod socket;
 pub mod sysctl;
 
 pub use address::Address;
+pub use conntrack::{Conntrack, Flow};
 pub use link::{Link, Mac, Vxlan};
 pub use namespace::Namespace;
 pub use neighbour::Neighbour;

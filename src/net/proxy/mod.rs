@@ -3,6 +3,7 @@
 //! A change is applied at once; the next one not before [`PAUSE`] has passed, with all that came meanwhile. What is in
 //! the kernel is remembered, so that an update is as large as its difference, and nothing when there is none.
 
+pub mod conntrack;
 pub mod model;
 pub mod ruleset;
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::nft::{self, Table};
 use super::services::View;
+use conntrack::Backends;
 pub use model::Node;
 
 /// Least time between two transactions.
@@ -23,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
 pub async fn run(mut view: watch::Receiver<Arc<View>>, mut node: watch::Receiver<Node>, stop: CancellationToken) {
-    let mut applied: Option<Table> = None;
+    let mut applied: Option<(Table, Backends)> = None;
     let mut retry = RETRY;
     loop {
         let current = view.borrow_and_update().clone();
@@ -58,12 +60,17 @@ pub async fn run(mut view: watch::Receiver<Arc<View>>, mut node: watch::Receiver
 
 /// Applies what differs from `applied`. After a failure nothing is known about the kernel's state: the next
 /// transaction replaces the table.
-async fn update(view: &View, node: &Node, applied: Option<Table>) -> Result<Table, nft::apply::Error> {
+async fn update(
+    view: &View,
+    node: &Node,
+    applied: Option<(Table, Backends)>,
+) -> Result<(Table, Backends), nft::apply::Error> {
     let ports = model::model(view, node);
     let table = ruleset::ruleset(&ports, node);
-    let transaction = match &applied {
-        None => nft::replace(&table),
-        Some(old) => nft::difference(old, &table),
+    let backends = conntrack::backends(&ports, node);
+    let (transaction, stale) = match &applied {
+        None => (nft::replace(&table), true),
+        Some((old, known)) => (nft::difference(old, &table), *known != backends),
     };
     if !transaction.is_empty() {
         tracing::debug!(services = ports.len(), bytes = transaction.len(), "Service rules change");
@@ -71,5 +78,16 @@ async fn update(view: &View, node: &Node, applied: Option<Table>) -> Result<Tabl
             .await
             .unwrap_or_else(|e| Err(nft::apply::Error::Run(std::io::Error::other(e))))?;
     }
-    Ok(table)
+    if stale {
+        // After the rules: a flow that begins again must not be led to the old endpoint once more.
+        let wanted = backends.clone();
+        match tokio::task::spawn_blocking(move || conntrack::forget_stale(&wanted)).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(flows)) => tracing::debug!(flows, "stale UDP flows were forgotten"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = super::chain(&error), "stale UDP flows were not forgotten");
+            }
+        }
+    }
+    Ok((table, backends))
 }

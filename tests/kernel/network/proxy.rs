@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
 use skiff::net::nft::{self, Protocol, Table};
+use skiff::net::proxy::conntrack;
 use skiff::net::proxy::model::{Node as ProxyNode, model};
 use skiff::net::proxy::ruleset::ruleset;
 use skiff::net::services::{Endpoint, Key, Port, Service, Slice, View};
 
-use super::machines::{CLUSTER, Machine, Node, cable, possible, question};
+use super::machines::{CLUSTER, Machine, Node, cable, possible, question, question_udp};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 80);
@@ -183,6 +184,26 @@ fn a_connection_outlives_its_endpoint_s_rules() {
     assert!(client.ask((VIP, 80)).unwrap().starts_with(&scene.pods[1].0.name), "new ones go elsewhere");
     apply(&scene.node, &nft::replace(&after));
     assert!(question(&mut stream).unwrap().starts_with(&scene.pods[0].0.name), "as after a restart of the agent");
+}
+
+#[test]
+fn udp_flows_leave_an_endpoint_that_is_gone() {
+    if !possible() {
+        return;
+    }
+    let scene = scene();
+    let (client, _) = &scene.client;
+    let socket = client.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    let lead_to = |addresses: &[Ipv4Addr]| {
+        let ports = model(&view(web(), addresses), &on());
+        apply(&scene.node, &nft::replace(&ruleset(&ports, &on())));
+        scene.node.machine.run(|| conntrack::forget_stale(&conntrack::backends(&ports, &on()))).unwrap()
+    };
+    lead_to(&scene.addresses()[..1]);
+    assert!(question_udp(&socket, (VIP, 80)).unwrap().starts_with(&scene.pods[0].0.name));
+    assert_eq!(lead_to(&scene.addresses()[..1]), 0, "what leads to an endpoint stays");
+    assert_eq!(lead_to(&scene.addresses()[1..]), 1);
+    assert!(question_udp(&socket, (VIP, 80)).unwrap().starts_with(&scene.pods[1].0.name), "the same socket");
 }
 
 /// Differences lead to what replacing leads to.
