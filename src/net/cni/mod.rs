@@ -130,7 +130,8 @@ mod tests {
             changed.iter_mut().filter(|(k, _)| *k == name).for_each(|(_, v)| *v = value);
             changed
         };
-        let cases: Vec<(Vec<(&str, &str)>, String, &str)> = vec![
+        type Environment = Vec<(&'static str, &'static str)>;
+        let cases: Vec<(Environment, String, &str)> = vec![
             (
                 vec![],
                 CONF.to_owned(),

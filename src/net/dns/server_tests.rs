@@ -66,7 +66,7 @@ async fn udp_and_tcp_give_the_same_answer() {
     let bytes = request.to_vec().unwrap();
     let expected = Record::from_rdata(request.queries[0].name().clone(), 5, RData::A(A::new(10, 43, 0, 80)));
     let response = by_udp(running.address, &bytes).await;
-    assert_eq!((response.metadata.id, response.answers.as_slice()), (4711, [expected.clone()].as_slice()));
+    assert_eq!((response.metadata.id, response.answers.as_slice()), (4711, std::slice::from_ref(&expected)));
 
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     for _ in 0..2 {
@@ -74,7 +74,7 @@ async fn udp_and_tcp_give_the_same_answer() {
         stream.write_all(&bytes).await.unwrap();
         let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
         stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(Message::from_vec(&answer).unwrap().answers, [expected.clone()]);
+        assert_eq!(Message::from_vec(&answer).unwrap().answers, std::slice::from_ref(&expected));
     }
     running.stop.cancel();
     running.tasks.join_next().await.unwrap().unwrap();

@@ -35,8 +35,10 @@ pub fn backends(ports: &[ServicePort], node: &Node) -> Backends {
 #[must_use]
 pub fn is_stale(flow: &Flow, backends: &Backends) -> bool {
     let Some(ends) = backends.get(&flow.destination) else { return false };
-    let untranslated = flow.answers_from == flow.destination;
-    !ends.contains(&flow.answers_from) && !(untranslated && ends.is_empty())
+    if ends.is_empty() && flow.answers_from == flow.destination {
+        return false;
+    }
+    !ends.contains(&flow.answers_from)
 }
 
 /// Returns how many there were.
