@@ -20,6 +20,9 @@ use super::pod_source::PodSource;
 use super::{events, gc, logs, services};
 use crate::{config, cri};
 
+/// Between attempts to follow the runtime's events.
+const RECONNECT: Duration = Duration::from_millis(200);
+
 /// What the agent is made of; see [`Kubelet::new`].
 pub struct Parts {
     pub config: config::Agent,
@@ -45,6 +48,11 @@ impl Kubelet {
     /// Reads the machine and makes the groups for pods; starts nothing.
     #[must_use]
     pub fn new(parts: Parts) -> Kubelet {
+        Kubelet::with_cgroups(parts, Path::new("/sys/fs/cgroup"))
+    }
+
+    /// With another root of the control group tree: tests leave the machine's alone.
+    pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
         let Parts { config, cluster, client, runtime, images, with_server } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let (services, services_loop) = services::new(client.clone());
@@ -54,7 +62,7 @@ impl Kubelet {
             paths: Paths::new(&config.data_dir),
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images),
-            cgroups: Cgroups::new(Path::new("/sys/fs/cgroup")),
+            cgroups: Cgroups::new(cgroup_root),
             allocatable: machine.allocatable(),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
@@ -124,7 +132,7 @@ async fn follow_runtime(cx: Arc<NodeContext>, state: watch::Sender<Option<bool>>
                 Err(error) => tracing::debug!(%error, "no runtime events"),
             }
             state.send_if_modified(|up| up.replace(false) != Some(false));
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(RECONNECT).await;
         }
     };
     tokio::select! {

@@ -25,3 +25,8 @@ mod registry_auth;
 pub mod services;
 pub mod streaming;
 pub mod volumes;
+
+#[cfg(test)]
+mod fake_api;
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use crate::cri;
 const RENEW: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(300);
 /// While the node is not ready, so that Ready is told soon after it is.
-const WATCHFUL: Duration = Duration::from_millis(250);
+const WATCHFUL: Duration = Duration::from_millis(100);
 const LEASE_SECONDS: i32 = 40;
 /// Images named in the status (the kubelet's `nodeStatusMaxImages`).
 const MAX_IMAGES: usize = 50;
@@ -112,7 +112,7 @@ impl NodeLoop {
 
     /// Asked once; the daemon may still be starting.
     async fn runtime_version(&self) -> String {
-        for _ in 0..40 {
+        for _ in 0..100 {
             if let Ok(version) = self.cx.runtime.version().await {
                 return runtime_version(&version);
             }

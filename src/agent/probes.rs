@@ -97,6 +97,26 @@ impl Probes {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// After a restart of the agent: what the API was told about containers that still run holds until a probe says
+    /// otherwise, so that no ready pod leaves its Services.
+    pub fn remember(&self, pod: &Pod, observed: &Observed) {
+        let Some(status) = &pod.status else { return };
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        for told in told {
+            let Some(current) = observed.current(&told.name).filter(|c| c.state == State::Running) else { continue };
+            if told.container_id.as_deref() != Some(&format!("containerd://{}", current.id)) {
+                continue;
+            }
+            if told.ready {
+                verdicts.set(&current.id, Kind::Readiness, true);
+            }
+            if told.started == Some(true) {
+                verdicts.set(&current.id, Kind::Startup, true);
+            }
+        }
+    }
+
     /// Starts what is due for the containers that run, stops the probes of those that don't.
     pub fn sync(&mut self, pod: &Arc<Pod>, observed: &Observed) {
         let verdicts = self.verdicts();

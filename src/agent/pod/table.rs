@@ -54,12 +54,28 @@ pub struct ContainerEntry {
 }
 
 impl PodEntry {
+    /// The pod with its current status.
+    #[must_use]
+    pub fn full(&self) -> Pod {
+        Pod { status: Some((*self.status).clone()), ..(*self.pod).clone() }
+    }
+
     /// The newest container of that name, or the one before.
     #[must_use]
     pub fn container(&self, name: &str, previous: bool) -> Option<&ContainerEntry> {
         let mut found: Vec<&ContainerEntry> = self.containers.iter().filter(|c| c.name == name).collect();
         found.sort_by_key(|c| std::cmp::Reverse(c.attempt));
         found.get(usize::from(previous)).copied()
+    }
+}
+
+impl crate::agent::api::Pods for PodTable {
+    fn find(&self, pod_namespace: &str, pod_name: &str) -> Option<Pod> {
+        PodTable::find(self, pod_namespace, pod_name).map(|entry| entry.full())
+    }
+
+    fn all(&self) -> Vec<Pod> {
+        self.pods()
     }
 }
 
@@ -97,9 +113,7 @@ impl PodTable {
     /// All pods, each with its current status.
     #[must_use]
     pub fn pods(&self) -> Vec<Pod> {
-        let inner = lock(&self.inner);
-        let full = |entry: &PodEntry| Pod { status: Some((*entry.status).clone()), ..(*entry.pod).clone() };
-        inner.entries.values().map(|row| full(&row.entry)).collect()
+        lock(&self.inner).entries.values().map(|row| row.entry.full()).collect()
     }
 
     #[must_use]

@@ -87,6 +87,8 @@ pub struct Worker {
     stopped_to_restart: BTreeSet<String>,
     messages: BTreeMap<String, String>,
     terminal: bool,
+    /// It had ended when this worker began.
+    ended_before: bool,
     /// The volumes of an ended pod were removed.
     released: bool,
     failure: Option<Waiting>,
@@ -107,6 +109,7 @@ impl Worker {
         Worker {
             probes: Probes::new(cx.clone(), wake.clone()),
             terminal: ended(&pod),
+            ended_before: ended(&pod),
             status: Arc::new(told.clone()),
             reports: mpsc::channel(REPORTS),
             phase: Phase::Active,
@@ -146,6 +149,7 @@ impl Worker {
         // It ran before this agent started: its volumes are there, but are looked after again.
         if self.observed.running().next().is_some() && !self.deleting() {
             self.refresh_at = Some(clock::now());
+            self.probes.remember(&self.pod, &self.observed);
         }
         loop {
             self.step();
@@ -357,6 +361,8 @@ impl Worker {
             self.failure = Some(Waiting { reason: "DeadlineExceeded".into(), message: message.into() });
             self.terminal = true;
             self.operation = None;
+            // What it was doing may have left something that nobody reported.
+            self.wake.report(|changes| changes.all = true);
         }
     }
 
@@ -601,8 +607,8 @@ impl Worker {
             host_ips: &host_ips,
             now: clock::now(),
         };
-        // An ended pod whose containers were collected keeps what it was told.
-        if ended(&self.pod) && self.observed.is_empty() {
+        // What was told about a pod that had ended before is complete; files it was made from may be gone.
+        if self.ended_before {
             return;
         }
         self.status = Arc::new(status::render(&input));
@@ -610,7 +616,15 @@ impl Worker {
 
     fn tell(&mut self) {
         let due = self.tell_at.is_none_or(|at| at <= clock::instant());
-        if self.gone || self.telling.is_some() || !due || *self.status == self.told || self.phase == Phase::Cleaning {
+        // All containers have stopped: the clean-up tells that as its first step.
+        let last = matches!(self.phase, Phase::Terminating(_)) && self.observed.running().next().is_none();
+        if last
+            || self.gone
+            || self.telling.is_some()
+            || !due
+            || *self.status == self.told
+            || self.phase == Phase::Cleaning
+        {
             return;
         }
         self.tell_at = None;

@@ -1,0 +1,188 @@
+//! Fake: as much of the API as the agent talks to, in memory, for its tests.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Clones share it. Objects are kept by their path, such as `/api/v1/namespaces/ns/pods/p`.
+#[derive(Clone)]
+pub struct FakeApi {
+    inner: Arc<Mutex<Inner>>,
+    changes: broadcast::Sender<(String, Value)>,
+}
+
+#[derive(Default)]
+struct Inner {
+    revision: u64,
+    objects: BTreeMap<String, Value>,
+    down: bool,
+}
+
+impl Default for FakeApi {
+    fn default() -> FakeApi {
+        FakeApi { inner: Arc::default(), changes: broadcast::channel(1024).0 }
+    }
+}
+
+impl FakeApi {
+    pub fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let api = api.clone();
+            async move { api.answer(request).await }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    pub fn put(&self, path: &str, mut object: Value) {
+        let kind = {
+            let mut inner = self.lock();
+            inner.revision += 1;
+            object["metadata"]["resourceVersion"] = json!(inner.revision.to_string());
+            let before = inner.objects.insert(path.to_owned(), object.clone());
+            if before.is_some() { "MODIFIED" } else { "ADDED" }
+        };
+        self.announce(path, kind, object);
+    }
+
+    pub fn remove(&self, path: &str) -> Option<Value> {
+        let object = self.lock().objects.remove(path)?;
+        self.announce(path, "DELETED", object.clone());
+        Some(object)
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(path).cloned()
+    }
+
+    /// Reasons and messages of the events so far.
+    pub fn events(&self) -> Vec<String> {
+        let inner = self.lock();
+        let events = inner.objects.iter().filter(|(path, _)| path.contains("/events/"));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        events.map(|(_, event)| format!("{}: {}", text(&event["reason"]), text(&event["message"]))).collect()
+    }
+
+    /// Every request fails until told otherwise.
+    pub fn set_down(&self, down: bool) {
+        self.lock().down = down;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while held")
+    }
+
+    fn announce(&self, path: &str, kind: &str, object: Value) {
+        let _ = self.changes.send((path.to_owned(), json!({"type": kind, "object": object})));
+    }
+
+    async fn answer(&self, request: Request<kube::client::Body>) -> Result<Response<Body>, Infallible> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().to_owned();
+        let query = head.uri.query().unwrap_or_default().to_owned();
+        let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if self.lock().down {
+            return Ok(status(503, "ServiceUnavailable"));
+        }
+        Ok(match head.method {
+            Method::GET if query.contains("watch=true") => self.watch(&path, &query),
+            Method::GET => self.read(&path, &query),
+            Method::POST if path.ends_with("/token") => token(),
+            Method::POST => self.create(&path, body),
+            Method::PATCH => self.patch(&path, &body),
+            Method::DELETE => match self.remove(&path) {
+                Some(object) => answer(200, &object),
+                None => status(404, "NotFound"),
+            },
+            _ => status(405, "MethodNotAllowed"),
+        })
+    }
+
+    fn read(&self, path: &str, query: &str) -> Response<Body> {
+        if let Some(object) = self.get(path) {
+            return answer(200, &object);
+        }
+        let inner = self.lock();
+        let items: Vec<&Value> =
+            inner.objects.iter().filter(|(at, _)| belongs(at, path, query)).map(|(_, object)| object).collect();
+        let revision = inner.revision.max(1).to_string();
+        answer(
+            200,
+            &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": revision}, "items": items}),
+        )
+    }
+
+    fn watch(&self, path: &str, query: &str) -> Response<Body> {
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let changes = futures::stream::unfold(self.changes.subscribe(), |mut changes| async {
+            let change = changes.recv().await.ok()?;
+            Some((change, changes))
+        });
+        let lines = changes.filter_map(move |(at, event)| {
+            let line = belongs(&at, &path, &query).then(|| Ok(Frame::data(Bytes::from(format!("{event}\n")))));
+            async move { line }
+        });
+        Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+
+    fn create(&self, path: &str, mut body: Value) -> Response<Body> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let at = format!("{path}/{name}");
+        if self.get(&at).is_some() {
+            return status(409, "AlreadyExists");
+        }
+        body["metadata"]["uid"] = json!(format!("uid-of-{name}"));
+        self.put(&at, body.clone());
+        answer(201, &body)
+    }
+
+    fn patch(&self, path: &str, body: &Value) -> Response<Body> {
+        let at = path.strip_suffix("/status").unwrap_or(path);
+        let Some(mut object) = self.get(at) else { return status(404, "NotFound") };
+        json_patch::merge(&mut object, body);
+        self.put(at, object.clone());
+        answer(200, &object)
+    }
+}
+
+/// Whether the object at `at` is in the collection `path`, by the one field selector that names an object.
+fn belongs(at: &str, path: &str, query: &str) -> bool {
+    let Some((parent, name)) = at.rsplit_once('/') else { return false };
+    let named = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
+    let resource = |text: &str| text.rsplit('/').next().map(str::to_owned);
+    let inside = parent == path || (!path.contains("/namespaces/") && resource(parent) == resource(path));
+    inside && named.is_none_or(|wanted| wanted == name)
+}
+
+fn token() -> Response<Body> {
+    let expires = crate::clock::now().checked_add(jiff::SignedDuration::from_hours(1)).expect("in range");
+    answer(
+        201,
+        &json!({"metadata": {}, "spec": {"audiences": []}, "status": {"token": "t0ken", "expirationTimestamp": expires.to_string()}}),
+    )
+}
+
+fn answer(code: u16, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Full::from(body.to_string()).boxed_unsync());
+    *response.status_mut() = http::StatusCode::from_u16(code).expect("a status code");
+    response
+}
+
+fn status(code: u16, reason: &str) -> Response<Body> {
+    answer(
+        code,
+        &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason}),
+    )
+}
