@@ -19,6 +19,7 @@ use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
 use crate::server::store::{Change, Sink};
 use shelf::Shelf;
+use tokio::sync::watch as watch_channel;
 pub use window::MAX_EVENTS;
 
 /// All objects of all resources.
@@ -61,6 +62,12 @@ impl Cache {
     #[must_use]
     pub fn changed(&self, storage: &str) -> Revision {
         self.shelf(storage).changed()
+    }
+
+    /// Wakes whenever a resource changed; holds the revision of its last change.
+    #[must_use]
+    pub fn subscribe(&self, storage: &str) -> watch_channel::Receiver<Revision> {
+        self.shelf(storage).subscribe()
     }
 
     /// The revision that everything served now is at least at.

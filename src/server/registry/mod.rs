@@ -18,6 +18,7 @@ mod create;
 mod delete;
 pub mod discovery;
 pub mod events;
+mod expiry;
 pub mod format;
 pub mod kinds;
 mod list;

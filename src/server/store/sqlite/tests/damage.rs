@@ -1,0 +1,170 @@
+//! Tests: files that are corrupt, foreign, newer, in use; a disk that is full.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_files() {
+    let folder = folder();
+    let (store, _) = open(&folder);
+    store.commit(durable(Intent::Create(draft("d", "a", "")))).await.unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", entry.path().display());
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_server_at_a_time() {
+    let folder = folder();
+    let path = folder.path().join("state.db");
+    let (store, _) = open(&folder);
+    let second = Sqlite::open(&path).err().unwrap();
+    assert_eq!(second.to_string(), format!("{} is in use by another server", path.display()));
+    store.commit(create("a", "")).await.unwrap();
+    store.close().await.unwrap();
+    Sqlite::open(&path).unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("state.db");
+    let (store, _) = open(&folder);
+    store.close().await.unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 7).unwrap();
+    db.close().unwrap();
+    let before = files(&folder);
+    let error = Sqlite::open(&path).err().unwrap();
+    assert!(matches!(error, OpenError::Newer { found: 7, .. }), "{error}");
+    assert!(error.to_string().contains(&path.display().to_string()));
+    assert_eq!(files(&folder), before);
+}
+
+#[tokio::test]
+async fn someone_elses_database_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("state.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("CREATE TABLE t (x)").unwrap();
+    db.close().unwrap();
+    let before = files(&folder);
+    let error = Sqlite::open(&path).err().unwrap();
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert_eq!(files(&folder), before);
+}
+
+#[tokio::test]
+async fn a_corrupt_database_is_refused_and_left_alone() {
+    let folder = folder();
+    let (store, _) = open(&folder);
+    for i in 0..300 {
+        store.commit(create(&format!("n{i}"), &"z".repeat(500))).await.unwrap();
+    }
+    store.compact().await.unwrap();
+    // So that there is a log beside it.
+    store.commit(create("last", "")).await.unwrap();
+    let size = std::fs::metadata(folder.path().join("state.db")).unwrap().len() as usize;
+    assert!(size > 30 * 4096);
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 5] = [
+        ("header", |b| b[..16].fill(b'!')),
+        ("all of it", |b| b.fill(0x5a)),
+        ("a page in the middle", |b| b[20 * 4096..21 * 4096].fill(0xff)),
+        ("a page of zeros", |b| b[20 * 4096..21 * 4096].fill(0)),
+        ("second half", |b| b.truncate(b.len() / 2)),
+    ];
+    for (what, damage) in damages {
+        for with_log in [true, false] {
+            let left = cut(&folder);
+            let path = left.path().join("state.db");
+            if !with_log {
+                std::fs::remove_file(left.path().join("state.db-wal")).unwrap();
+            }
+            let mut content = std::fs::read(&path).unwrap();
+            damage(&mut content);
+            std::fs::write(&path, content).unwrap();
+            let before = files(&left);
+            let opened = Sqlite::open(&path).and_then(|store| store.start(Arc::new(Recorder::default())));
+            let error = opened.err().unwrap_or_else(|| panic!("{what}: was opened"));
+            assert!(matches!(error, OpenError::Corrupt { .. }), "{what}: {error:?}");
+            assert!(error.to_string().starts_with(&path.display().to_string()), "{what}: {error}");
+            assert_eq!(files(&left), before, "{what} (log: {with_log}): something was changed");
+        }
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_that_are_no_json_are_refused_by_name() {
+    let folder = folder();
+    let (store, _) = open(&folder);
+    store.commit(create("broken", "")).await.unwrap();
+    store.close().await.unwrap();
+    let path = folder.path().join("state.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute("UPDATE objects SET json = CAST('{\"apiVersion\":' AS BLOB)", []).unwrap();
+    db.close().unwrap();
+    let error = Sqlite::open(&path).unwrap().start(Arc::new(Recorder::default())).err().unwrap();
+    assert!(error.to_string().contains("d/ns/broken is not JSON"), "{error}");
+}
+
+/// A small file system of its own, where the machine lets us.
+struct Small(TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let folder = folder();
+        let flags = nix::mount::MsFlags::empty();
+        let mounted = nix::mount::mount(Some("tmpfs"), folder.path(), Some("tmpfs"), flags, Some("size=1m"));
+        mounted.is_ok().then_some(Self(folder))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_recovers() {
+    let Some(small) = Small::mount() else {
+        println!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let ballast = small.0.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 400 * 1024]).unwrap();
+    let (store, sink) = open(&small.0);
+    let mut lease = store.commit(contract::volatile(Intent::Create(draft("v", "lease", "0")))).await.unwrap();
+    let mut made = 0;
+    let error = loop {
+        match store.commit(create(&format!("n{made}"), &"f".repeat(8000))).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+        assert!(made < 1000, "the disk never was full");
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert_eq!((error.status().code(), error.status().reason()), (507, "InsufficientStorage"));
+    let there = sink.state();
+    assert_eq!(there.len(), made + 1);
+    let again = store.commit(create("again", &"f".repeat(8000))).await;
+    assert!(matches!(again, Err(Error::Full { .. })), "{again:?}");
+    assert_eq!(sink.state(), there, "a refused write was seen");
+    // Heartbeats do not need the disk.
+    lease = store.commit(contract::volatile(Intent::Update(draft("v", "lease", "1"), lease.revision))).await.unwrap();
+
+    std::fs::remove_file(&ballast).unwrap();
+    let made = store.commit(create("again", "")).await.unwrap();
+    assert!(made.revision > lease.revision);
+    let state = sink.state();
+    store.close().await.unwrap();
+    let (store, loaded) = open(&small.0);
+    assert_eq!(loaded.state(), state);
+    store.close().await.unwrap();
+}
