@@ -32,14 +32,11 @@ pub struct Parts {
     pub client: kube::Client,
     pub runtime: Arc<dyn cri::Runtime>,
     pub images: Arc<dyn cri::Images>,
-    /// The server runs in this process: the node gets the control-plane role.
-    pub with_server: bool,
 }
 
 pub struct Kubelet {
     cx: Arc<NodeContext>,
     machine: Machine,
-    with_server: bool,
     services: services::Loop,
     events: events::Writer,
 }
@@ -53,7 +50,7 @@ impl Kubelet {
 
     /// With another root of the control group tree: tests leave the machine's alone.
     pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
-        let Parts { config, cluster, client, runtime, images, with_server } = parts;
+        let Parts { config, cluster, client, runtime, images } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let (services, services_loop) = services::new(client.clone());
         let pods = PodTable::default();
@@ -74,7 +71,7 @@ impl Kubelet {
             services,
             pods,
         };
-        Kubelet { cx: Arc::new(cx), machine, with_server, services: services_loop, events: writer }
+        Kubelet { cx: Arc::new(cx), machine, services: services_loop, events: writer }
     }
 
     /// For the kubelet endpoint and whoever looks up pods.
@@ -94,12 +91,7 @@ impl Kubelet {
         let (runtime_state, seen_state) = watch::channel(None);
         tasks.spawn(self.events.run(stop.clone()));
         tasks.spawn(self.services.run(stop.clone()));
-        let node = NodeLoop {
-            cx: self.cx.clone(),
-            machine: self.machine,
-            with_server: self.with_server,
-            runtime_state: seen_state,
-        };
+        let node = NodeLoop { cx: self.cx.clone(), machine: self.machine, runtime_state: seen_state };
         tasks.spawn(node.run(stop.clone()));
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));
         tasks.spawn(logs::rotate(self.cx.clone(), stop.clone()));

@@ -34,8 +34,6 @@ pub type RuntimeState = watch::Receiver<Option<bool>>;
 pub struct NodeLoop {
     pub cx: Arc<NodeContext>,
     pub machine: Machine,
-    /// The server runs beside this agent.
-    pub with_server: bool,
     pub runtime_state: RuntimeState,
 }
 
@@ -183,9 +181,6 @@ impl NodeLoop {
             ("kubernetes.io/os", "linux"),
             ("node.kubernetes.io/instance-type", "skiff"),
         ];
-        if self.with_server {
-            labels.push(("node-role.kubernetes.io/control-plane", "true"));
-        }
         labels.extend(self.cx.config.node_labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         labels.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
     }
