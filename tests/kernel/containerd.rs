@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{images, skip};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
-struct Daemon {
-    supervised: Supervised,
+pub struct Daemon {
+    pub supervised: Supervised,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Daemon {
-    fn start(data_dir: &Path) -> Self {
+    pub fn start(data_dir: &Path) -> Self {
         let (containerd, supervised) = Containerd::new(Layout::new(data_dir), PATH.into());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -32,19 +32,19 @@ impl Daemon {
         Self { supervised, stop, tasks }
     }
 
-    async fn ready(&mut self) -> Client {
+    pub async fn ready(&mut self) -> Client {
         let ready = self.supervised.problem.wait_for(Option::is_none);
         tokio::time::timeout(DEADLINE, ready).await.expect("containerd is ready in time").unwrap();
         Client::supervised(&self.supervised)
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-fn sandbox_config(name: &str) -> v1::PodSandboxConfig {
+pub fn sandbox_config(name: &str) -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: name.into(),
@@ -69,7 +69,7 @@ fn sandbox_config(name: &str) -> v1::PodSandboxConfig {
     }
 }
 
-fn container_config(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
+pub fn container_config(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
         image: Some(v1::ImageSpec { image: image.into(), ..Default::default() }),
@@ -166,7 +166,7 @@ fn a_missing_containerd_is_named() {
     });
 }
 
-async fn wait_for(mut condition: impl AsyncFnMut() -> bool) {
+pub async fn wait_for(mut condition: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(DEADLINE, async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,3 +5,4 @@ mod support;
 
 mod containerd;
 mod network;
+mod streaming;
