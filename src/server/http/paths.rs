@@ -1,16 +1,22 @@
 //! Effects: paths that name no object: version, metrics, discovery, OpenAPI, and what a node asks before it has an
 //! identity.
 
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body::{self, Body};
-use super::respond;
+use super::negotiate::{JSON, Offer, negotiate};
 use super::service::{Backend, Call, is_read};
+use super::{discovery, openapi, respond};
 use crate::api::status::{Details, Status};
 use crate::api::user::User;
 use crate::api::version;
 use crate::server::authn::join::JoinServer;
+
+/// What `/` lists.
+const PATHS: [&str; 10] =
+    ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
 
 /// After authorization.
 pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
@@ -22,10 +28,93 @@ pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
         )
         .with_details(Details::default()));
     }
-    match call.info.path.trim_end_matches('/') {
-        "/version" => Ok(respond::document(StatusCode::OK, version_document(), call.format)),
-        "/metrics" => metrics(call.backend),
+    let path = call.info.path.trim_matches('/');
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["version"] => Ok(respond::document(StatusCode::OK, version_document(), call.format)),
+        ["metrics"] => metrics(call.backend),
+        ["api"] => Ok(groups(call, true)),
+        ["apis"] => Ok(groups(call, false)),
+        ["api", version] => known(call, discovery::resources("", version)),
+        ["apis", group] => known(call, discovery::group(group)),
+        ["apis", group, version] => known(call, discovery::resources(group, version)),
+        ["openapi", "v2"] => openapi_v2(call),
+        ["openapi", "v3"] => known(call, Some(openapi::index())),
+        ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
+        ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
+        [""] => Ok(respond::document(StatusCode::OK, json!({"paths": PATHS}).to_string(), call.format)),
         _ => Err(Status::no_such_resource()),
+    }
+}
+
+/// `/api` and `/apis`, in the aggregated form when that is asked for.
+fn groups(call: &Call<'_>, core: bool) -> Response<Body> {
+    let accept = call.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let mut response = match discovery::Aggregated::accepted(accept) {
+        Some(form) => {
+            let mut response = tagged(call, discovery::aggregated(core, form).to_string().into_bytes());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+            response
+        }
+        None => {
+            let host = call.headers.get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            let document = if core { discovery::api(host) } else { discovery::apis() };
+            respond::document(StatusCode::OK, document.to_string(), call.format)
+        }
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn known(call: &Call<'_>, document: Option<Value>) -> Result<Response<Body>, Status> {
+    let document = document.ok_or_else(Status::no_such_resource)?;
+    Ok(respond::document(StatusCode::OK, document.to_string(), call.format))
+}
+
+/// A JSON document that a client which has it need not get again.
+fn tagged(call: &Call<'_>, json: Vec<u8>) -> Response<Body> {
+    let etag = discovery::etag(&json);
+    let has = call.headers.get_all(IF_NONE_MATCH).iter().any(|v| v.as_bytes() == etag.as_bytes());
+    let mut response = if has {
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        respond::document(StatusCode::OK, json, JSON)
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+/// Only JSON: clients that ask for protobuf alone go on without.
+fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    negotiate(call.headers, call.query, Offer::Plain)?;
+    Ok(tagged(call, openapi::v2()))
+}
+
+/// A client names the version of the document that it knows of by its hash: that one may be kept for ever.
+fn openapi_v3(call: &Call<'_>, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    negotiate(call.headers, call.query, Offer::Plain)?;
+    let document = openapi::v3(group, version).ok_or_else(Status::no_such_resource)?;
+    let current = openapi::hash(group, version).unwrap_or_default();
+    match call.query.first("hash").filter(|h| !h.is_empty()) {
+        Some(hash) if hash != current => {
+            let mut response = Response::new(body::empty());
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            let to = format!("{}?hash={current}", call.info.path);
+            let to = HeaderValue::from_str(&to).map_err(Status::internal)?;
+            response.headers_mut().insert(LOCATION, to);
+            Ok(response)
+        }
+        asked => {
+            let mut response = tagged(call, document);
+            if asked.is_some() {
+                let forever = HeaderValue::from_static("public, immutable");
+                response.headers_mut().insert(CACHE_CONTROL, forever);
+            }
+            Ok(response)
+        }
     }
 }
 

@@ -10,38 +10,15 @@ use serde_json::{Value, json};
 
 use super::negotiate::Shape;
 use crate::api::object::Object;
-use crate::api::resource::{Resource, Subresource};
+use crate::api::resource::Resource;
 use crate::api::status::Status;
+use crate::api::table::{self, Include};
 use crate::server::registry::request::{Event, List};
-
-/// `includeObject=` of a table request: what each row carries beside its cells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Include {
-    None,
-    #[default]
-    Metadata,
-    Object,
-}
-
-impl Include {
-    /// # Errors
-    /// 400 for a policy that does not exist.
-    pub fn parse(text: Option<&str>) -> Result<Self, Status> {
-        match text.unwrap_or_default() {
-            "None" => Ok(Self::None),
-            "" | "Metadata" => Ok(Self::Metadata),
-            "Object" => Ok(Self::Object),
-            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
-        }
-    }
-}
 
 /// How the objects of one response are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Renderer {
     pub resource: &'static Resource,
-    /// The kind of a subresource that isn't its parent's (Scale) has no columns of its own.
-    pub subresource: Option<&'static Subresource>,
     pub shape: Shape,
     pub include: Include,
     pub now: jiff::Timestamp,
@@ -150,7 +127,7 @@ impl Renderer {
         meta: &Value,
         headers: bool,
     ) -> Result<Bytes, Status> {
-        let columns = if headers { columns() } else { Value::Null };
+        let columns = if headers { table::columns_json(self.resource) } else { Value::Null };
         let mut out = format!(
             r#"{{"kind":"Table","apiVersion":"meta.k8s.io/{version}","metadata":{meta},"columnDefinitions":{columns},"rows":["#
         )
@@ -163,38 +140,23 @@ impl Renderer {
                 Include::Metadata => partial(object, version)?,
                 Include::Object => object.json.clone(),
             };
-            for row in rows(&value) {
-                if !std::mem::take(&mut first) {
-                    out.push(b',');
-                }
-                let row = serde_json::to_vec(&row).map_err(Status::internal)?;
-                // The row is `{"cells":…}`: its object goes before the closing brace.
-                out.extend_from_slice(&row[..row.len() - 1]);
-                out.extend_from_slice(br#","object":"#);
-                out.extend_from_slice(&carried);
-                out.push(b'}');
+            if !std::mem::take(&mut first) {
+                out.push(b',');
             }
+            let row = table::row(self.resource, &value, self.now);
+            out.extend_from_slice(br#"{"cells":"#);
+            out.extend_from_slice(Value::from(row.cells).to_string().as_bytes());
+            if !row.conditions.is_empty() {
+                out.extend_from_slice(br#","conditions":"#);
+                out.extend_from_slice(Value::from(row.conditions).to_string().as_bytes());
+            }
+            out.extend_from_slice(br#","object":"#);
+            out.extend_from_slice(&carried);
+            out.push(b'}');
         }
         out.extend_from_slice(b"]}\n");
         Ok(out.into())
     }
-}
-
-/// The columns of kinds that have none of their own (`registry/rest/table.go`).
-fn columns() -> Value {
-    json!([
-        {"name": "Name", "type": "string", "format": "name", "priority": 0, "description": "Name must be unique within a \
-         namespace. Is required when creating resources, although some resources may allow a client to request the \
-         generation of an appropriate name automatically. Name is primarily intended for creation idempotence and \
-         configuration definition. Cannot be updated. More info: \
-         https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"},
-        {"name": "Created At", "type": "date", "format": "", "priority": 0, "description": "CreationTimestamp is a timestamp \
-         representing the server time when this object was created."},
-    ])
-}
-
-fn rows(object: &Value) -> [Value; 1] {
-    [json!({"cells": [object["metadata"]["name"], object["metadata"]["creationTimestamp"]]})]
 }
 
 fn partial(object: &Object, version: &str) -> Result<Bytes, Status> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::body::{self, Body, Parts};
 use super::negotiate::{Encoding, Offer, negotiate};
 use super::options::{self, Write};
-use super::render::{Include, Renderer};
+use super::render::Renderer;
 use super::service::Call;
 use super::{nodes, respond, reviews, watch};
 use crate::api::decode::{self, Expected};
@@ -16,6 +16,7 @@ use crate::api::object::Object;
 use crate::api::patch;
 use crate::api::resource::{self, Subresource};
 use crate::api::status::Status;
+use crate::api::table::Include;
 use crate::clock;
 use crate::server::registry::request::{Deleted, FieldValidation, List, Patch, Target, Written};
 
@@ -149,9 +150,13 @@ fn renderer(
     subresource: Option<&'static Subresource>,
     offer: Offer,
 ) -> Result<Rendering, Status> {
+    // The kind of a subresource that isn't its parent's (Scale) has no columns of its own.
+    let offer = if subresource.is_some_and(|s| s.kind != target.resource.kind) { Offer::Plain } else { offer };
     let format = negotiate(call.headers, call.query, offer)?;
-    let include = Include::parse(call.query.first("includeObject"))?;
-    Ok((Renderer { resource: target.resource, subresource, shape: format.shape, include, now: clock::now() }, format))
+    let asked = call.query.first("includeObject").unwrap_or_default();
+    let include = Include::parse(asked)
+        .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {asked:?}")))?;
+    Ok((Renderer { resource: target.resource, shape: format.shape, include, now: clock::now() }, format))
 }
 
 fn one(code: StatusCode, (renderer, format): &Rendering, object: &Object) -> Result<Response<Body>, Status> {
