@@ -162,6 +162,7 @@ pub static RESOURCES: &[Resource] = &[
         short_names: &["po"],
         categories: &["all"],
         subresources: &[
+            sub("attach", "PodAttachOptions", "", "v1", CREATE | GET),
             sub("binding", "Binding", "", "v1", CREATE),
             sub("exec", "PodExecOptions", "", "v1", CREATE | GET),
             sub("log", "Pod", "", "v1", GET),

@@ -31,29 +31,6 @@ pub enum FieldValidation {
     Strict,
 }
 
-impl FieldValidation {
-    /// # Errors
-    /// 422 for any other word.
-    pub fn parse(text: &str) -> Result<Self, Status> {
-        match text {
-            "" | "Warn" => Ok(Self::Warn),
-            "Ignore" => Ok(Self::Ignore),
-            "Strict" => Ok(Self::Strict),
-            other => {
-                let message =
-                    format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
-                let cause = Cause {
-                    reason: "FieldValueNotSupported".into(),
-                    message: message.clone(),
-                    field: "fieldValidation".into(),
-                };
-                Err(Status::new(422, "Invalid", format!(" \"\" is invalid: fieldValidation: {message}"))
-                    .with_details(Details { causes: vec![cause], ..Details::default() }))
-            }
-        }
-    }
-}
-
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {

@@ -173,7 +173,6 @@ fn unknown_and_duplicate_fields() {
     assert_eq!(value["metadata"]["name"], "b");
     assert!(value["spec"].get("foo").is_none());
     assert_eq!(object(body, JSON, deployments(), FieldValidation::Ignore), Ok((value, vec![])));
-    assert_eq!(FieldValidation::parse("Nope").unwrap_err().code(), 422);
 }
 
 #[test]

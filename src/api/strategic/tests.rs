@@ -91,6 +91,17 @@ fn what_kubectl_sends() {
         json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "t"}}}}}),
         json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}, "annotations": {"kubectl.kubernetes.io/restartedAt": "t"}}}}}),
     );
+    // kubectl apply of a Deployment without its second container
+    check(
+        DEPLOYMENT,
+        deployment(
+            json!([{"name": "a", "image": "x:1", "ports": [{"containerPort": 80}]}, {"name": "b", "image": "y"}]),
+        ),
+        json!({"spec": {"template": {"spec": {
+            "$setElementOrder/containers": [{"name": "a"}],
+            "containers": [{"image": "x:2", "name": "a"}, {"$patch": "delete", "name": "b"}]}}}}),
+        deployment(json!([{"name": "a", "image": "x:2", "ports": [{"containerPort": 80}]}])),
+    );
     // kubectl apply: a port added, one removed
     check(
         SERVICE,
