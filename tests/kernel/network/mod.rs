@@ -5,3 +5,4 @@ mod dns;
 mod machines;
 mod overlay;
 mod proxy;
+mod whole;
