@@ -168,3 +168,6 @@ fn claim(observed: &Observed, plan: &mut Plan) -> Vec<Arc<ReplicaSet>> {
     }
     owned
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,3 +191,6 @@ fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Write {
         ..report(set)
     })
 }
+
+#[cfg(test)]
+mod tests;
