@@ -16,8 +16,8 @@ use super::replica_set::ReplicaSetController;
 use super::stores::Stores;
 use crate::client::request::{Answer, AnswerMeta, Request, Verb};
 
-const SEEDS: u64 = 60;
-const STEPS: usize = 1500;
+const SEEDS: u64 = 20;
+const STEPS: usize = 800;
 
 struct Rng(u64);
 
@@ -46,6 +46,8 @@ struct World {
     stores: Stores,
     unseen: HashMap<(usize, String), Vec<Unseen>>,
     crashes: bool,
+    /// Pods have crashed: how many are available is not the controllers' doing any more.
+    crashed: bool,
     replicas: i64,
     surge: i64,
     unavailable: i64,
@@ -88,6 +90,7 @@ impl World {
             stores: Stores::new(),
             unseen: HashMap::new(),
             crashes,
+            crashed: false,
             replicas,
             surge,
             unavailable,
@@ -291,7 +294,7 @@ impl World {
     fn check_deletion(&self, pod: &Value) {
         let ready = pod["status"]["conditions"][0]["status"] == "True";
         let active = pod["metadata"]["deletionTimestamp"].is_null();
-        if self.crashes || !self.was_available || !ready || !active {
+        if self.crashed || !self.was_available || !ready || !active {
             return;
         }
         let left = self.ready_pods() - 1;
@@ -316,7 +319,8 @@ impl World {
             return;
         }
         self.now += SignedDuration::from_secs(1);
-        let now = ready == false;
+        self.crashed |= ready;
+        let now = !ready;
         pod["spec"]["nodeName"] = "n".into();
         pod["status"] = json!({ "phase": "Running", "conditions": [{ "type": "Ready",
             "status": if now { "True" } else { "False" }, "lastTransitionTime": self.now.to_string() }] });

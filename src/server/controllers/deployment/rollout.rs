@@ -92,6 +92,16 @@ fn roll(sets: &Sets<'_>, new: &ReplicaSet, plan: &mut Plan) {
 
 /// Pods that are not available go first: they serve nobody. Then available ones, as far as enough remain.
 fn shrink_old(sets: &Sets<'_>, new: &ReplicaSet, total: i32, plan: &mut Plan) {
+    // A size that its controller has not seen yet makes the counts beside it meaningless: they follow soon.
+    let unobserved = |s: &ReplicaSet| {
+        let observed = s.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
+        observed < s.metadata.generation.unwrap_or(0)
+    };
+    if sets.all().any(|s| unobserved(s)) {
+        return;
+    }
+    // Pods beyond the size are about to go, available or not.
+    let available = |s: &ReplicaSet| available(s).min(size(s));
     let minimum = sets.replicas() - sets.max_unavailable();
     let new_unavailable = size(new) - available(new);
     let mut unhealthy_room = total - minimum - new_unavailable;
