@@ -136,9 +136,9 @@ impl Graph {
         touched
     }
 
-    fn dependents(&self, uid: &str) -> Vec<(&Box<str>, &Item)> {
+    fn dependents(&self, uid: &str) -> Vec<(&str, &Item)> {
         let all = self.dependents.get(uid).into_iter().flatten();
-        all.filter_map(|d| self.items.get_key_value(d)).collect()
+        all.filter_map(|d| Some((&**d, self.items.get(d)?))).collect()
     }
 }
 

@@ -34,6 +34,8 @@ impl Rng {
     }
 }
 
+/// Revision, name, object.
+type Seen = (u64, String, Option<Value>);
 type Objects = BTreeMap<(&'static str, String), Value>;
 
 struct World {
@@ -42,7 +44,7 @@ struct World {
     revision: u64,
     objects: Objects,
     /// Changes that each store has yet to see: revision, name, object (`None`: removed).
-    lag: HashMap<&'static str, VecDeque<(u64, String, Option<Value>)>>,
+    lag: HashMap<&'static str, VecDeque<Seen>>,
     stores: Stores,
     unseen: HashMap<(usize, String), Vec<Unseen>>,
     crashes: bool,

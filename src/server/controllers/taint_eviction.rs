@@ -28,10 +28,10 @@ impl Controller for TaintEviction {
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
         let queue = enqueue.clone();
         stores.nodes.subscribe(move |change| {
-            if change.each().any(|n| !evicting(n).is_empty()) {
-                if let Some(node) = change.new {
-                    queue.add("", node.metadata.name.as_deref().unwrap_or_default());
-                }
+            if change.each().any(|n| !evicting(n).is_empty())
+                && let Some(node) = change.new
+            {
+                queue.add("", node.metadata.name.as_deref().unwrap_or_default());
             }
         });
         let (queue, nodes) = (enqueue.clone(), Arc::clone(&stores.nodes));

@@ -86,9 +86,14 @@ fn one_node_one_constraint() {
     check(&[cordoned], &[], json!({}), Err(&refusal("1 node(s) were unschedulable", UNHELPFUL)));
     let tainted = node("a", "2", taint);
     let untolerated = refusal("1 node(s) had untolerated taint(s)", UNHELPFUL);
-    check(&[tainted.clone()], &[], json!({}), Err(&untolerated));
-    check(&[tainted.clone()], &[], json!({ "tolerations": [{ "key": "k", "value": "x" }] }), Err(&untolerated));
-    check(&[tainted.clone()], &[], json!({ "tolerations": [{ "key": "k", "value": "v" }] }), Ok("a"));
+    check(std::slice::from_ref(&tainted), &[], json!({}), Err(&untolerated));
+    check(
+        std::slice::from_ref(&tainted),
+        &[],
+        json!({ "tolerations": [{ "key": "k", "value": "x" }] }),
+        Err(&untolerated),
+    );
+    check(std::slice::from_ref(&tainted), &[], json!({ "tolerations": [{ "key": "k", "value": "v" }] }), Ok("a"));
     check(&[tainted], &[], json!({ "tolerations": [{ "operator": "Exists" }] }), Ok("a"));
     let affinity = refusal("1 node(s) didn't match Pod's node affinity/selector", UNHELPFUL);
     check(&[plain()], &[], json!({ "nodeSelector": { "disk": "ssd" } }), Err(&affinity));
