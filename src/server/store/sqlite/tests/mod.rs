@@ -194,7 +194,7 @@ async fn writes_that_wait_share_a_sync() {
     store.close().await.unwrap();
 }
 
-/// Prints rates; nothing can fail. Run with `--ignored --nocapture`.
+/// Prints rates; nothing can fail. Run with `--ignored --nocapture`; `TMPDIR` on a tmpfs leaves the cost of syncs out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a benchmark that prints"]
 async fn bench_creates() {
