@@ -1,7 +1,9 @@
 //! Loop: removes containers and sandboxes that nobody needs: of each container the newest and the one before (for
-//! `kubectl logs --previous`) stay, of the sandboxes the newest.
+//! `kubectl logs --previous`) stay. A sandbox whose pod was deleted while the runtime was making it may come to life
+//! after its worker has ended: pods that departed lately are looked after once more. Pods that are merely unknown are
+//! not touched: the server may be away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::cri::State;
 const PERIOD: Duration = Duration::from_secs(60);
 
 pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
+    let mut before = HashSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -31,6 +34,34 @@ pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
                 }
                 cx.pods.wake_for_id(&id);
             }
+        }
+        let departed = cx.pods.take_departed();
+        remove_late(&cx, &before, &departed).await;
+        before = departed;
+    }
+}
+
+/// Sandboxes of pods that left in this period or the one before.
+async fn remove_late(cx: &NodeContext, before: &HashSet<String>, departed: &HashSet<String>) {
+    if before.is_empty() && departed.is_empty() {
+        return;
+    }
+    let sandboxes = match cx.runtime.sandboxes(None).await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => return tracing::debug!(%error, "runtime not asked for its sandboxes"),
+    };
+    let late = |uid: &String| before.contains(uid) || departed.contains(uid);
+    for sandbox in sandboxes.into_iter().filter(|sandbox| late(&sandbox.pod_uid)) {
+        if cx.pods.by_uid(&sandbox.pod_uid).is_some() {
+            continue;
+        }
+        tracing::info!(pod = sandbox.name, uid = sandbox.pod_uid, "sandbox outlived its pod");
+        let removed = match cx.runtime.stop_sandbox(&sandbox.id).await {
+            Ok(()) => cx.runtime.remove_sandbox(&sandbox.id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, id = sandbox.id, "sandbox not removed");
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod objects;
 pub mod pod;
 pub mod pod_source;
 pub mod probes;
+mod reconnect;
 mod registry_auth;
 pub mod services;
 pub mod streaming;

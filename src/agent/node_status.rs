@@ -24,6 +24,9 @@ const RENEW: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(300);
 /// While the node is not ready, so that Ready is told soon after it is.
 const WATCHFUL: Duration = Duration::from_millis(100);
+/// For this long after the start; a node that is not ready after that is looked at every [`PATIENT`].
+const STARTING: Duration = Duration::from_secs(30);
+const PATIENT: Duration = Duration::from_secs(2);
 const LEASE_SECONDS: i32 = 40;
 /// Images named in the status (the kubelet's `nodeStatusMaxImages`).
 const MAX_IMAGES: usize = 50;
@@ -60,6 +63,7 @@ impl NodeLoop {
         self.cx.events.node(&name, EventKind::Normal, "Starting", "Starting kubelet.");
         let mut told: Option<(Observed, tokio::time::Instant)> = None;
         let mut renewed: Option<tokio::time::Instant> = None;
+        let began = clock::instant();
         loop {
             let observed = self.observe().await;
             let due = told.as_ref().is_none_or(|(before, at)| *before != observed || at.elapsed() >= REPORT);
@@ -83,7 +87,11 @@ impl NodeLoop {
             if renewed.is_none_or(|at| at.elapsed() >= RENEW) && self.renew().await {
                 renewed = Some(clock::instant());
             }
-            let pause = if observed.not_ready.is_some() || told.is_none() { WATCHFUL } else { RENEW };
+            let pause = match observed.not_ready.is_none() && told.is_some() {
+                true => RENEW,
+                false if began.elapsed() < STARTING => WATCHFUL,
+                false => PATIENT,
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 changed = self.runtime_state.changed() => if changed.is_err() { return },

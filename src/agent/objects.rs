@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::pod::table::PodTable;
+use super::reconnect::Reconnect;
 
 /// How long a pod waits for the first answer about an object.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -152,7 +153,7 @@ impl Objects {
         data: fn(K) -> Data,
         sender: watch::Sender<Answer>,
     ) {
-        let mut stream = pin!(stream.default_backoff());
+        let mut stream = pin!(stream.backoff(Reconnect::default()));
         let mut listed = None;
         while let Some(event) = stream.next().await {
             let next = match event {

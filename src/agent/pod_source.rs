@@ -18,6 +18,7 @@ use super::context::NodeContext;
 use super::pod::observed::Observed;
 use super::pod::uid;
 use super::pod::worker::{Desired, Worker};
+use super::reconnect::Reconnect;
 use super::volumes::teardown;
 use crate::cri::{self, Runtime};
 
@@ -64,7 +65,7 @@ impl PodSource {
         self.found = self.take_stock().await;
         let api: Api<Pod> = Api::all(self.cx.client.clone());
         let fields = format!("spec.nodeName={}", self.cx.config.node_name);
-        let stream = watcher(api, watcher::Config::default().fields(&fields)).default_backoff();
+        let stream = watcher(api, watcher::Config::default().fields(&fields)).backoff(Reconnect::default());
         let mut stream = pin!(stream);
         let mut listed = BTreeSet::new();
         loop {

@@ -10,6 +10,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::reconnect::Reconnect;
+
 /// One Service that has a cluster address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
@@ -73,7 +75,7 @@ impl Services {
 impl Loop {
     pub async fn run(self, stop: CancellationToken) {
         let api = kube::Api::<Service>::all(self.client.clone());
-        let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let mut stream = pin!(watcher(api, watcher::Config::default()).backoff(Reconnect::default()));
         let mut map = Map::new();
         let mut fresh = None;
         loop {

@@ -418,9 +418,9 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// When a failed start is tried again.
+/// When a failed step is tried again: half a second at first, doubling up to two minutes.
 #[must_use]
 pub fn retry_after(failures: u32, now: Timestamp) -> Timestamp {
-    let seconds = 1_i64 << failures.min(7);
-    now.checked_add(jiff::SignedDuration::from_secs(seconds.min(120))).unwrap_or(now)
+    let millis = 500_i64 << failures.min(8);
+    now.checked_add(jiff::SignedDuration::from_millis(millis.min(120_000))).unwrap_or(now)
 }

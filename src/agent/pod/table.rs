@@ -22,6 +22,8 @@ struct Inner {
     entries: HashMap<String, Row>,
     /// Container and sandbox ids to pod UIDs.
     ids: HashMap<String, String>,
+    /// UIDs of pods that were cleaned up since [`PodTable::take_departed`].
+    departed: HashSet<String>,
 }
 
 struct Row {
@@ -164,6 +166,10 @@ impl PodTable {
         }
     }
 
+    pub fn take_departed(&self) -> HashSet<String> {
+        std::mem::take(&mut lock(&self.inner).departed)
+    }
+
     pub(super) fn publish(&self, uid: &str, entry: PodEntry, observed: &Observed, wake: &Arc<Wake>) {
         let mut inner = lock(&self.inner);
         for id in observed.ids() {
@@ -185,6 +191,7 @@ impl PodTable {
         let mut inner = lock(&self.inner);
         inner.entries.remove(uid);
         inner.ids.retain(|_, owner| owner != uid);
+        inner.departed.insert(uid.to_owned());
     }
 }
 

@@ -38,8 +38,10 @@ const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 /// A container whose configuration is wrong is tried again after this, or when an object it names changes.
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
 
+/// As [`retry_after`] counts: a sandbox is tried at least every eight seconds.
+const SANDBOX_RETRY: u32 = 4;
 /// As [`retry_after`] counts: half a minute.
-const REFRESH_RETRY: u32 = 5;
+const REFRESH_RETRY: u32 = 6;
 
 /// The pod as the API has it; `gone` once it has it no more.
 #[derive(Clone, Debug)]
@@ -401,12 +403,13 @@ impl Worker {
         match progress {
             Progress::Sandbox(sandbox) => {
                 self.sandbox_retry_at = None;
+                self.setup_failures = 0;
                 self.observed.put_sandbox(sandbox);
             }
             Progress::SandboxFailed => {
-                let now = clock::now();
+                let failures = self.setup_failures.min(SANDBOX_RETRY);
+                self.sandbox_retry_at = Some(retry_after(failures, clock::now()));
                 self.setup_failures += 1;
-                self.sandbox_retry_at = Some(retry_after(self.setup_failures.min(4), now));
             }
             Progress::SandboxStopped(id) => {
                 for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
