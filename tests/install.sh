@@ -1,0 +1,43 @@
+#!/bin/sh
+# `packaging/install.sh` as a person runs it, in namespaces of its own: it ends with a Ready node, and running it again
+# changes nothing. Uses the binary that was built for the other tests.
+set -eu
+cd "$(dirname "$0")/.."
+name=skinst$$
+dir=/tmp/$name
+cleanup() {
+    if [ -s $dir/pid ]; then kill "$(cat $dir/pid)" 2>/dev/null || true; fi
+    ip netns del $name 2>/dev/null || true
+    rm -rf $dir
+}
+trap cleanup EXIT
+mkdir -p $dir/etc $dir/bin $dir/run $dir/data
+ip netns add $name
+ip -n $name link add eth0 type veth peer name eth1
+ip -n $name addr add 10.89.0.1/24 dev eth0
+ip -n $name link set eth0 up
+ip -n $name link set eth1 up
+ip -n $name link set lo up
+
+# What it writes outside its data directory is covered by folders of the test.
+cat >$dir/story <<STORY
+set -eu
+hostname installed
+mkdir -p /etc/skiff /run/skiff-test
+mount --bind $dir/etc /etc/skiff
+mount --bind $dir/bin /usr/local/bin
+export SKIFF_BINARY=$SKIFF_TEST_BINARY
+sh packaging/install.sh --data-dir $dir/data
+cp /run/skiff.pid $dir/pid
+first=\$(cat /run/skiff.pid)
+sh packaging/install.sh --data-dir $dir/data
+[ "\$first" = "\$(cat /run/skiff.pid)" ]
+KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes
+kill "\$first"
+while [ -d /proc/\$first ]; do sleep 0.1; done
+/usr/local/bin/skiff uninstall --data-dir $dir/data
+[ ! -e $dir/data ]
+rm -f /run/skiff.pid
+STORY
+nsenter --net=/run/netns/$name unshare --mount --uts --propagation private sh $dir/story
+echo "install: 1 passed, 0 failed"

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Runs every test, on the real kernel, containerd, kubectl and network: sudo sh tests/run.sh
+#
+# Installs what the tests need (Debian packages), builds the static binaries, and says at the end how many passed.
+set -eu
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || {
+    echo "run.sh: must be run as root: sudo sh tests/run.sh" >&2
+    exit 1
+}
+
+step() { echo "== $(date +%T) $*"; }
+
+step "what the tests need"
+packages=
+for package in containerd runc nftables conntrack iproute2 busybox-static protobuf-compiler libprotobuf-dev gcc \
+    libc6-dev qemu-user-static docker-registry openssl util-linux; do
+    dpkg-query -W -f '${Status}' $package 2>/dev/null | grep -q 'ok installed' || packages="$packages $package"
+done
+if [ -n "$packages" ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q >/dev/null
+    # shellcheck disable=SC2086
+    apt-get install -yq --no-install-recommends $packages >/dev/null
+fi
+# sudo hides the toolchain of the user who called it.
+user_home=$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)
+PATH=$PATH:$user_home/.cargo/bin:/root/.cargo/bin:/usr/sbin:/sbin
+export PATH
+[ -d "$user_home/.rustup" ] && export RUSTUP_HOME="${RUSTUP_HOME:-$user_home/.rustup}"
+[ -d "$user_home/.cargo" ] && export CARGO_HOME="${CARGO_HOME:-$user_home/.cargo}"
+
+SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
+SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
+export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD
+
+step "static binaries"
+sh packaging/build.sh x86_64 aarch64
+SKIFF_TEST_BINARY=$PWD/target/static/$(uname -m)/skiff
+export SKIFF_TEST_BINARY
+
+step "tests"
+# One at a time where the kernel is shared: namespaces, bridges and rulesets of one test are not another's.
+cargo test --locked --lib --test tidy --test api
+cargo test --locked --test kernel --test cluster -- --test-threads=1
+sh tests/install.sh
+step "done"

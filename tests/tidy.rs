@@ -1,0 +1,148 @@
+//! What compilers cannot see: who may use whom, how long a file may get, and what must not be left behind.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines that a file may have (STYLE: look for the second idea at 500). Tables and the files below are excepted.
+const FILE_LIMIT: usize = 600;
+
+/// Files that were longer when the limit came, and tables. The numbers may only go down.
+const LONGER: &[(&str, usize)] = &[];
+
+/// Generated tables have no limit: nobody reads them from top to bottom.
+const TABLES: &[&str] = &["src/api/schema/generated.rs"];
+
+/// What may not be left in code.
+const LEFT_OVERS: &[&str] = &["todo!(", "unimplemented!(", "dbg!(", "FIXME", "XXX", "HACK"];
+
+/// Module → the modules of ours that it may use. A module may always use itself.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("clock", &[]),
+    ("inotify", &[]),
+    ("supervisor", &["clock"]),
+    ("config", &["api"]),
+    ("pki", &["api", "clock", "config", "inotify"]),
+    ("cri", &["api", "clock", "inotify", "supervisor"]),
+    ("net", &["api", "clock", "config", "inotify", "supervisor"]),
+    ("agent", &["api", "clock", "config", "cri", "inotify", "net", "pki", "supervisor"]),
+    ("server", &["api", "clock", "config", "inotify", "pki", "supervisor"]),
+];
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = rust_files(&root.join("src")).into_iter().chain(rust_files(&root.join("tests")));
+    files
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            (name, fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+/// The top-level module that a source file belongs to.
+fn module(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("src/")?;
+    let first = rest.split('/').next()?;
+    Some(first.strip_suffix(".rs").unwrap_or(first))
+}
+
+#[test]
+fn modules_keep_their_direction() {
+    let may_use: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let Some(module) = module(&name).filter(|m| !matches!(*m, "main" | "lib" | "cli")) else { continue };
+        let allowed = may_use.get(module).unwrap_or_else(|| panic!("{module} has no row in MAY_USE"));
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if used != module && may_use.contains_key(used.as_str()) && !allowed.contains(&used.as_str()) {
+                    wrong.push(format!("{name}:{}: {module} may not use {used}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Inside the server: controllers, scheduler and addons are clients, nothing more; nothing uses `http`.
+#[test]
+fn the_servers_modules_keep_their_direction() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let Some(rest) = name.strip_prefix("src/server/").filter(|r| r.contains('/')) else { continue };
+        let module = rest.split('/').next().unwrap();
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for used in line.split("crate::server::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let fine = match module {
+                    "http" => true,
+                    "controllers" | "scheduler" | "addons" => matches!(used.as_str(), "controllers" | "scheduler"),
+                    "store" => used == "store",
+                    "cache" => matches!(used.as_str(), "cache" | "store"),
+                    _ => used != "http" && used != "controllers" && used != "scheduler",
+                };
+                if !fine {
+                    wrong.push(format!("{name}:{}: {module} may not use {used}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_small() {
+    let excepted: BTreeMap<&str, usize> = LONGER.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        let limit = excepted.get(name.as_str()).copied().unwrap_or(FILE_LIMIT);
+        if lines > limit && !TABLES.contains(&name.as_str()) {
+            wrong.push(format!("{name} has {lines} lines, {limit} are allowed: look for the second idea in it"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(n, _)| n != "tests/tidy.rs") {
+        for (number, line) in text.lines().enumerate() {
+            for left in LEFT_OVERS.iter().filter(|l| line.contains(**l)) {
+                wrong.push(format!("{name}:{}: {left}", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent: Vec<String> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(name, _)| name).collect();
+    assert!(silent.is_empty(), "no `//!` line at the top: {}", silent.join(", "));
+}
