@@ -1,0 +1,370 @@
+//! Figures, printed: `sh tests/bench.sh`. Nothing here fails because a machine is slow.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use skiff::cri::containerd::Layout;
+use skiff::cri::{Runtime as _, v1};
+use tokio::task::JoinSet;
+
+use crate::lab::{Lab, now};
+use crate::support::images;
+
+const CONNECTIONS: usize = 16;
+const WATCHERS: usize = 100;
+const IDLE: Duration = Duration::from_secs(60);
+const RATE_TIME: Duration = Duration::from_secs(5);
+
+async fn client(kubeconfig: &Path) -> Option<Client> {
+    let text = fs::read_to_string(kubeconfig).ok()?;
+    let config = Kubeconfig::from_yaml(&text).ok()?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.ok()?;
+    Client::try_from(config).ok()
+}
+
+fn pod(name: &str) -> Pod {
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"bench": "pod"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": true,
+            "containers": [{"name": "c", "image": "test.local/busybox:1", "command": ["/bin/sleep", "100000"]}],
+        },
+    }))
+    .unwrap()
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn percentile(sorted: &[f64], p: f64) -> f64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    let index = ((sorted.len() as f64 - 1.0) * p).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
+}
+
+fn summary(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    format!("median {:.1} ms, p99 {:.1} ms", percentile(&values, 0.5), percentile(&values, 0.99))
+}
+
+/// Watches pods until all names are as wanted.
+async fn until(pods: &Api<Pod>, from: &str, mut left: usize, wanted: impl Fn(&WatchEvent<Pod>) -> bool) {
+    let params = WatchParams::default().labels("bench=pod");
+    let mut stream = pods.watch(&params, from).await.unwrap().boxed();
+    let mut done = std::collections::BTreeSet::new();
+    while left > 0 {
+        let event = stream.try_next().await.unwrap().expect("the watch stays open");
+        if wanted(&event)
+            && let WatchEvent::Added(p) | WatchEvent::Modified(p) | WatchEvent::Deleted(p) = event
+            && done.insert(p.name_any())
+        {
+            left -= 1;
+        }
+    }
+}
+
+fn started(event: &WatchEvent<Pod>) -> bool {
+    matches!(event, WatchEvent::Added(p) | WatchEvent::Modified(p) if is_running(p))
+}
+
+struct Usage {
+    pss_kib: u64,
+    cpu_ticks: u64,
+    written: u64,
+}
+
+fn usage(pid: u32) -> Usage {
+    let field = |file: &str, name: &str| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or_default()
+    };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or_default();
+    Usage {
+        pss_kib: field("smaps_rollup", "Pss:"),
+        cpu_ticks: ticks(11) + ticks(12),
+        written: field("io", "write_bytes:"),
+    }
+}
+
+#[test]
+#[ignore = "prints figures; run by tests/bench.sh"]
+fn bench() {
+    let mut lab = Lab::new(1);
+    let archive = images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]);
+    lab.image("busybox.tar", &archive);
+    let start = now();
+    lab.launch_server();
+    let (kubeconfig, data_dir) = (lab.kubeconfig(), lab.machines[0].data_dir.clone());
+    let pid = lab.machines[0].skiff.as_ref().unwrap().id();
+    let socket = Layout::new(&data_dir).socket();
+    lab.machines[0]
+        .in_network(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                cold_start(start, &kubeconfig).await;
+                let client = client(&kubeconfig).await.unwrap();
+                latency(&client, &socket).await;
+                idle(&client, pid).await;
+                rates(&kubeconfig).await;
+                watchers(&kubeconfig).await;
+                println!("memory of skiff afterwards: {} KiB PSS", usage(pid).pss_kib);
+            });
+        })
+        .join()
+        .unwrap();
+}
+
+async fn cold_start(start: Instant, kubeconfig: &Path) {
+    let client = loop {
+        if let Some(client) = client(kubeconfig).await
+            && client.request_text(http::Request::get("/readyz").body(Vec::new()).unwrap()).await.is_ok()
+        {
+            break client;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    println!("cold start: /readyz after {:.0} ms", milliseconds(start.elapsed()));
+    let nodes: Api<Node> = Api::all(client.clone());
+    let mut stream = nodes.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    loop {
+        match stream.try_next().await.unwrap() {
+            Some(WatchEvent::Added(node) | WatchEvent::Modified(node)) if is_ready(&node) => break,
+            _ => {}
+        }
+    }
+    println!("cold start: node Ready after {:.0} ms", milliseconds(start.elapsed()));
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    loop {
+        // The default ServiceAccount appears a moment after the namespace.
+        if pods.create(&PostParams::default(), &pod("first")).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until(&pods, "0", 1, started).await;
+    println!("cold start: first pod Running after {:.0} ms", milliseconds(start.elapsed()));
+    pods.delete("first", &DeleteParams::default()).await.unwrap();
+}
+
+async fn latency(client: &Client, socket: &Path) {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let mut floor = Vec::new();
+    let runtime = skiff::cri::client::Client::new(socket);
+    for n in 0..20 {
+        let begin = now();
+        let sandbox = bare_pod(&runtime, n).await;
+        floor.push(milliseconds(begin.elapsed()));
+        runtime.stop_sandbox(&sandbox).await.unwrap();
+        runtime.remove_sandbox(&sandbox).await.unwrap();
+    }
+    println!("20 pods one after another, bare CRI calls: {}", summary(floor));
+    let begin = now();
+    let mut tasks = JoinSet::new();
+    for n in 100..150 {
+        let runtime = runtime.clone();
+        tasks.spawn(async move { bare_pod(&runtime, n).await });
+    }
+    let mut sandboxes = Vec::new();
+    while let Some(sandbox) = tasks.join_next().await {
+        sandboxes.push(sandbox.unwrap());
+    }
+    println!("50 pods at once, bare CRI calls: {:.0} ms", milliseconds(begin.elapsed()));
+    for sandbox in sandboxes {
+        runtime.stop_sandbox(&sandbox).await.unwrap();
+        runtime.remove_sandbox(&sandbox).await.unwrap();
+    }
+
+    let mut values = Vec::new();
+    for n in 0..20 {
+        let begin = now();
+        let created = pods.create(&PostParams::default(), &pod(&format!("one-{n}"))).await.unwrap();
+        until(&pods, &created.resource_version().unwrap(), 1, started).await;
+        values.push(milliseconds(begin.elapsed()));
+    }
+    println!("20 pods one after another, create to Running: {}", summary(values));
+    remove_all(&pods).await;
+
+    let begin = now();
+    let from = pods.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let creates = (0..50).map(|n| {
+        let pods = pods.clone();
+        async move { pods.create(&PostParams::default(), &pod(&format!("many-{n}"))).await.unwrap() }
+    });
+    futures::future::join_all(creates).await;
+    until(&pods, &from, 50, started).await;
+    println!("50 pods at once, create to Running: {:.0} ms", milliseconds(begin.elapsed()));
+    let begin = now();
+    remove_all(&pods).await;
+    println!("50 pods at once, delete to gone: {:.0} ms", milliseconds(begin.elapsed()));
+}
+
+async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> String {
+    let config = v1::PodSandboxConfig {
+        metadata: Some(v1::PodSandboxMetadata {
+            name: format!("bare-{n}"),
+            uid: format!("bare-{n}"),
+            namespace: "bench".into(),
+            attempt: 0,
+        }),
+        log_directory: "/tmp".into(),
+        linux: Some(v1::LinuxPodSandboxConfig::default()),
+        ..Default::default()
+    };
+    let container = v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
+        image: Some(v1::ImageSpec { image: "test.local/busybox:1".into(), ..Default::default() }),
+        command: vec!["/bin/sleep".into(), "100000".into()],
+        ..Default::default()
+    };
+    let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let id = runtime.create_container(&sandbox, &container, &config).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
+    sandbox
+}
+
+async fn remove_all(pods: &Api<Pod>) {
+    let list = pods.list(&ListParams::default()).await.unwrap();
+    let (from, count) = (list.metadata.resource_version.unwrap(), list.items.len());
+    pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    until(pods, &from, count, |e| matches!(e, WatchEvent::Deleted(_))).await;
+}
+
+async fn idle(client: &Client, pid: u32) {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let from = pods.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    for n in 0..20 {
+        pods.create(&PostParams::default(), &pod(&format!("idle-{n}"))).await.unwrap();
+    }
+    until(&pods, &from, 20, started).await;
+    // What the start left to do, such as the events' batch, is not idling.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = usage(pid);
+    tokio::time::sleep(IDLE).await;
+    let after = usage(pid);
+    let seconds = IDLE.as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    let (cpu, written) = ((after.cpu_ticks - before.cpu_ticks) as f64 / 100.0, (after.written - before.written) as f64);
+    println!("idle with 20 pods: {} KiB PSS", after.pss_kib);
+    println!("idle with 20 pods: {:.2} % of a core ({cpu:.2} s in {seconds:.0} s)", cpu / seconds * 100.0);
+    println!("idle with 20 pods: {:.0} bytes/s written to disk", written / seconds);
+    remove_all(&pods).await;
+}
+
+fn config_map(name: &str) -> ConfigMap {
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "x".repeat(900)},
+    }))
+    .unwrap()
+}
+
+/// Runs one operation over and over on each connection; prints how often it was done in a second.
+async fn rate<F: Future<Output = ()>>(what: &str, kubeconfig: &Path, operation: impl Fn(Api<ConfigMap>, u64) -> F) {
+    let count = AtomicU64::new(0);
+    let begin = now();
+    let mut loops = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
+        let (count, operation) = (&count, &operation);
+        loops.push(async move {
+            while begin.elapsed() < RATE_TIME {
+                operation(api.clone(), count.fetch_add(1, Ordering::Relaxed)).await;
+            }
+        });
+    }
+    futures::future::join_all(loops).await;
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    let rate = count.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
+    println!("{what}, {CONNECTIONS} connections: {rate:.0}/s");
+}
+
+async fn rates(kubeconfig: &Path) {
+    let post = PostParams::default();
+    rate("ConfigMap creates of 1 KiB, durable", kubeconfig, |api, n| {
+        let post = post.clone();
+        async move { drop(api.create(&post, &config_map(&format!("c{n}"))).await.unwrap()) }
+    })
+    .await;
+    rate("ConfigMap gets", kubeconfig, |api, n| async move { drop(api.get(&format!("c{}", n % 1000)).await.unwrap()) })
+        .await;
+    let page = ListParams::default().limit(1000);
+    rate("lists of 1000 ConfigMaps", kubeconfig, |api, _| {
+        let page = page.clone();
+        async move { drop(api.list_metadata(&page).await.map(|l| l.items.len())) }
+    })
+    .await;
+}
+
+async fn watchers(kubeconfig: &Path) {
+    let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
+    let from = api.list(&ListParams::default().limit(1)).await.unwrap().metadata.resource_version.unwrap();
+    let mut tasks = JoinSet::new();
+    let ready = Arc::new(tokio::sync::Barrier::new(WATCHERS + 1));
+    let (sender, receiver) = tokio::sync::watch::channel(None::<Instant>);
+    for _ in 0..WATCHERS {
+        let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
+        let (ready, sent, from) = (ready.clone(), receiver.clone(), from.clone());
+        tasks.spawn(async move {
+            let params = WatchParams::default().fields("metadata.name=watched");
+            let mut stream = api.watch(&params, &from).await.unwrap().boxed();
+            ready.wait().await;
+            let mut delays = Vec::new();
+            while delays.len() < 20 {
+                if stream.try_next().await.unwrap().is_some() {
+                    delays.push(milliseconds(sent.borrow().unwrap().elapsed()));
+                    ready.wait().await;
+                }
+            }
+            delays
+        });
+    }
+    ready.wait().await;
+    for n in 0..20 {
+        sender.send_replace(Some(now()));
+        let mut object = config_map("watched");
+        object.metadata.labels = Some([("n".to_owned(), n.to_string())].into());
+        if n == 0 {
+            api.create(&PostParams::default(), &object).await.unwrap();
+        } else {
+            api.replace("watched", &PostParams::default(), &object).await.unwrap();
+        }
+        ready.wait().await;
+    }
+    let mut delays = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        delays.extend(result.unwrap());
+    }
+    println!("{WATCHERS} watchers, sent to seen: {}", summary(delays));
+}
+
+/// What the machine is, so that figures can be compared.
+#[test]
+#[ignore = "prints figures; run by tests/bench.sh"]
+fn a_machine() {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
+    let kernel = Command::new("uname").arg("-r").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+    println!("machine{model}, {} cores, Linux {}", cpu.matches("processor\t").count(), kernel.unwrap_or_default().trim());
+}

@@ -1,0 +1,13 @@
+//! The whole binary as its users have it: real kubectl, real containerd, pods on one and on several nodes. Needs root.
+//!
+//! Each test is a story on a lab of its own: machines are network, mount and UTS namespaces on one switch.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lab;
+
+mod bad_input;
+mod bench;
+mod pods;
+mod two_tier;
