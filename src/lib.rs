@@ -20,3 +20,4 @@ pub mod net;
 pub mod pki;
 pub mod server;
 pub mod supervisor;
+pub mod systemd;

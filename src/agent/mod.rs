@@ -2,9 +2,10 @@
 //!
 //! [`kubelet`] puts the parts together. [`pod_source`] starts one [`pod`] worker per pod; [`volumes`], [`images`],
 //! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
-//! [`api`] is the kubelet endpoint.
+//! [`api`] is the kubelet endpoint; [`uninstall`] comes after all of it.
 
 pub mod api;
+mod assembly;
 pub mod cgroups;
 pub mod context;
 pub mod events;
@@ -25,7 +26,10 @@ mod reconnect;
 mod registry_auth;
 pub mod services;
 pub mod streaming;
+pub mod uninstall;
 pub mod volumes;
+
+pub use assembly::{Error, command, run};
 
 #[cfg(test)]
 mod fake_api;

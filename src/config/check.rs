@@ -18,6 +18,8 @@ pub struct Machine {
     pub resolv_conf: PathBuf,
     /// `PATH`
     pub search_path: String,
+    /// `NOTIFY_SOCKET`
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// Directories where Debian, Fedora and Alpine put daemons; a unit's `PATH` may lack some.
@@ -141,6 +143,7 @@ impl Reader<'_> {
             resolv_conf: self.text("resolv-conf").map_or_else(|| machine.resolv_conf.clone(), PathBuf::from),
             kubelet_port: kubelet_port?,
             max_pods: max_pods?,
+            notify_socket: machine.notify_socket.clone(),
         })
     }
 }
@@ -188,7 +191,8 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
             kubeconfig: r.text("write-kubeconfig")?.into(),
             kubeconfig_mode: kubeconfig_mode?,
             token,
-            agent,
+            agent: agent.map(|a| Agent { notify_socket: None, ..a }),
+            notify_socket: machine.notify_socket.clone(),
         })
     })();
     r.done(config)
@@ -225,6 +229,7 @@ pub fn machine(environment: &BTreeMap<String, String>) -> Machine {
         address: address(),
         resolv_conf: if stub && resolved.exists() { resolved } else { etc },
         search_path: environment.get("PATH").cloned().unwrap_or_default(),
+        notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
     }
 }
 
@@ -260,6 +265,7 @@ mod tests {
             address: Some(Ipv4Addr::new(10, 0, 0, 1).into()),
             resolv_conf: "/etc/resolv.conf".into(),
             search_path: "/bin".into(),
+            notify_socket: None,
         }
     }
 

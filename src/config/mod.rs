@@ -93,6 +93,8 @@ pub struct Server {
     pub token: Option<String>,
     /// The server runs an agent too unless `--disable-agent`.
     pub agent: Option<Agent>,
+    /// Where systemd wants to hear that we are ready.
+    pub notify_socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -122,4 +124,6 @@ pub struct Agent {
     pub kubelet_port: u16,
     /// `--max-pods`, 110.
     pub max_pods: u32,
+    /// As [`Server::notify_socket`]; absent for the agent of a server.
+    pub notify_socket: Option<PathBuf>,
 }

@@ -19,10 +19,13 @@ pub type Values = BTreeMap<&'static str, Vec<String>>;
 #[error("{}", .0.join("\n"))]
 pub struct Problems(pub Vec<String>);
 
+/// Variables that others give a meaning to.
+const OTHERS: [&str; 3] = ["PATH", "KUBECONFIG", "NOTIFY_SOCKET"];
+
 /// The one place that reads the environment.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars().filter(|(name, _)| name.starts_with("SKIFF_") || name == "PATH" || name == "KUBECONFIG").collect()
+    std::env::vars().filter(|(name, _)| name.starts_with("SKIFF_") || OTHERS.contains(&name.as_str())).collect()
 }
 
 /// The flags of a command, as clap wants them.

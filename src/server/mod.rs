@@ -1,6 +1,7 @@
 //! The control plane: API, store, controllers, scheduler.
 
 pub mod admission;
+mod assembly;
 pub mod authn;
 pub mod authz;
 pub mod cache;
@@ -10,3 +11,5 @@ pub mod objects;
 pub mod registry;
 pub mod scheduler;
 pub mod store;
+
+pub use assembly::{Error, run};

@@ -72,7 +72,8 @@ fn a_full_disk_refuses_writes_and_recovers() {
     }
     let mut lab = Lab::new(1);
     let data_dir = lab.machines[0].data_dir.display().to_string();
-    let mount = lab.machines[0].command("mount".as_ref()).args(["-t", "tmpfs", "-o", "size=24m", "tmpfs", &data_dir]).status();
+    let mount =
+        lab.machines[0].command("mount".as_ref()).args(["-t", "tmpfs", "-o", "size=24m", "tmpfs", &data_dir]).status();
     assert!(mount.unwrap().success());
     lab.launch_server_with(&["--disable-agent"]);
     wait_for("the server", || lab.json(&["get", "namespace", "default"]).ok());

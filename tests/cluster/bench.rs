@@ -366,5 +366,9 @@ fn a_machine() {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
     let kernel = Command::new("uname").arg("-r").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-    println!("machine{model}, {} cores, Linux {}", cpu.matches("processor\t").count(), kernel.unwrap_or_default().trim());
+    println!(
+        "machine{model}, {} cores, Linux {}",
+        cpu.matches("processor\t").count(),
+        kernel.unwrap_or_default().trim()
+    );
 }

@@ -49,7 +49,12 @@ pub fn binary() -> PathBuf {
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
@@ -185,7 +190,13 @@ impl Lab {
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl_output(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "kubectl {}: {}\n{out}{err}{}", arguments.join(" "), output.status, self.logs());
+        assert!(
+            output.status.success(),
+            "kubectl {}: {}\n{out}{err}{}",
+            arguments.join(" "),
+            output.status,
+            self.logs()
+        );
         assert!(!err.contains("Warning"), "kubectl {}: {err}", arguments.join(" "));
         out.into_owned()
     }
@@ -274,7 +285,10 @@ impl Machine {
     }
 
     /// Runs `work` on a thread inside this machine's network.
-    pub fn in_network<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    pub fn in_network<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
         let netns = fs::File::open(format!("/run/netns/{}", self.netns)).unwrap();
         std::thread::spawn(move || {
             nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

@@ -84,7 +84,12 @@ fn exit_codes_and_reasons(lab: &Lab) {
     assert!(line.contains("0/1"), "{line}");
     let looping = pod(lab, "looping").unwrap();
     let waiting = &looping["status"]["containerStatuses"][0]["state"]["waiting"];
-    assert!(waiting["message"].as_str().unwrap().starts_with("back-off 10s restarting failed container=c pod=looping_default("));
+    assert!(
+        waiting["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("back-off 10s restarting failed container=c pod=looping_default(")
+    );
     let events = wait_for("the BackOff event", || {
         let text = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=looping"]);
         text.contains("BackOff").then_some(text)
@@ -117,7 +122,9 @@ fn probes_decide(lab: &Lab) {
     lab.kubectl(&["exec", "probed", "--", "touch", "/tmp/ready"]);
     wait_for("Ready", || (ready(lab) == "True").then_some(()));
     lab.kubectl(&["exec", "probed", "--", "touch", "/tmp/dead"]);
-    wait_for("a restart", || (pod(lab, "probed")?["status"]["containerStatuses"][0]["restartCount"] == 1).then_some(()));
+    wait_for("a restart", || {
+        (pod(lab, "probed")?["status"]["containerStatuses"][0]["restartCount"] == 1).then_some(())
+    });
     let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=probed"]);
     assert!(events.contains("Liveness probe failed") && events.contains("will be restarted"), "{events}");
 }
@@ -167,13 +174,26 @@ fn the_token_and_the_environment(lab: &Lab) {
     assert_eq!(files.split_whitespace().collect::<Vec<_>>(), ["ca.crt", "namespace", "token"]);
     // The token is good, for whom it was issued to.
     let token = lab.kubectl(&["exec", "env", "--", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token"]);
-    let whoami = lab.kubectl(&["--token", &token, "--kubeconfig=/dev/null", "--server=https://127.0.0.1:6443",
-        "--insecure-skip-tls-verify", "auth", "whoami"]);
+    let whoami = lab.kubectl(&[
+        "--token",
+        &token,
+        "--kubeconfig=/dev/null",
+        "--server=https://127.0.0.1:6443",
+        "--insecure-skip-tls-verify",
+        "auth",
+        "whoami",
+    ]);
     assert!(whoami.contains("system:serviceaccount:default:default"), "{whoami}");
 }
 
 fn logs_in_every_way(lab: &Lab) {
-    start(lab, "talker", "for i in $(seq 1 5); do echo line $i; done; echo last >&2; sleep 2; echo late; sleep 1000", &json!({}), &json!({}));
+    start(
+        lab,
+        "talker",
+        "for i in $(seq 1 5); do echo line $i; done; echo last >&2; sleep 2; echo late; sleep 1000",
+        &json!({}),
+        &json!({}),
+    );
     status_shown(lab, "talker", "Running");
     wait_for("the lines", || lab.kubectl(&["logs", "talker"]).contains("last").then_some(()));
     assert_eq!(lab.kubectl(&["logs", "talker", "-c", "c", "--tail=2"]).lines().count(), 2);
@@ -211,7 +231,10 @@ fn what_does_not_fit_says_why(lab: &Lab) {
     });
     assert!(event.contains("0/1 nodes are available: 1 Insufficient cpu."), "{event}");
     let huge = pod(lab, "huge").unwrap();
-    assert_eq!((condition(&huge, "PodScheduled").as_deref(), &huge["status"]["phase"]), (Some("False"), &json!("Pending")));
+    assert_eq!(
+        (condition(&huge, "PodScheduled").as_deref(), &huge["status"]["phase"]),
+        (Some("False"), &json!("Pending"))
+    );
     lab.kubectl(&["delete", "pod", "huge"]);
 }
 

@@ -15,7 +15,9 @@ const NODE_PORT: u16 = 30080;
 
 /// An HTTP server: the backend tells its secret, the frontend asks the backend by its Service name.
 fn application(version: &str) -> Vec<u8> {
-    let backend = format!("#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"{version} $GREETING from $HOSTNAME\"\n");
+    let backend = format!(
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"{version} $GREETING from $HOSTNAME\"\n"
+    );
     let frontend = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nwget -T 5 -qO- http://backend:8080/cgi-bin/who || echo failed\n";
     // PID 1 ignores SIGTERM unless it says otherwise.
     let serve = "#!/bin/sh\ntrap 'exit 0' TERM\nhttpd -f -p 8080 -h /www &\nwait\n";
@@ -170,9 +172,17 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
 
     // What kubectl shows.
     let table = lab.kubectl(&["get", "deployments"]);
-    assert!(table.starts_with("NAME       READY   UP-TO-DATE   AVAILABLE   AGE\nbackend    2/2     2            2"), "{table}");
+    assert!(
+        table.starts_with("NAME       READY   UP-TO-DATE   AVAILABLE   AGE\nbackend    2/2     2            2"),
+        "{table}"
+    );
     let described = lab.kubectl(&["describe", "pod", "-l", "app=backend"]);
-    for part in ["Successfully assigned default/backend-", "Created container", "Started container", "QoS Class:                   Burstable"] {
+    for part in [
+        "Successfully assigned default/backend-",
+        "Created container",
+        "Started container",
+        "QoS Class:                   Burstable",
+    ] {
         assert!(described.contains(part), "{part} is not in:\n{described}");
     }
     let name = pods(&lab, "app=backend")[0]["metadata"]["name"].as_str().unwrap().to_owned();
@@ -211,14 +221,16 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
     assert!(previous.status.success(), "{previous:?}");
 
     // Survives the death of server and agent (one process here): no container restarts, nothing acknowledged is lost.
-    let before: Vec<(Value, i64)> = pods(&lab, "app").iter().map(|p| (p["metadata"]["uid"].clone(), restarts(p))).collect();
+    let before: Vec<(Value, i64)> =
+        pods(&lab, "app").iter().map(|p| (p["metadata"]["uid"].clone(), restarts(p))).collect();
     lab.kubectl(&["create", "configmap", "last-write", "--from-literal=a=b"]);
     lab.machines[0].kill();
     assert!(ask(&lab.machines[2], server_ip).is_ok(), "traffic flows without the server");
     lab.machines[0].restart();
     lab.node_ready("m1");
     assert!(lab.json(&["get", "configmap", "last-write"]).is_ok());
-    let after: Vec<(Value, i64)> = pods(&lab, "app").iter().map(|p| (p["metadata"]["uid"].clone(), restarts(p))).collect();
+    let after: Vec<(Value, i64)> =
+        pods(&lab, "app").iter().map(|p| (p["metadata"]["uid"].clone(), restarts(p))).collect();
     assert_eq!(before, after);
 
     // A second node joins and takes work; pods and Services reach each other across.

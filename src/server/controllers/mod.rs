@@ -20,6 +20,7 @@ pub mod garbage;
 pub mod namespace;
 pub mod node_health;
 pub mod node_ipam;
+mod node_role;
 pub mod node_taints;
 pub mod owners;
 pub mod pod_gc;
@@ -51,6 +52,8 @@ pub struct ControllersConfig {
     pub port: u16,
     /// PEM of the cluster's CA, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// The node that runs in this process: it is the control plane.
+    pub control_plane_node: Option<String>,
 }
 
 /// Nothing ends the controllers but `stop`: what fails is tried again.
@@ -79,6 +82,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slices::EndpointSlices),
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),
+        Arc::new(node_role::NodeRole::new(config.control_plane_node)),
         Arc::new(node_health::NodeHealth::default()),
         Arc::new(node_taints::NodeTaints),
         Arc::new(taint_eviction::TaintEviction),

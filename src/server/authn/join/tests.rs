@@ -45,6 +45,7 @@ fn server_config(dir: &Path) -> config::Server {
         kubeconfig_mode: 0o600,
         token: Some("s3cret".into()),
         agent: None,
+        notify_socket: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         resolv_conf: "/etc/resolv.conf".into(),
         kubelet_port: 10250,
         max_pods: 110,
+        notify_socket: None,
     }
 }
 

@@ -66,6 +66,8 @@ pub static BINDINGS: &[Binding] = &[
     binding("", "system:monitoring", "system:monitoring", &[Group("system:monitoring")]),
     binding("", "system:node", "system:node", &[]),
     binding("", "system:node-proxier", "system:node-proxier", &[User("system:kube-proxy")]),
+    // Ours: the proxy, the DNS and the overlay of a node act as the node.
+    binding("", "skiff:node-proxier", "system:node-proxier", &[Group("system:nodes")]),
     binding(
         "",
         "system:public-info-viewer",

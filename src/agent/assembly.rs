@@ -1,0 +1,111 @@
+//! Loop: joins the cluster, then runs the node: containerd, network, pods and the kubelet endpoint.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::api::Api;
+use super::join::{self, join};
+use super::kubelet::{Kubelet, Parts};
+use crate::config::Agent;
+use crate::cri::client::Client;
+use crate::cri::containerd::{Containerd, Layout};
+use crate::cri::image_import::Importer;
+use crate::cri::images_dir::ImagesDir;
+use crate::supervisor::{Failure, Supervisor, stop_signal};
+use crate::{net, systemd};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot join the cluster")]
+    Join(#[from] join::Error),
+    #[error("cannot listen on {endpoint}: is another node running on this machine? (--kubelet-port)")]
+    Listen {
+        endpoint: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// `skiff agent`: runs a node until SIGTERM.
+///
+/// # Errors
+/// What kept it from joining, or the component that failed.
+pub async fn command(config: Agent) -> Result<(), Error> {
+    let stop = CancellationToken::new();
+    let running = run(config, stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        result = &mut running => return result,
+        () = stop_signal() => stop.cancel(),
+    }
+    running.await
+}
+
+/// Runs a node until `stop`; its containers go on after that.
+///
+/// # Errors
+/// What kept it from joining, or the component that failed.
+pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
+    let mut supervisor = Supervisor::default();
+    supervisor.stage();
+    // containerd starts while we join.
+    let layout = Layout::new(&config.data_dir);
+    let (client, socket) = match &config.runtime_endpoint {
+        Some(socket) => (Client::new(socket), socket.clone()),
+        None => {
+            let (containerd, supervised) = Containerd::new(layout.clone(), config.search_path.clone());
+            supervisor.add("containerd", |stop| async move {
+                containerd.run(stop).await;
+                Ok::<_, Infallible>(())
+            });
+            (Client::supervised(&supervised), supervised.socket)
+        }
+    };
+    let joined = tokio::select! {
+        joined = join(&config) => Arc::new(joined?),
+        () = stop.cancelled() => return Ok(supervisor.run(std::future::ready(())).await?),
+    };
+    let api = joined.client()?;
+    let runtime = Arc::new(client);
+
+    supervisor.stage();
+    let renewal = joined.clone();
+    supervisor.add("certificates", |stop| async move {
+        renewal.run(stop).await;
+        Ok::<_, Infallible>(())
+    });
+    let images = ImagesDir {
+        dir: layout.images(),
+        state: config.data_dir.join("agent/images.json"),
+        importer: Importer::new(&socket),
+        images: runtime.clone(),
+    };
+    supervisor.add("images", |stop| images.run(stop));
+    let (net_config, cluster, net_api) = (config.clone(), joined.cluster.clone(), api.clone());
+    supervisor.add("network", |stop| async move { net::run(&net_config, &cluster, net_api, stop).await });
+
+    supervisor.stage();
+    let endpoint = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port);
+    let socket = TcpListener::bind(endpoint).await.map_err(|source| Error::Listen { endpoint, source })?;
+    let kubelet = Kubelet::new(Parts {
+        config: config.clone(),
+        cluster: joined.cluster.clone(),
+        client: api,
+        runtime: runtime.clone(),
+        images: runtime.clone(),
+    });
+    let api = Api { socket, tls: Arc::new(joined.kubelet_tls()?), pods: Arc::new(kubelet.pods()), runtime };
+    supervisor.add("kubelet endpoint", |stop| api.run(stop));
+    supervisor.add("kubelet", |stop| async move {
+        kubelet.run(stop).await;
+        Ok::<_, Infallible>(())
+    });
+    systemd::ready(config.notify_socket.as_deref());
+    Ok(supervisor.run(stop.cancelled()).await?)
+}
