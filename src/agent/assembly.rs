@@ -56,15 +56,15 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
     supervisor.stage();
     // containerd starts while we join.
     let layout = Layout::new(&config.data_dir);
-    let (client, socket) = match &config.runtime_endpoint {
-        Some(socket) => (Client::new(socket), socket.clone()),
+    let (client, socket, problem) = match &config.runtime_endpoint {
+        Some(socket) => (Client::new(socket), socket.clone(), None),
         None => {
             let (containerd, supervised) = Containerd::new(layout.clone(), config.search_path.clone());
             supervisor.add("containerd", |stop| async move {
                 containerd.run(stop).await;
                 Ok::<_, Infallible>(())
             });
-            (Client::supervised(&supervised), supervised.socket)
+            (Client::supervised(&supervised), supervised.socket, Some(supervised.problem))
         }
     };
     let joined = tokio::select! {
@@ -85,6 +85,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         state: config.data_dir.join("agent/images.json"),
         importer: Importer::new(&socket),
         images: runtime.clone(),
+        problem,
     };
     supervisor.add("images", |stop| images.run(stop));
     let (net_config, cluster, net_api) = (config.clone(), joined.cluster.clone(), api.clone());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Images;
@@ -50,6 +51,8 @@ pub struct ImagesDir {
     pub state: PathBuf,
     pub importer: Importer,
     pub images: Arc<dyn Images>,
+    /// Of a containerd that we supervise: nothing is imported while it is away.
+    pub problem: Option<watch::Receiver<Option<String>>>,
 }
 
 impl ImagesDir {
@@ -65,7 +68,15 @@ impl ImagesDir {
 
         let mut imported = self.remembered();
         let mut broken: BTreeMap<String, Stamp> = BTreeMap::new();
+        let mut problem = self.problem.clone();
         loop {
+            if let Some(problem) = &mut problem {
+                tokio::select! {
+                    // The supervisor ends only with everything else.
+                    _ = problem.wait_for(Option::is_none) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
             let all_done = self.scan(&mut imported, &mut broken).await;
             let retry = async { if all_done { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
             tokio::select! {

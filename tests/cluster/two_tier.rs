@@ -18,7 +18,7 @@ fn application(version: &str) -> Vec<u8> {
     let backend = format!(
         "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"{version} $GREETING from $HOSTNAME\"\n"
     );
-    let frontend = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nwget -T 5 -qO- http://backend:8080/cgi-bin/who || echo failed\n";
+    let frontend = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\ncurl -sm 5 http://backend:8080/cgi-bin/who || echo failed\n";
     // PID 1 ignores SIGTERM unless it says otherwise.
     let serve = "#!/bin/sh\ntrap 'exit 0' TERM\nhttpd -f -p 8080 -h /www &\nwait\n";
     let files: [(&str, u32, &[u8]); 4] = [
@@ -176,16 +176,16 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
         table.starts_with("NAME       READY   UP-TO-DATE   AVAILABLE   AGE\nbackend    2/2     2            2"),
         "{table}"
     );
-    let described = lab.kubectl(&["describe", "pod", "-l", "app=backend"]);
+    let name = pods(&lab, "app=backend")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let described = lab.kubectl(&["describe", "pod", &name]);
     for part in [
         "Successfully assigned default/backend-",
-        "Created container",
-        "Started container",
+        "Container created",
+        "Container started",
         "QoS Class:                   Burstable",
     ] {
         assert!(described.contains(part), "{part} is not in:\n{described}");
     }
-    let name = pods(&lab, "app=backend")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     assert_eq!(lab.kubectl(&["exec", &name, "--", "sh", "-c", "echo $GREETING"]), "hello\n");
     let failed = lab.kubectl_output(&["exec", &name, "--", "sh", "-c", "exit 7"]);
     assert_eq!(failed.status.code(), Some(7), "{failed:?}");
@@ -204,7 +204,8 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
     assert_eq!(failed, 0, "of {total} requests");
     let history = lab.kubectl(&["rollout", "history", "deployment/backend"]);
     assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
-    lab.kubectl(&["rollout", "undo", "deployment/backend"]);
+    // kubectl itself warns that the deployment was applied.
+    assert!(lab.kubectl_output(&["rollout", "undo", "deployment/backend"]).status.success());
     lab.kubectl(&["rollout", "status", "deployment/backend", "--timeout=90s"]);
     wait_for("the old version", || ask(&lab.machines[2], server_ip).ok()?.starts_with("v1 ").then_some(()));
 
@@ -246,14 +247,14 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
     let remote_ip = remote["status"]["podIP"].as_str().unwrap();
     let frontend = pods(&lab, "app=frontend")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     let url = format!("http://{remote_ip}:8080/cgi-bin/who");
-    assert!(lab.kubectl(&["exec", &frontend, "--", "wget", "-T", "5", "-qO-", &url]).contains("hello from"));
+    assert!(lab.kubectl(&["exec", &frontend, "--", "curl", "-sm", "5", &url]).contains("hello from"));
     let remote_name = remote["metadata"]["name"].as_str().unwrap();
-    let through = lab.kubectl(&["exec", remote_name, "--", "wget", "-T", "5", "-qO-", "http://frontend/cgi-bin/front"]);
+    let through = lab.kubectl(&["exec", remote_name, "--", "curl", "-sm", "5", "http://frontend/cgi-bin/front"]);
     assert!(through.contains("hello from"), "{through}");
 
     // The second node's agent dies: its pods go on.
     lab.machines[1].kill();
-    let still = lab.kubectl(&["exec", &frontend, "--", "wget", "-T", "5", "-qO-", &url]);
+    let still = lab.kubectl(&["exec", &frontend, "--", "curl", "-sm", "5", &url]);
     assert!(still.contains("hello from"), "{still}");
     lab.machines[1].restart();
     wait_for("the agent's return", || {

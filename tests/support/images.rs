@@ -8,11 +8,15 @@ use sha2::{Digest as _, Sha256};
 /// Where Debian's `busybox-static` puts its one program.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// Debian's static busybox crashes when it looks up a name (its glibc wants plug-ins of its own version), so requests
+/// are sent by curl.
+const CURL: &str = "/usr/bin/curl";
+
 /// Applets that the tests use, linked in `/bin`.
 const APPLETS: &[&str] = &[
-    "sh", "cat", "echo", "sleep", "ls", "env", "httpd", "nc", "wget", "nslookup", "hostname", "id", "true", "false",
-    "touch", "rm", "mkdir", "date", "grep", "ip", "ping", "kill", "ps", "head", "tail", "dd", "stat", "readlink",
-    "test", "seq", "wc", "mount", "df", "stty", "tty", "sync", "trap", "yes", "printf", "vi", "uname", "time",
+    "sh", "cat", "echo", "sleep", "ls", "env", "httpd", "nc", "nslookup", "hostname", "id", "true", "false", "touch",
+    "rm", "mkdir", "date", "grep", "ip", "ping", "kill", "ps", "head", "tail", "dd", "stat", "readlink", "test", "seq",
+    "wc", "mount", "df", "stty", "tty", "sync", "trap", "yes", "printf", "vi", "uname", "time",
 ];
 
 fn digest(data: &[u8]) -> String {
@@ -46,6 +50,10 @@ pub fn busybox(name: &str, config: &serde_json::Value, files: &[(&str, u32, &[u8
     for (path, mode, data) in files {
         file(path, *mode, data);
     }
+    for path in with_libraries(CURL) {
+        let data = std::fs::read(&path).expect("ldd names files that are there");
+        file(path.trim_start_matches('/'), 0o755, &data);
+    }
     for applet in APPLETS {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
@@ -54,6 +62,14 @@ pub fn busybox(name: &str, config: &serde_json::Value, files: &[(&str, u32, &[u8
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     layout(name, config, &layer.into_inner().unwrap())
+}
+
+/// A program with the libraries that ldd(1) finds for it.
+fn with_libraries(program: &str) -> Vec<String> {
+    let output = std::process::Command::new("ldd").arg(program).output().expect("ldd is part of libc-bin");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned);
+    std::iter::once(program.to_owned()).chain(paths).collect()
 }
 
 /// An OCI layout in a tar around one layer.

@@ -82,7 +82,8 @@ fn answer(environment: &dyn Fn(&str) -> Option<String>, input: &[u8], version: &
     let conf = Conf::parse(input)?;
     version.clone_from(&conf.cni_version);
     if conf.kind == "loopback" {
-        return attach::loopback(&command, &Arguments::parse(environment, true)?, &conf);
+        // The namespace may be gone when it is left: there is nothing to undo then.
+        return attach::loopback(&command, &Arguments::parse(environment, command != "DEL")?, &conf);
     }
     match command.as_str() {
         "ADD" => attach::add(&Arguments::parse(environment, true)?, &conf),
@@ -108,6 +109,13 @@ mod tests {
 
     const CONF: &str = r#"{"cniVersion":"1.0.0","name":"skiff","type":"skiff-cni","bridge":"cni0","mtu":1450,
         "subnet":"10.42.0.0/24","stateDir":"/nonexistent/ipam"}"#;
+
+    #[test]
+    fn a_loopback_is_left_without_its_namespace() {
+        let conf = r#"{"cniVersion":"1.0.0","name":"lo","type":"loopback"}"#;
+        let left = ask(&[("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "lo")], conf);
+        assert_eq!(left.map(|_| ()), Ok(()));
+    }
 
     #[test]
     fn version_lists_what_is_supported() {
