@@ -64,3 +64,6 @@ pub fn strategies(config: &config::Cluster, cache: &Arc<Cache>) -> Vec<Box<dyn S
         typed(PriorityClassKind),
     ]
 }
+
+#[cfg(test)]
+mod tests;
