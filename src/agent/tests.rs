@@ -156,7 +156,8 @@ async fn the_node_registers_and_is_ready() {
     node.start();
     let ready = |object: &Value| is_ready(&object["status"]);
     let object = node.until("ready", || node.api.get("/api/v1/nodes/n1").filter(ready)).await;
-    assert_eq!(object["metadata"]["labels"]["node-role.kubernetes.io/control-plane"], "true");
+    let role = "node-role.kubernetes.io/control-plane";
+    assert_eq!(object["metadata"]["labels"][role], Value::Null, "nodes may not label themselves so");
     assert_eq!(object["status"]["addresses"][0], json!({"type": "InternalIP", "address": "192.0.2.1"}));
     let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
     let lease = node.until("lease", || node.api.get(lease)).await;

@@ -98,7 +98,7 @@ fn container_status(input: &Input, role: Role, container: &Container) -> Contain
     let old = lists.into_iter().flatten().flatten().find(|status| status.name == container.name);
     let current = input.observed.current(&container.name);
     let mut status = match current {
-        None => without_record(input, role, container, old),
+        None => without_record(input, container, old),
         Some(current) => from_record(input, role, container, current),
     };
     if let Some(waiting) = input.waiting.get(&container.name) {
@@ -126,14 +126,14 @@ fn container_status(input: &Input, role: Role, container: &Container) -> Contain
     status
 }
 
-fn without_record(input: &Input, role: Role, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
+fn without_record(input: &Input, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
     // Its record was collected: what was told last still holds if it had ended.
     if let Some(old) = old.filter(|old| old.state.as_ref().is_some_and(|state| state.terminated.is_some())) {
         return old.clone();
     }
     let image = container.image.clone().unwrap_or_default();
     let mut status = ContainerStatus { name: container.name.clone(), image, ..ContainerStatus::default() };
-    status.started = Some(false);
+    (status.started, status.last_state) = (Some(false), Some(ContainerState::default()));
     let running = old.filter(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
     if let (Some(old), true) = (running, input.terminal) {
         let message = "The container could not be located when the pod was terminated".to_owned();
@@ -150,7 +150,6 @@ fn without_record(input: &Input, role: Role, container: &Container, old: Option<
     let has_init = pod_spec(input.pod).init_containers.as_ref().is_some_and(|list| !list.is_empty());
     // Upstream's default for every container of a pod that has init containers, the init containers too.
     let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
-    let _ = role;
     let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: None };
     status.state = Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() });
     status

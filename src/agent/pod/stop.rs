@@ -124,8 +124,11 @@ pub async fn container(
             cx.events.container(pod, field(), EventKind::Warning, "FailedPreStopHook", message);
         }
     }
-    let left = grace.saturating_sub(began.elapsed());
-    let left = if hook.is_some() && !grace.is_zero() { left.max(LEAST) } else { left };
+    // Only a hook takes time away: the runtime counts whole seconds, and would cut the grace period short otherwise.
+    let left = match hook.is_some() && !grace.is_zero() {
+        true => grace.saturating_sub(began.elapsed()).max(LEAST),
+        false => grace,
+    };
     match cx.runtime.stop_container(&record.id, left).await {
         Ok(()) => look(cx, record, progress).await,
         Err(cri::Error::NotFound(_)) => {
