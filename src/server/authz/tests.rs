@@ -119,14 +119,17 @@ n1         yes  get core/pods x/p1
 n1         no   get core/pods x/p2   # no relationship found between node 'n1' and this object
 n1         yes  patch core/pods/status x/p1
 n1         yes  get core/nodes /n1
-n1         no   get core/nodes /n2   # node 'n1' cannot read 'n2', only its own Node object
+n1         yes  get core/nodes /n2
 n1         no   delete core/nodes /n1
+n1         no   delete core/nodes /n2
 n1         yes  update coordination.k8s.io/leases kube-node-lease/n1
 n1         no   update coordination.k8s.io/leases kube-node-lease/n2   # can only access node lease with the same name as the requesting node
 n1         no   update coordination.k8s.io/leases x/n1   # can only access leases in the \"kube-node-lease\" system namespace
 n1         yes  create core/events x/
 n1         yes  list core/services
-n1         no   list core/endpoints
+n1         yes  list core/endpoints
+n1         no   update core/endpoints x/
+n1         no   list core/namespaces
 ";
 
 #[test]
@@ -144,6 +147,29 @@ fn who_may_do_what() {
         writeln!(got, "{user:<10} {answer:<4} {request}{why}").unwrap();
     }
     assert_eq!(got, TABLE);
+}
+
+/// The node authorizer alone lets a node read its own Node object only. That nodes read each other's, Services and
+/// Endpoints comes from the binding `skiff:node-proxier`: the proxy and the overlay of a node act as the node.
+#[test]
+fn other_nodes_are_read_through_a_role() {
+    let (objects, authorizer) = cluster();
+    let other = ResourceAttributes {
+        verb: "get",
+        group: "",
+        resource: "nodes",
+        subresource: "",
+        namespace: "",
+        name: "n2",
+        fields: None,
+    };
+    let reason = "node 'n1' cannot read 'n2', only its own Node object";
+    let alone = node::NodeAuthorizer::new(objects.clone());
+    let opinion = alone.authorize(&who("n1"), &Attributes::Resource(other));
+    assert_eq!(opinion, node::Opinion::None(reason.into()));
+    objects.remove(snapshot::CLUSTER_BINDINGS, "", "skiff:node-proxier");
+    assert_eq!(ask(&authorizer, "n1", "get core/nodes /n2"), Decision::Deny(reason.into()));
+    assert_eq!(ask(&authorizer, "n1", "list core/endpoints"), Decision::Deny(String::new()));
 }
 
 #[test]
