@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
     match name {
         "server" => with_config(matches, &environment, for_server, |values, machine| {
             let config = check::server(values, machine)?;
-            Ok(telemetry::run(values, crate::server::run(config)))
+            Ok(telemetry::run(values, crate::server::run(config, crate::agent::run)))
         }),
         "agent" => with_config(matches, &environment, for_agent, |values, machine| {
             let config = check::agent(values, machine)?;

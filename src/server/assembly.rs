@@ -25,7 +25,7 @@ use super::store::Store;
 use super::store::sqlite::Sqlite;
 use super::{admission, registry, scheduler};
 use crate::api::user::{SYSTEM_MASTERS, User};
-use crate::config::Server;
+use crate::config::{Agent, Server};
 use crate::pki::token::JoinToken;
 use crate::pki::{self, server::ServerPki};
 use crate::supervisor::{Failure, Supervisor, chain, stop_signal};
@@ -56,11 +56,19 @@ pub enum Error {
     Failed(#[from] Failure),
 }
 
-/// Runs a whole cluster until SIGTERM.
+/// Runs a whole cluster until SIGTERM. `agent` runs the node beside the server, if the configuration has one: the server
+/// knows agents by their requests only.
 ///
 /// # Errors
 /// What kept it from starting, or the component that failed.
-pub async fn run(config: Server) -> Result<(), Error> {
+pub async fn run<E, F>(
+    config: Server,
+    agent: impl FnOnce(Agent, CancellationToken) -> F + Send + 'static,
+) -> Result<(), Error>
+where
+    E: std::error::Error,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+{
     let db = config.data_dir.join("server/db");
     std::fs::create_dir_all(&db).map_err(|source| Error::Folder { path: db.clone(), source })?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(&db.join("state.db"))?);
@@ -147,8 +155,8 @@ pub async fn run(config: Server) -> Result<(), Error> {
     supervisor.add("controllers", |stop| controllers::run(for_controllers, controllers_config, stop));
     supervisor.add("scheduler", |stop| scheduler::run(for_scheduler, stop));
     tracing::info!(address = %config.listen, version = crate::api::version::git_version(), "API server listening");
-    if let Some(mut agent) = config.agent {
-        agent.token = JoinToken::render("node", &pki.join_secret, pki.server_ca.pem());
+    if let Some(mut node) = config.agent {
+        node.token = JoinToken::render("node", &pki.join_secret, pki.server_ca.pem());
         supervisor.stage();
         supervisor.add("agent", |stop| async move {
             // Joining needs the default roles and the system's namespaces.
@@ -156,7 +164,7 @@ pub async fn run(config: Server) -> Result<(), Error> {
                 _ = roles_written.wait_for(|written| *written) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            crate::agent::run(agent, stop).await
+            agent(node, stop).await
         });
     }
     Ok(supervisor.run(stop_signal()).await?)

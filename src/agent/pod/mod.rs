@@ -1,5 +1,5 @@
 //! Types: one pod on this node. `worker` owns it: it observes the runtime, `plan` decides, `apply` carries out, `status`
-//! says what the API is told.
+//! says what the API is told, `tell` tells it.
 
 pub mod cleanup;
 pub mod env;
@@ -14,6 +14,7 @@ pub mod start;
 pub mod status;
 pub mod stop;
 pub mod table;
+pub mod tell;
 pub mod worker;
 
 use std::sync::LazyLock;

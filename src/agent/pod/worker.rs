@@ -7,6 +7,8 @@
 //! What it does takes its time (pulls, grace periods) and runs as one future beside the loop, so that a deletion or a
 //! change is seen at once. The loop alone keeps the record; the operation reports to it.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,32 +16,26 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::observed::Observed;
 use super::plan::{self, Action, Waiting, plan};
 use super::restart::Backoff;
-use super::start::{Failed, Operation, Progress, retry_after};
-use super::table::{Changes, ContainerEntry, PodEntry, Wake};
+use super::start::{Operation, Progress, retry_after};
+use super::table::{ContainerEntry, PodEntry, Wake};
+use super::tell::Telling;
 use super::{cleanup, container, describe, ended, field_path, name, namespace, pod_spec, spec, status, stop, uid};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::probes::Probes;
 use crate::agent::volumes::{self, Mounted};
 use crate::clock;
-use crate::cri::{self, State};
 
 /// Reports of one operation that the loop has not taken yet.
 const REPORTS: usize = 32;
 /// After a failed pull the state says so for this long, then that the next one waits.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
-/// A container whose configuration is wrong is tried again after this, or when an object it names changes.
-const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
-
-/// As [`retry_after`] counts: a sandbox is tried at least every eight seconds.
-const SANDBOX_RETRY: u32 = 4;
 /// As [`retry_after`] counts: half a minute.
 const REFRESH_RETRY: u32 = 6;
 
@@ -96,10 +92,7 @@ pub struct Worker {
     failure: Option<Waiting>,
     wake_at: Option<Timestamp>,
     status: Arc<PodStatus>,
-    told: PodStatus,
-    telling: Option<BoxFuture<'static, Result<(), kube::Error>>>,
-    tell_failures: u32,
-    tell_at: Option<tokio::time::Instant>,
+    telling: Telling,
 }
 
 impl Worker {
@@ -130,16 +123,13 @@ impl Worker {
             released: false,
             failure: None,
             wake_at: None,
-            telling: None,
-            tell_failures: 0,
-            tell_at: None,
             cx,
             desired,
             pod,
             gone,
             observed,
             wake,
-            told,
+            telling: Telling::new(told),
         }
     }
 
@@ -170,7 +160,7 @@ impl Worker {
                 changes = self.wake.wait() => self.look(changes).await,
                 Some(progress) = self.reports.1.recv() => self.take(progress),
                 () = poll_option(&mut self.operation) => self.operation_ended(),
-                result = poll_option(&mut self.telling) => self.told(result),
+                result = self.telling.answer() => self.telling.answered(&self.pod, result),
                 () = tick => {}
             }
         }
@@ -190,7 +180,7 @@ impl Worker {
     fn sleep_until(&self) -> impl Future<Output = ()> + use<> {
         let now = clock::now();
         let for_plan = self.wake_at.map(|at| clock::instant() + at.duration_since(now).try_into().unwrap_or_default());
-        let at = [for_plan, self.tell_at].into_iter().flatten().min();
+        let at = [for_plan, self.telling.at].into_iter().flatten().min();
         async move {
             match at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -262,7 +252,7 @@ impl Worker {
             status: (!self.gone).then(|| self.status.clone()),
         };
         // Its patch is the last one; what was on the way is overtaken by it.
-        self.telling = None;
+        self.telling.abandon();
         self.operation = Some(Box::pin(work.run()));
     }
 
@@ -397,143 +387,7 @@ impl Worker {
         self.cx.events.container(&self.pod, field_path(role, name), kind, reason, message);
     }
 
-    // ---- keeping the record ----
-
-    fn take(&mut self, progress: Progress) {
-        match progress {
-            Progress::Sandbox(sandbox) => {
-                self.sandbox_retry_at = None;
-                self.setup_failures = 0;
-                self.observed.put_sandbox(sandbox);
-            }
-            Progress::SandboxFailed => {
-                let failures = self.setup_failures.min(SANDBOX_RETRY);
-                self.sandbox_retry_at = Some(retry_after(failures, clock::now()));
-                self.setup_failures += 1;
-            }
-            Progress::SandboxStopped(id) => {
-                for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
-                    sandbox.ready = false;
-                }
-            }
-            Progress::Volumes(mounted) => {
-                self.setup_failures = 0;
-                self.refresh_at = mounted.refresh_at;
-                self.mounted = Some(mounted);
-            }
-            Progress::VolumesFailed => {
-                let at = retry_after(self.setup_failures, clock::now());
-                self.setup_failures += 1;
-                for (_, container) in super::containers(&self.pod) {
-                    self.retry_at.insert(container.name.clone(), at);
-                }
-            }
-            Progress::Container(record) => self.put_container(*record),
-            Progress::Removed(id) => {
-                self.observed.forget(&id);
-                self.cx.pods.unregister(&id);
-            }
-            Progress::Failed(failed) => self.start_failed(failed),
-        }
-    }
-
-    fn start_failed(&mut self, failed: Failed) {
-        let now = clock::now();
-        let Failed { name, reason, message } = failed;
-        let retry = if reason == "ErrImagePull" {
-            self.pulls.advance(&name, now, now);
-            self.pulls.waiting(&name, now, now).map_or(now, |(_, until)| until)
-        } else {
-            now.checked_add(CONFIG_RETRY).unwrap_or(now)
-        };
-        tracing::info!(pod = describe(&self.pod), container = name, reason, message, "container not started");
-        self.retry_at.insert(name.clone(), retry);
-        // A container that the runtime could not start has a record, which says more than this.
-        let recorded = reason == "RunContainerError"
-            && self.observed.current(&name).is_some_and(|current| current.state == State::Exited);
-        if recorded {
-            self.retry_at.remove(&name);
-        }
-        self.held.insert(name, Held { waiting: Waiting { reason, message }, since: now });
-    }
-
-    fn put_container(&mut self, mut record: cri::Container) {
-        let known = self.observed.containers.iter().find(|known| known.id == record.id);
-        if record.sandbox_id.is_empty()
-            && let Some(known) = known
-        {
-            record.sandbox_id = known.sandbox_id.clone();
-        }
-        if record.state == State::Running {
-            self.held.remove(&record.name);
-            self.retry_at.remove(&record.name);
-            self.pulls.forget(&record.name);
-        }
-        self.note_exit(&record);
-        self.observed.put_container(record);
-    }
-
-    /// Reads the termination message once, while its file is there.
-    fn note_exit(&mut self, record: &cri::Container) {
-        if record.state != State::Exited || self.messages.contains_key(&record.id) {
-            return;
-        }
-        let log = match record.log_path.as_str() {
-            "" => {
-                let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
-                logs.join(spec::log_path(&record.name, record.attempt))
-            }
-            path => path.into(),
-        };
-        let file = spec::termination_file(&self.cx, uid(&self.pod), &record.name, record.attempt);
-        let policy = container(&self.pod, &record.name).and_then(|(_, c)| c.termination_message_policy.clone());
-        let fallback = policy.as_deref() == Some("FallbackToLogsOnError") && record.exit_code != 0;
-        let message = crate::agent::logs::termination_message(&file, fallback.then_some(log.as_path()));
-        self.messages.insert(record.id.clone(), message.unwrap_or_else(|| record.message.clone()));
-    }
-
-    async fn look(&mut self, changes: Changes) {
-        if changes.all {
-            match crate::agent::pod_source::observe(&*self.cx.runtime, uid(&self.pod)).await {
-                Ok(observed) => {
-                    for record in &observed.containers {
-                        self.note_exit(record);
-                    }
-                    self.observed = observed;
-                }
-                Err(error) => tracing::debug!(%error, pod = describe(&self.pod), "runtime not asked"),
-            }
-        }
-        for id in changes.ids {
-            self.look_at(&id).await;
-        }
-        if changes.objects {
-            // What failed for want of an object may work now.
-            self.retry_at.retain(|name, _| self.held.get(name).is_some_and(|h| h.waiting.reason == "ErrImagePull"));
-            self.refresh_at = Some(clock::now());
-        }
-    }
-
-    async fn look_at(&mut self, id: &str) {
-        let result = if self.observed.sandboxes.iter().any(|sandbox| sandbox.id == id) {
-            self.cx.runtime.sandbox_status(id).await.map(|sandbox| self.observed.put_sandbox(sandbox))
-        } else {
-            self.cx.runtime.container_status(id).await.map(|record| {
-                // One that is not known yet is reported by the operation that makes it.
-                if self.observed.containers.iter().any(|known| known.id == record.id) {
-                    self.put_container(record);
-                }
-            })
-        };
-        match result {
-            Err(cri::Error::NotFound(_)) => {
-                self.observed.forget(id);
-                self.cx.pods.unregister(id);
-            }
-            Err(error) => tracing::debug!(%error, id, "runtime not asked"),
-            Ok(()) => {}
-        }
-    }
+    // ---- its operations ----
 
     fn operation_ended(&mut self) {
         self.operation = None;
@@ -618,41 +472,10 @@ impl Worker {
     }
 
     fn tell(&mut self) {
-        let due = self.tell_at.is_none_or(|at| at <= clock::instant());
         // All containers have stopped: the clean-up tells that as its first step.
         let last = matches!(self.phase, Phase::Terminating(_)) && self.observed.running().next().is_none();
-        if last
-            || self.gone
-            || self.telling.is_some()
-            || !due
-            || *self.status == self.told
-            || self.phase == Phase::Cleaning
-        {
-            return;
-        }
-        self.tell_at = None;
-        let api: Api<Pod> = Api::namespaced(self.cx.client.clone(), namespace(&self.pod));
-        let patch = status::patch(&self.pod, &self.status);
-        let (name, status) = (name(&self.pod).to_owned(), (*self.status).clone());
-        self.told = status;
-        self.telling = Some(Box::pin(async move {
-            api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
-        }));
-    }
-
-    fn told(&mut self, result: Result<(), kube::Error>) {
-        self.telling = None;
-        match result {
-            Ok(()) => self.tell_failures = 0,
-            // Gone, or another pod of that name: the watch will say so.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-            Err(error) => {
-                tracing::debug!(%error, pod = describe(&self.pod), "status not told");
-                self.told = PodStatus::default();
-                let delay = Duration::from_secs(1 << self.tell_failures.min(5));
-                self.tell_failures += 1;
-                self.tell_at = Some(clock::instant() + delay);
-            }
+        if !last && !self.gone && self.phase != Phase::Cleaning {
+            self.telling.start(&self.cx.client, &self.pod, &self.status);
         }
     }
 }
