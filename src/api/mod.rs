@@ -20,6 +20,8 @@ pub mod object;
 pub mod patch;
 pub mod quantity;
 pub mod query;
+#[cfg(test)]
+pub(crate) mod reference;
 pub mod resource;
 pub mod revision;
 pub mod schema;

@@ -1,3 +1,5 @@
+//! Tables of strategic merges.
+
 use proptest::prelude::*;
 use serde_json::json;
 

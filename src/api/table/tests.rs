@@ -1,3 +1,5 @@
+//! Golden tables of rows and columns.
+
 use super::*;
 use crate::api::resource::{RESOURCES, find_kind};
 

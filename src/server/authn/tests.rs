@@ -1,3 +1,5 @@
+//! Tables of tokens and headers: whom they name, and why they are refused.
+
 use std::sync::Arc;
 
 use http::HeaderValue;

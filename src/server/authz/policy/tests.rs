@@ -1,15 +1,9 @@
+//! Golden: the default policy is the published one; how aggregates are resolved.
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::*;
-
-fn reference() -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    // Beside a checkout, or beside the folder of worktrees.
-    let beside = ["../shared/reference", "../../shared/reference"].map(|p| root.join(p));
-    let named = std::env::var_os("SKIFF_REFERENCE").map(PathBuf::from);
-    named.or_else(|| beside.iter().find(|p| p.exists()).cloned()).unwrap_or_else(|| beside[0].clone())
-}
+use crate::api::reference;
 
 fn key(object: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -19,11 +13,7 @@ fn key(object: &Value) -> String {
 
 #[test]
 fn equals_the_published_policy() {
-    let folder = reference().join("rbac");
-    if !folder.exists() {
-        eprintln!("skipped: no reference data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = reference::folder().map(|f| f.join("rbac")) else { return };
     let mut published = BTreeMap::new();
     for file in [
         "cluster-roles",

@@ -1,3 +1,5 @@
+//! Golden plans of Deployments.
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Golden plans of EndpointSlices.
+
 use super::*;
 use crate::server::controllers::action::Action;
 

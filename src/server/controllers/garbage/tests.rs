@@ -1,3 +1,5 @@
+//! Golden plans of the garbage collector, and what its graph remembers.
+
 use super::*;
 use crate::client::store::View;
 

@@ -1,3 +1,5 @@
+//! Golden plans of ReplicaSets.
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -1,18 +1,12 @@
 //! Golden: the reference objects, which have every field set, keep every field; and tables of the small kinds.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::reference;
 use crate::api::user::User;
 use crate::server::registry::request::{Context, DeleteOptions};
 use crate::server::registry::strategy::{Part, Removal};
-
-fn reference() -> PathBuf {
-    option_env!("SKIFF_REFERENCE")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/reference"), PathBuf::from)
-}
 
 /// Everything in `before` is in `after`: defaults may add, nothing may be lost.
 fn lost(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
@@ -45,11 +39,7 @@ fn on_purpose(difference: &str) -> bool {
 
 #[test]
 fn reference_objects_keep_every_field() {
-    let folder = reference().join("roundtrip");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not there", folder.display());
-        return;
-    }
+    let Some(folder) = reference::folder().map(|f| f.join("roundtrip")) else { return };
     let cache = Cache::new();
     let config = config::Cluster {
         cluster_cidr: config::Cidr { address: [10, 42, 0, 0].into(), prefix: 16 },

@@ -1,3 +1,5 @@
+//! Tables of what the scheduler plans for pods and nodes.
+
 use serde_json::{Value, json};
 
 use super::*;
