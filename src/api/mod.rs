@@ -4,6 +4,7 @@
 //! - [`schema`]: the schema table: fields, types, list keys and patch strategies of the built-in kinds
 //! - [`object`], [`key`], [`revision`], [`encode`]: an object at rest
 //! - [`decode`]: a request body becomes an object of a known kind
+//! - [`protobuf`]: the binary form of request bodies
 //! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`table`]: rows and columns of `kubectl get`
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
@@ -18,6 +19,7 @@ pub mod key;
 pub mod label;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod query;
 #[cfg(test)]

@@ -92,6 +92,21 @@ async fn wrong_requests_are_refused_with_the_right_code() {
 }
 
 #[tokio::test]
+async fn bodies_may_be_protobuf() {
+    let server = Server::new().await;
+    let binary = [("content-type", "application/vnd.kubernetes.protobuf"), ("accept", "application/json")];
+    let body = &b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\r\n\x03\n\x01p\x12\x06\n\x01k\x12\x011"[..];
+    let created = server.ask("POST", MAPS, &binary, body).await;
+    assert_eq!((created.code, &created.json()["data"]), (201, &json!({"k": "1"})));
+    let options = &b"k8s\0\n\x13\n\x02v1\x12\rDeleteOptions\x12\x04\"\x02No"[..];
+    assert_eq!(server.ask("DELETE", &format!("{MAPS}/p"), &binary, options).await.code, 422, "no such policy");
+    let options = &b"k8s\0\n\x13\n\x02v1\x12\rDeleteOptions\x12\x05*\x03All"[..];
+    assert_eq!(server.ask("DELETE", &format!("{MAPS}/p"), &binary, options).await.code, 200);
+    assert_eq!(server.get(&format!("{MAPS}/p")).await.code, 200, "the deletion was a dry run");
+    assert_eq!(server.ask("POST", MAPS, &binary, "{}").await.code, 400);
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let server = Server::new().await;
     assert_eq!(server.post(&format!("{MAPS}?dryRun=All"), &map("a", "1")).await.code, 201);

@@ -10,6 +10,4 @@ mod lab;
 mod bad_input;
 mod bench;
 mod pods;
-mod registry;
-mod static_binary;
 mod two_tier;

@@ -84,8 +84,6 @@ pub struct Worker {
     setup_failures: u32,
     stopped_to_restart: BTreeSet<String>,
     messages: BTreeMap<String, String>,
-    /// Ends that were told before the operation that started the container told of it.
-    ended_early: BTreeMap<String, crate::cri::Container>,
     terminal: bool,
     /// It had ended when this worker began.
     ended_before: bool,
@@ -122,7 +120,6 @@ impl Worker {
             setup_failures: 0,
             stopped_to_restart: BTreeSet::new(),
             messages: BTreeMap::new(),
-            ended_early: BTreeMap::new(),
             released: false,
             failure: None,
             wake_at: None,

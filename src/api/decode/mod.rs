@@ -1,6 +1,6 @@
-//! Decides: a request body becomes an object of a known kind: JSON or YAML is read, `apiVersion` and `kind` are checked,
-//! fields are checked against the schema table. Messages are those of upstream's decoders, because people paste them
-//! into search engines.
+//! Decides: a request body becomes an object of a known kind: JSON, YAML or protobuf is read, `apiVersion` and `kind` are
+//! checked, fields are checked against the schema table. Messages are those of upstream's decoders, because people paste
+//! them into search engines.
 //!
 //! What comes out has only fields that the kind has, of the types that they have, without nulls, with quantities and times in
 //! their canonical form.
@@ -9,8 +9,9 @@ mod conform;
 mod parse;
 mod syntax;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::protobuf;
 use super::resource::Resource;
 use super::schema::{self, Type};
 use super::status::{Cause, Details, Status};
@@ -21,6 +22,9 @@ pub const MAX_BODY_BYTES: usize = 3 << 20;
 pub const MAX_DEPTH: usize = 128;
 /// Unknown and duplicate fields that are reported; more of them are counted as read.
 const MAX_STRICT_ERRORS: usize = 100;
+
+/// What a body may be written in.
+const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// `fieldValidation=` of a write; the server's default is `Warn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub enum FieldValidation {
 enum Format {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The kind that a request's path asks for.
@@ -47,6 +52,9 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// The body of a delete.
+    pub const DELETE_OPTIONS: Self = Self { group: "", version: "v1", kind: "DeleteOptions" };
+
     #[must_use]
     pub fn of(resource: &Resource) -> Self {
         Self { group: resource.group, version: resource.version, kind: resource.kind }
@@ -96,10 +104,7 @@ pub fn kind(
     if bytes.len() > MAX_BODY_BYTES {
         return Err(Status::too_large(MAX_BODY_BYTES));
     }
-    let document = match format(content_type)? {
-        Format::Json => parse::json(bytes),
-        Format::Yaml => parse::yaml(bytes),
-    };
+    let format = format(content_type)?;
     let unrecognized = |why: String| {
         let kind = expected.kind;
         Status::bad_request(format!(
@@ -107,15 +112,30 @@ pub fn kind(
             summary(bytes)
         ))
     };
-    let document = document.map_err(unrecognized)?;
-    let schema = check_kind(&document.value, expected).map_err(|e| match e {
+    let mismatched = |e: Mismatch| match e {
         Mismatch::Unrecognized(why) => unrecognized(why),
         Mismatch::Other(status) => status,
-    })?;
-    typed(document.value, document.duplicates, schema, expected, validation).map_err(|why| {
+    };
+    let unfit = |why: String| {
         let Expected { kind, version, .. } = expected;
         Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
-    })
+    };
+    let (value, duplicates, schema) = match format {
+        Format::Protobuf => {
+            let envelope = protobuf::envelope(bytes).map_err(|e| unrecognized(e.to_string()))?;
+            let named = json!({"apiVersion": envelope.api_version, "kind": envelope.kind});
+            let schema = check_kind(&named, expected).map_err(mismatched)?;
+            let value = protobuf::decode(envelope.object, schema).map_err(|e| unfit(e.to_string()))?;
+            (value, Vec::new(), schema)
+        }
+        Format::Json | Format::Yaml => {
+            let document = if format == Format::Json { parse::json(bytes) } else { parse::yaml(bytes) };
+            let document = document.map_err(unrecognized)?;
+            let schema = check_kind(&document.value, expected).map_err(mismatched)?;
+            (document.value, document.duplicates, schema)
+        }
+    };
+    typed(value, duplicates, schema, expected, validation).map_err(unfit)
 }
 
 /// Checks the result of a patch and puts it in form: unknown fields that the patch brought, types, nulls.
@@ -162,7 +182,8 @@ fn format(content_type: &str) -> Result<Format, Status> {
     match media.as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        _ => Err(Status::unsupported_media_type(&media, &["application/json", "application/yaml"])),
+        protobuf::MEDIA_TYPE => Ok(Format::Protobuf),
+        _ => Err(Status::unsupported_media_type(&media, MEDIA_TYPES)),
     }
 }
 

@@ -78,1094 +78,1219 @@ pub static TYPES: &[&Type] = &[
     &META_V1_SHARDINFO, &META_V1_STATUS, &META_V1_STATUSCAUSE, &META_V1_STATUSDETAILS, &META_V1_WATCHEVENT,
 ];
 static APPS_V1_DEPLOYMENT: Type = Type { name: "io.k8s.api.apps.v1.Deployment", gvk: Some(("apps", "v1", "Deployment")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&APPS_V1_DEPLOYMENTSPEC)), f("status", of(&APPS_V1_DEPLOYMENTSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&APPS_V1_DEPLOYMENTSPEC)).at(2), f("status", of(&APPS_V1_DEPLOYMENTSTATUS)).at(3),
 ] };
 static APPS_V1_DEPLOYMENTCONDITION: Type = Type { name: "io.k8s.api.apps.v1.DeploymentCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME), f("lastUpdateTime", TIME), f("message", STRING), f("reason", STRING),
-    f("status", STRING).required(), f("type", STRING).required(),
+    f("lastTransitionTime", TIME).at(7), f("lastUpdateTime", TIME).at(6), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static APPS_V1_DEPLOYMENTLIST: Type = Type { name: "io.k8s.api.apps.v1.DeploymentList", gvk: Some(("apps", "v1", "DeploymentList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&APPS_V1_DEPLOYMENT))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&APPS_V1_DEPLOYMENT))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static APPS_V1_DEPLOYMENTSPEC: Type = Type { name: "io.k8s.api.apps.v1.DeploymentSpec", gvk: None, atomic: false, fields: &[
-    f("minReadySeconds", INT32), f("paused", BOOL), f("progressDeadlineSeconds", INT32), f("replicas", INT32),
-    f("revisionHistoryLimit", INT32), f("selector", of(&META_V1_LABELSELECTOR)).required(),
-    f("strategy", of(&APPS_V1_DEPLOYMENTSTRATEGY)).retain_keys(),
-    f("template", of(&CORE_V1_PODTEMPLATESPEC)).required(),
+    f("minReadySeconds", INT32).at(5).omits_zero(), f("paused", BOOL).at(7).omits_zero(),
+    f("progressDeadlineSeconds", INT32).at(9), f("replicas", INT32).at(1), f("revisionHistoryLimit", INT32).at(6),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(2).required(),
+    f("strategy", of(&APPS_V1_DEPLOYMENTSTRATEGY)).at(4).retain_keys(),
+    f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3).required(),
 ] };
 static APPS_V1_DEPLOYMENTSTATUS: Type = Type { name: "io.k8s.api.apps.v1.DeploymentStatus", gvk: None, atomic: false, fields: &[
-    f("availableReplicas", INT32), f("collisionCount", INT32),
-    f("conditions", list(of(&APPS_V1_DEPLOYMENTCONDITION))).list_map(&["type"]).merge("type"),
-    f("observedGeneration", INT64), f("readyReplicas", INT32), f("replicas", INT32), f("terminatingReplicas", INT32),
-    f("unavailableReplicas", INT32), f("updatedReplicas", INT32),
+    f("availableReplicas", INT32).at(4).omits_zero(), f("collisionCount", INT32).at(8),
+    f("conditions", list(of(&APPS_V1_DEPLOYMENTCONDITION))).at(6).list_map(&["type"]).merge("type"),
+    f("observedGeneration", INT64).at(1).omits_zero(), f("readyReplicas", INT32).at(7).omits_zero(),
+    f("replicas", INT32).at(2).omits_zero(), f("terminatingReplicas", INT32).at(9),
+    f("unavailableReplicas", INT32).at(5).omits_zero(), f("updatedReplicas", INT32).at(3).omits_zero(),
 ] };
 static APPS_V1_DEPLOYMENTSTRATEGY: Type = Type { name: "io.k8s.api.apps.v1.DeploymentStrategy", gvk: None, atomic: false, fields: &[
-    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDEPLOYMENT)), f("type", STRING),
+    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDEPLOYMENT)).at(2), f("type", STRING).at(1).omits_zero(),
 ] };
 static APPS_V1_REPLICASET: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSet", gvk: Some(("apps", "v1", "ReplicaSet")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&APPS_V1_REPLICASETSPEC)), f("status", of(&APPS_V1_REPLICASETSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&APPS_V1_REPLICASETSPEC)).at(2), f("status", of(&APPS_V1_REPLICASETSTATUS)).at(3),
 ] };
 static APPS_V1_REPLICASETCONDITION: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME), f("message", STRING), f("reason", STRING), f("status", STRING).required(),
-    f("type", STRING).required(),
+    f("lastTransitionTime", TIME).at(3), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static APPS_V1_REPLICASETLIST: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetList", gvk: Some(("apps", "v1", "ReplicaSetList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&APPS_V1_REPLICASET))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&APPS_V1_REPLICASET))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static APPS_V1_REPLICASETSPEC: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetSpec", gvk: None, atomic: false, fields: &[
-    f("minReadySeconds", INT32), f("replicas", INT32), f("selector", of(&META_V1_LABELSELECTOR)).required(),
-    f("template", of(&CORE_V1_PODTEMPLATESPEC)),
+    f("minReadySeconds", INT32).at(4).omits_zero(), f("replicas", INT32).at(1),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(2).required(), f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3),
 ] };
 static APPS_V1_REPLICASETSTATUS: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetStatus", gvk: None, atomic: false, fields: &[
-    f("availableReplicas", INT32),
-    f("conditions", list(of(&APPS_V1_REPLICASETCONDITION))).list_map(&["type"]).merge("type"),
-    f("fullyLabeledReplicas", INT32), f("observedGeneration", INT64), f("readyReplicas", INT32),
-    f("replicas", INT32).required(), f("terminatingReplicas", INT32),
+    f("availableReplicas", INT32).at(5).omits_zero(),
+    f("conditions", list(of(&APPS_V1_REPLICASETCONDITION))).at(6).list_map(&["type"]).merge("type"),
+    f("fullyLabeledReplicas", INT32).at(2).omits_zero(), f("observedGeneration", INT64).at(3).omits_zero(),
+    f("readyReplicas", INT32).at(4).omits_zero(), f("replicas", INT32).at(1).required(),
+    f("terminatingReplicas", INT32).at(7),
 ] };
 static APPS_V1_ROLLINGUPDATEDEPLOYMENT: Type = Type { name: "io.k8s.api.apps.v1.RollingUpdateDeployment", gvk: None, atomic: false, fields: &[
-    f("maxSurge", INTORSTRING), f("maxUnavailable", INTORSTRING),
+    f("maxSurge", INTORSTRING).at(2), f("maxUnavailable", INTORSTRING).at(1),
 ] };
 static AUTHENTICATION_V1_BOUNDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.authentication.v1.BoundObjectReference", gvk: None, atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("name", STRING), f("uid", STRING),
+    f("apiVersion", STRING).at(2).omits_zero(), f("kind", STRING).at(1).omits_zero(),
+    f("name", STRING).at(3).omits_zero(), f("uid", STRING).at(4).omits_zero(),
 ] };
 static AUTHENTICATION_V1_SELFSUBJECTREVIEW: Type = Type { name: "io.k8s.api.authentication.v1.SelfSubjectReview", gvk: Some(("authentication.k8s.io", "v1", "SelfSubjectReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("status", of(&AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("status", of(&AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS)).at(2),
 ] };
 static AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.SelfSubjectReviewStatus", gvk: None, atomic: false, fields: &[
-    f("userInfo", of(&AUTHENTICATION_V1_USERINFO)),
+    f("userInfo", of(&AUTHENTICATION_V1_USERINFO)).at(1),
 ] };
 static AUTHENTICATION_V1_TOKENREQUEST: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequest", gvk: Some(("authentication.k8s.io", "v1", "TokenRequest")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHENTICATION_V1_TOKENREQUESTSPEC)), f("status", of(&AUTHENTICATION_V1_TOKENREQUESTSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHENTICATION_V1_TOKENREQUESTSPEC)).at(2),
+    f("status", of(&AUTHENTICATION_V1_TOKENREQUESTSTATUS)).at(3),
 ] };
 static AUTHENTICATION_V1_TOKENREQUESTSPEC: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequestSpec", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).list_atomic(), f("boundObjectRef", of(&AUTHENTICATION_V1_BOUNDOBJECTREFERENCE)),
-    f("expirationSeconds", INT64),
+    f("audiences", list(STRING)).at(1).list_atomic(),
+    f("boundObjectRef", of(&AUTHENTICATION_V1_BOUNDOBJECTREFERENCE)).at(3), f("expirationSeconds", INT64).at(4),
 ] };
 static AUTHENTICATION_V1_TOKENREQUESTSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequestStatus", gvk: None, atomic: false, fields: &[
-    f("expirationTimestamp", TIME), f("token", STRING),
+    f("expirationTimestamp", TIME).at(2), f("token", STRING).at(1),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEW: Type = Type { name: "io.k8s.api.authentication.v1.TokenReview", gvk: Some(("authentication.k8s.io", "v1", "TokenReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHENTICATION_V1_TOKENREVIEWSPEC)).required(), f("status", of(&AUTHENTICATION_V1_TOKENREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHENTICATION_V1_TOKENREVIEWSPEC)).at(2).required(),
+    f("status", of(&AUTHENTICATION_V1_TOKENREVIEWSTATUS)).at(3),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSPEC: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewSpec", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).list_atomic(), f("token", STRING).required(),
+    f("audiences", list(STRING)).at(2).list_atomic(), f("token", STRING).at(1).omits_zero().required(),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewStatus", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).list_atomic(), f("authenticated", BOOL), f("error", STRING),
-    f("user", of(&AUTHENTICATION_V1_USERINFO)),
+    f("audiences", list(STRING)).at(4).list_atomic(), f("authenticated", BOOL).at(1).omits_zero(),
+    f("error", STRING).at(3).omits_zero(), f("user", of(&AUTHENTICATION_V1_USERINFO)).at(2),
 ] };
 static AUTHENTICATION_V1_USERINFO: Type = Type { name: "io.k8s.api.authentication.v1.UserInfo", gvk: None, atomic: false, fields: &[
-    f("extra", map(list(STRING))), f("groups", list(STRING)).list_atomic(), f("uid", STRING), f("username", STRING),
+    f("extra", map(list(STRING))).at(4), f("groups", list(STRING)).at(3).list_atomic(),
+    f("uid", STRING).at(2).omits_zero(), f("username", STRING).at(1).omits_zero(),
 ] };
 static AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.FieldSelectorAttributes", gvk: None, atomic: false, fields: &[
-    f("rawSelector", STRING), f("requirements", list(of(&META_V1_FIELDSELECTORREQUIREMENT))).list_atomic(),
+    f("rawSelector", STRING).at(1).omits_zero(),
+    f("requirements", list(of(&META_V1_FIELDSELECTORREQUIREMENT))).at(2).list_atomic(),
 ] };
 static AUTHORIZATION_V1_LABELSELECTORATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.LabelSelectorAttributes", gvk: None, atomic: false, fields: &[
-    f("rawSelector", STRING), f("requirements", list(of(&META_V1_LABELSELECTORREQUIREMENT))).list_atomic(),
+    f("rawSelector", STRING).at(1).omits_zero(),
+    f("requirements", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).list_atomic(),
 ] };
 static AUTHORIZATION_V1_LOCALSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "LocalSubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
 ] };
 static AUTHORIZATION_V1_NONRESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.NonResourceAttributes", gvk: None, atomic: false, fields: &[
-    f("path", STRING), f("verb", STRING),
+    f("path", STRING).at(1).omits_zero(), f("verb", STRING).at(2).omits_zero(),
 ] };
 static AUTHORIZATION_V1_NONRESOURCERULE: Type = Type { name: "io.k8s.api.authorization.v1.NonResourceRule", gvk: None, atomic: false, fields: &[
-    f("nonResourceURLs", list(STRING)).list_atomic(), f("verbs", list(STRING)).list_atomic().required(),
+    f("nonResourceURLs", list(STRING)).at(2).list_atomic(), f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_RESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.ResourceAttributes", gvk: None, atomic: false, fields: &[
-    f("fieldSelector", of(&AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES)), f("group", STRING),
-    f("labelSelector", of(&AUTHORIZATION_V1_LABELSELECTORATTRIBUTES)), f("name", STRING), f("namespace", STRING),
-    f("resource", STRING), f("subresource", STRING), f("verb", STRING), f("version", STRING),
+    f("fieldSelector", of(&AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES)).at(8), f("group", STRING).at(3).omits_zero(),
+    f("labelSelector", of(&AUTHORIZATION_V1_LABELSELECTORATTRIBUTES)).at(9), f("name", STRING).at(7).omits_zero(),
+    f("namespace", STRING).at(1).omits_zero(), f("resource", STRING).at(5).omits_zero(),
+    f("subresource", STRING).at(6).omits_zero(), f("verb", STRING).at(2).omits_zero(),
+    f("version", STRING).at(4).omits_zero(),
 ] };
 static AUTHORIZATION_V1_RESOURCERULE: Type = Type { name: "io.k8s.api.authorization.v1.ResourceRule", gvk: None, atomic: false, fields: &[
-    f("apiGroups", list(STRING)).list_atomic(), f("resourceNames", list(STRING)).list_atomic(),
-    f("resources", list(STRING)).list_atomic(), f("verbs", list(STRING)).list_atomic().required(),
+    f("apiGroups", list(STRING)).at(2).list_atomic(), f("resourceNames", list(STRING)).at(4).list_atomic(),
+    f("resources", list(STRING)).at(3).list_atomic(), f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "SelfSubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC)).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC)).at(2).required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReviewSpec", gvk: None, atomic: false, fields: &[
-    f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)),
-    f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)),
+    f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)).at(2),
+    f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)).at(1),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTRULESREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview", gvk: Some(("authorization.k8s.io", "v1", "SelfSubjectRulesReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC)).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC)).at(2).required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS)).at(3),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectRulesReviewSpec", gvk: None, atomic: false, fields: &[
-    f("namespace", STRING),
+    f("namespace", STRING).at(1).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "SubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReviewSpec", gvk: None, atomic: false, fields: &[
-    f("extra", map(list(STRING))), f("groups", list(STRING)).list_atomic(),
-    f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)),
-    f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)), f("uid", STRING), f("user", STRING),
+    f("extra", map(list(STRING))).at(5), f("groups", list(STRING)).at(4).list_atomic(),
+    f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)).at(2),
+    f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)).at(1), f("uid", STRING).at(6).omits_zero(),
+    f("user", STRING).at(3).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReviewStatus", gvk: None, atomic: false, fields: &[
-    f("allowed", BOOL).required(), f("denied", BOOL), f("evaluationError", STRING), f("reason", STRING),
+    f("allowed", BOOL).at(1).required(), f("denied", BOOL).at(4).omits_zero(),
+    f("evaluationError", STRING).at(3).omits_zero(), f("reason", STRING).at(2).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS: Type = Type { name: "io.k8s.api.authorization.v1.SubjectRulesReviewStatus", gvk: None, atomic: false, fields: &[
-    f("evaluationError", STRING), f("incomplete", BOOL).required(),
-    f("nonResourceRules", list(of(&AUTHORIZATION_V1_NONRESOURCERULE))).list_atomic().required(),
-    f("resourceRules", list(of(&AUTHORIZATION_V1_RESOURCERULE))).list_atomic().required(),
+    f("evaluationError", STRING).at(4).omits_zero(), f("incomplete", BOOL).at(3).required(),
+    f("nonResourceRules", list(of(&AUTHORIZATION_V1_NONRESOURCERULE))).at(2).list_atomic().required(),
+    f("resourceRules", list(of(&AUTHORIZATION_V1_RESOURCERULE))).at(1).list_atomic().required(),
 ] };
 static AUTOSCALING_V1_SCALE: Type = Type { name: "io.k8s.api.autoscaling.v1.Scale", gvk: Some(("autoscaling", "v1", "Scale")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&AUTOSCALING_V1_SCALESPEC)), f("status", of(&AUTOSCALING_V1_SCALESTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&AUTOSCALING_V1_SCALESPEC)).at(2), f("status", of(&AUTOSCALING_V1_SCALESTATUS)).at(3),
 ] };
 static AUTOSCALING_V1_SCALESPEC: Type = Type { name: "io.k8s.api.autoscaling.v1.ScaleSpec", gvk: None, atomic: false, fields: &[
-    f("replicas", INT32),
+    f("replicas", INT32).at(1).omits_zero(),
 ] };
 static AUTOSCALING_V1_SCALESTATUS: Type = Type { name: "io.k8s.api.autoscaling.v1.ScaleStatus", gvk: None, atomic: false, fields: &[
-    f("replicas", INT32).required(), f("selector", STRING),
+    f("replicas", INT32).at(1).required(), f("selector", STRING).at(2).omits_zero(),
 ] };
 static COORDINATION_V1_LEASE: Type = Type { name: "io.k8s.api.coordination.v1.Lease", gvk: Some(("coordination.k8s.io", "v1", "Lease")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&COORDINATION_V1_LEASESPEC)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&COORDINATION_V1_LEASESPEC)).at(2),
 ] };
 static COORDINATION_V1_LEASELIST: Type = Type { name: "io.k8s.api.coordination.v1.LeaseList", gvk: Some(("coordination.k8s.io", "v1", "LeaseList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&COORDINATION_V1_LEASE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&COORDINATION_V1_LEASE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static COORDINATION_V1_LEASESPEC: Type = Type { name: "io.k8s.api.coordination.v1.LeaseSpec", gvk: None, atomic: false, fields: &[
-    f("acquireTime", MICROTIME), f("holderIdentity", STRING), f("leaseDurationSeconds", INT32),
-    f("leaseTransitions", INT32), f("preferredHolder", STRING), f("renewTime", MICROTIME), f("strategy", STRING),
+    f("acquireTime", MICROTIME).at(3), f("holderIdentity", STRING).at(1), f("leaseDurationSeconds", INT32).at(2),
+    f("leaseTransitions", INT32).at(5), f("preferredHolder", STRING).at(7), f("renewTime", MICROTIME).at(4),
+    f("strategy", STRING).at(6),
 ] };
 static CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AWSElasticBlockStoreVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("partition", INT32), f("readOnly", BOOL), f("volumeID", STRING).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("partition", INT32).at(3).omits_zero(),
+    f("readOnly", BOOL).at(4).omits_zero(), f("volumeID", STRING).at(1).required(),
 ] };
 static CORE_V1_AFFINITY: Type = Type { name: "io.k8s.api.core.v1.Affinity", gvk: None, atomic: false, fields: &[
-    f("nodeAffinity", of(&CORE_V1_NODEAFFINITY)), f("podAffinity", of(&CORE_V1_PODAFFINITY)),
-    f("podAntiAffinity", of(&CORE_V1_PODANTIAFFINITY)),
+    f("nodeAffinity", of(&CORE_V1_NODEAFFINITY)).at(1), f("podAffinity", of(&CORE_V1_PODAFFINITY)).at(2),
+    f("podAntiAffinity", of(&CORE_V1_PODANTIAFFINITY)).at(3),
 ] };
 static CORE_V1_APPARMORPROFILE: Type = Type { name: "io.k8s.api.core.v1.AppArmorProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING), f("type", STRING).required(),
+    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_ATTACHEDVOLUME: Type = Type { name: "io.k8s.api.core.v1.AttachedVolume", gvk: None, atomic: false, fields: &[
-    f("devicePath", STRING).required(), f("name", STRING).required(),
+    f("devicePath", STRING).at(2).required(), f("name", STRING).at(1).required(),
 ] };
 static CORE_V1_AZUREDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("cachingMode", STRING), f("diskName", STRING).required(), f("diskURI", STRING).required(), f("fsType", STRING),
-    f("kind", STRING), f("readOnly", BOOL),
+    f("cachingMode", STRING).at(3), f("diskName", STRING).at(1).required(), f("diskURI", STRING).at(2).required(),
+    f("fsType", STRING).at(4), f("kind", STRING).at(6), f("readOnly", BOOL).at(5),
 ] };
 static CORE_V1_AZUREFILEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureFileVolumeSource", gvk: None, atomic: false, fields: &[
-    f("readOnly", BOOL), f("secretName", STRING).required(), f("shareName", STRING).required(),
+    f("readOnly", BOOL).at(3).omits_zero(), f("secretName", STRING).at(1).required(),
+    f("shareName", STRING).at(2).required(),
 ] };
 static CORE_V1_BINDING: Type = Type { name: "io.k8s.api.core.v1.Binding", gvk: Some(("", "v1", "Binding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("target", of(&CORE_V1_OBJECTREFERENCE)).required(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("target", of(&CORE_V1_OBJECTREFERENCE)).at(2).required(),
 ] };
 static CORE_V1_CSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CSIVolumeSource", gvk: None, atomic: false, fields: &[
-    f("driver", STRING).required(), f("fsType", STRING), f("nodePublishSecretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)),
-    f("readOnly", BOOL), f("volumeAttributes", map(STRING)),
+    f("driver", STRING).at(1).required(), f("fsType", STRING).at(3),
+    f("nodePublishSecretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("readOnly", BOOL).at(2),
+    f("volumeAttributes", map(STRING)).at(4),
 ] };
 static CORE_V1_CAPABILITIES: Type = Type { name: "io.k8s.api.core.v1.Capabilities", gvk: None, atomic: false, fields: &[
-    f("add", list(STRING)).list_atomic(), f("drop", list(STRING)).list_atomic(),
+    f("add", list(STRING)).at(1).list_atomic(), f("drop", list(STRING)).at(2).list_atomic(),
 ] };
 static CORE_V1_CEPHFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CephFSVolumeSource", gvk: None, atomic: false, fields: &[
-    f("monitors", list(STRING)).list_atomic().required(), f("path", STRING), f("readOnly", BOOL),
-    f("secretFile", STRING), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)), f("user", STRING),
+    f("monitors", list(STRING)).at(1).list_atomic().required(), f("path", STRING).at(2).omits_zero(),
+    f("readOnly", BOOL).at(6).omits_zero(), f("secretFile", STRING).at(4).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("user", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_CINDERVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CinderVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("readOnly", BOOL), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)),
-    f("volumeID", STRING).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(4), f("volumeID", STRING).at(1).required(),
 ] };
 static CORE_V1_CLIENTIPCONFIG: Type = Type { name: "io.k8s.api.core.v1.ClientIPConfig", gvk: None, atomic: false, fields: &[
-    f("timeoutSeconds", INT32),
+    f("timeoutSeconds", INT32).at(1),
 ] };
 static CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ClusterTrustBundleProjection", gvk: None, atomic: false, fields: &[
-    f("labelSelector", of(&META_V1_LABELSELECTOR)), f("name", STRING), f("optional", BOOL),
-    f("path", STRING).required(), f("signerName", STRING),
+    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(3), f("name", STRING).at(1), f("optional", BOOL).at(5),
+    f("path", STRING).at(4).required(), f("signerName", STRING).at(2),
 ] };
 static CORE_V1_CONFIGMAP: Type = Type { name: "io.k8s.api.core.v1.ConfigMap", gvk: Some(("", "v1", "ConfigMap")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("binaryData", map(BYTES)), f("data", map(STRING)), f("immutable", BOOL),
-    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
+    f("apiVersion", STRING), f("binaryData", map(BYTES)).at(3), f("data", map(STRING)).at(2),
+    f("immutable", BOOL).at(4), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
 ] };
 static CORE_V1_CONFIGMAPENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING), f("optional", BOOL),
+    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(2),
 ] };
 static CORE_V1_CONFIGMAPKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ConfigMapKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).required(), f("name", STRING), f("optional", BOOL),
+    f("key", STRING).at(2).required(), f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(3),
 ] };
 static CORE_V1_CONFIGMAPLIST: Type = Type { name: "io.k8s.api.core.v1.ConfigMapList", gvk: Some(("", "v1", "ConfigMapList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_CONFIGMAP))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_CONFIGMAP))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_CONFIGMAPNODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapNodeConfigSource", gvk: None, atomic: false, fields: &[
-    f("kubeletConfigKey", STRING).required(), f("name", STRING).required(), f("namespace", STRING).required(),
-    f("resourceVersion", STRING), f("uid", STRING),
+    f("kubeletConfigKey", STRING).at(5).required(), f("name", STRING).at(2).required(),
+    f("namespace", STRING).at(1).required(), f("resourceVersion", STRING).at(4).omits_zero(),
+    f("uid", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_CONFIGMAPPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ConfigMapProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_KEYTOPATH))).list_atomic(), f("name", STRING), f("optional", BOOL),
+    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(), f("name", STRING).at(1).inside(1).omits_zero(),
+    f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONFIGMAPVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32), f("items", list(of(&CORE_V1_KEYTOPATH))).list_atomic(), f("name", STRING),
-    f("optional", BOOL),
+    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(),
+    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gvk: None, atomic: false, fields: &[
-    f("args", list(STRING)).list_atomic(), f("command", list(STRING)).list_atomic(),
-    f("env", list(of(&CORE_V1_ENVVAR))).list_map(&["name"]).merge("name"),
-    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).list_atomic(), f("image", STRING), f("imagePullPolicy", STRING),
-    f("lifecycle", of(&CORE_V1_LIFECYCLE)), f("livenessProbe", of(&CORE_V1_PROBE)), f("name", STRING).required(),
-    f("ports", list(of(&CORE_V1_CONTAINERPORT))).list_map(&["containerPort","protocol"]).merge("containerPort"),
-    f("readinessProbe", of(&CORE_V1_PROBE)), f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).list_atomic(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)), f("restartPolicy", STRING),
-    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).list_atomic(),
-    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)), f("startupProbe", of(&CORE_V1_PROBE)), f("stdin", BOOL),
-    f("stdinOnce", BOOL), f("terminationMessagePath", STRING), f("terminationMessagePolicy", STRING), f("tty", BOOL),
-    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).list_map(&["devicePath"]).merge("devicePath"),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).list_map(&["mountPath"]).merge("mountPath"),
-    f("workingDir", STRING),
+    f("args", list(STRING)).at(4).list_atomic(), f("command", list(STRING)).at(3).list_atomic(),
+    f("env", list(of(&CORE_V1_ENVVAR))).at(7).list_map(&["name"]).merge("name"),
+    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).list_atomic(), f("image", STRING).at(2).omits_zero(),
+    f("imagePullPolicy", STRING).at(14).omits_zero(), f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12),
+    f("livenessProbe", of(&CORE_V1_PROBE)).at(10), f("name", STRING).at(1).required(),
+    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).list_map(&["containerPort","protocol"]).merge("containerPort"),
+    f("readinessProbe", of(&CORE_V1_PROBE)).at(11),
+    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).list_atomic(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8), f("restartPolicy", STRING).at(24),
+    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).list_atomic(),
+    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15), f("startupProbe", of(&CORE_V1_PROBE)).at(22),
+    f("stdin", BOOL).at(16).omits_zero(), f("stdinOnce", BOOL).at(17).omits_zero(),
+    f("terminationMessagePath", STRING).at(13).omits_zero(), f("terminationMessagePolicy", STRING).at(20).omits_zero(),
+    f("tty", BOOL).at(18).omits_zero(),
+    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).list_map(&["devicePath"]).merge("devicePath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).list_map(&["mountPath"]).merge("mountPath"),
+    f("workingDir", STRING).at(5).omits_zero(),
 ] };
 static CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST: Type = Type { name: "io.k8s.api.core.v1.ContainerExtendedResourceRequest", gvk: None, atomic: false, fields: &[
-    f("containerName", STRING).required(), f("requestName", STRING).required(), f("resourceName", STRING).required(),
+    f("containerName", STRING).at(1).required(), f("requestName", STRING).at(3).required(),
+    f("resourceName", STRING).at(2).required(),
 ] };
 static CORE_V1_CONTAINERIMAGE: Type = Type { name: "io.k8s.api.core.v1.ContainerImage", gvk: None, atomic: false, fields: &[
-    f("names", list(STRING)).list_atomic(), f("sizeBytes", INT64),
+    f("names", list(STRING)).at(1).list_atomic(), f("sizeBytes", INT64).at(2).omits_zero(),
 ] };
 static CORE_V1_CONTAINERPORT: Type = Type { name: "io.k8s.api.core.v1.ContainerPort", gvk: None, atomic: false, fields: &[
-    f("containerPort", INT32).required(), f("hostIP", STRING), f("hostPort", INT32), f("name", STRING),
-    f("protocol", STRING),
+    f("containerPort", INT32).at(3).required(), f("hostIP", STRING).at(5).omits_zero(),
+    f("hostPort", INT32).at(2).omits_zero(), f("name", STRING).at(1).omits_zero(),
+    f("protocol", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_CONTAINERRESIZEPOLICY: Type = Type { name: "io.k8s.api.core.v1.ContainerResizePolicy", gvk: None, atomic: false, fields: &[
-    f("resourceName", STRING).required(), f("restartPolicy", STRING).required(),
+    f("resourceName", STRING).at(1).required(), f("restartPolicy", STRING).at(2).required(),
 ] };
 static CORE_V1_CONTAINERRESTARTRULE: Type = Type { name: "io.k8s.api.core.v1.ContainerRestartRule", gvk: None, atomic: false, fields: &[
-    f("action", STRING).required(), f("exitCodes", of(&CORE_V1_CONTAINERRESTARTRULEONEXITCODES)),
+    f("action", STRING).at(1).omits_zero().required(),
+    f("exitCodes", of(&CORE_V1_CONTAINERRESTARTRULEONEXITCODES)).at(2),
 ] };
 static CORE_V1_CONTAINERRESTARTRULEONEXITCODES: Type = Type { name: "io.k8s.api.core.v1.ContainerRestartRuleOnExitCodes", gvk: None, atomic: false, fields: &[
-    f("operator", STRING).required(), f("values", list(INT32)).list_set(),
+    f("operator", STRING).at(1).omits_zero().required(), f("values", list(INT32)).at(2).list_set(),
 ] };
 static CORE_V1_CONTAINERSTATE: Type = Type { name: "io.k8s.api.core.v1.ContainerState", gvk: None, atomic: false, fields: &[
-    f("running", of(&CORE_V1_CONTAINERSTATERUNNING)), f("terminated", of(&CORE_V1_CONTAINERSTATETERMINATED)),
-    f("waiting", of(&CORE_V1_CONTAINERSTATEWAITING)),
+    f("running", of(&CORE_V1_CONTAINERSTATERUNNING)).at(2),
+    f("terminated", of(&CORE_V1_CONTAINERSTATETERMINATED)).at(3),
+    f("waiting", of(&CORE_V1_CONTAINERSTATEWAITING)).at(1),
 ] };
 static CORE_V1_CONTAINERSTATERUNNING: Type = Type { name: "io.k8s.api.core.v1.ContainerStateRunning", gvk: None, atomic: false, fields: &[
-    f("startedAt", TIME),
+    f("startedAt", TIME).at(1),
 ] };
 static CORE_V1_CONTAINERSTATETERMINATED: Type = Type { name: "io.k8s.api.core.v1.ContainerStateTerminated", gvk: None, atomic: false, fields: &[
-    f("containerID", STRING), f("exitCode", INT32).required(), f("finishedAt", TIME), f("message", STRING),
-    f("reason", STRING), f("signal", INT32), f("startedAt", TIME),
+    f("containerID", STRING).at(7).omits_zero(), f("exitCode", INT32).at(1).required(), f("finishedAt", TIME).at(6),
+    f("message", STRING).at(4).omits_zero(), f("reason", STRING).at(3).omits_zero(),
+    f("signal", INT32).at(2).omits_zero(), f("startedAt", TIME).at(5),
 ] };
 static CORE_V1_CONTAINERSTATEWAITING: Type = Type { name: "io.k8s.api.core.v1.ContainerStateWaiting", gvk: None, atomic: false, fields: &[
-    f("message", STRING), f("reason", STRING),
+    f("message", STRING).at(2).omits_zero(), f("reason", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_CONTAINERSTATUS: Type = Type { name: "io.k8s.api.core.v1.ContainerStatus", gvk: None, atomic: false, fields: &[
-    f("allocatedResources", map(QUANTITY)),
-    f("allocatedResourcesStatus", list(of(&CORE_V1_RESOURCESTATUS))).list_map(&["name"]).merge("name"),
-    f("containerID", STRING), f("image", STRING).required(), f("imageID", STRING).required(),
-    f("lastState", of(&CORE_V1_CONTAINERSTATE)), f("name", STRING).required(), f("ready", BOOL).required(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)), f("restartCount", INT32).required(), f("started", BOOL),
-    f("state", of(&CORE_V1_CONTAINERSTATE)), f("stopSignal", STRING), f("user", of(&CORE_V1_CONTAINERUSER)),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).list_map(&["mountPath"]).merge("mountPath"),
+    f("allocatedResources", map(QUANTITY)).at(10),
+    f("allocatedResourcesStatus", list(of(&CORE_V1_RESOURCESTATUS))).at(14).list_map(&["name"]).merge("name"),
+    f("containerID", STRING).at(8).omits_zero(), f("image", STRING).at(6).required(),
+    f("imageID", STRING).at(7).required(), f("lastState", of(&CORE_V1_CONTAINERSTATE)).at(3),
+    f("name", STRING).at(1).required(), f("ready", BOOL).at(4).required(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(11), f("restartCount", INT32).at(5).required(),
+    f("started", BOOL).at(9), f("state", of(&CORE_V1_CONTAINERSTATE)).at(2), f("stopSignal", STRING).at(15),
+    f("user", of(&CORE_V1_CONTAINERUSER)).at(13),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).at(12).list_map(&["mountPath"]).merge("mountPath"),
 ] };
 static CORE_V1_CONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.ContainerUser", gvk: None, atomic: false, fields: &[
-    f("linux", of(&CORE_V1_LINUXCONTAINERUSER)),
+    f("linux", of(&CORE_V1_LINUXCONTAINERUSER)).at(1),
 ] };
 static CORE_V1_DAEMONENDPOINT: Type = Type { name: "io.k8s.api.core.v1.DaemonEndpoint", gvk: None, atomic: false, fields: &[
-    f("Port", INT32).required(),
+    f("Port", INT32).at(1).required(),
 ] };
 static CORE_V1_DOWNWARDAPIPROJECTION: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).list_atomic(),
+    f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).list_atomic(),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMEFILE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeFile", gvk: None, atomic: false, fields: &[
-    f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)), f("mode", INT32), f("path", STRING).required(),
-    f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)),
+    f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)).at(2), f("mode", INT32).at(4), f("path", STRING).at(1).required(),
+    f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)).at(3),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32), f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).list_atomic(),
+    f("defaultMode", INT32).at(2), f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).list_atomic(),
 ] };
 static CORE_V1_EMPTYDIRVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.EmptyDirVolumeSource", gvk: None, atomic: false, fields: &[
-    f("medium", STRING), f("sizeLimit", QUANTITY),
+    f("medium", STRING).at(1).omits_zero(), f("sizeLimit", QUANTITY).at(2),
 ] };
 static CORE_V1_ENDPOINTADDRESS: Type = Type { name: "io.k8s.api.core.v1.EndpointAddress", gvk: None, atomic: true, fields: &[
-    f("hostname", STRING), f("ip", STRING).required(), f("nodeName", STRING),
-    f("targetRef", of(&CORE_V1_OBJECTREFERENCE)),
+    f("hostname", STRING).at(3).omits_zero(), f("ip", STRING).at(1).required(), f("nodeName", STRING).at(4),
+    f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(2),
 ] };
 static CORE_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.core.v1.EndpointPort", gvk: None, atomic: true, fields: &[
-    f("appProtocol", STRING), f("name", STRING), f("port", INT32).required(), f("protocol", STRING),
+    f("appProtocol", STRING).at(4), f("name", STRING).at(1).omits_zero(), f("port", INT32).at(2).required(),
+    f("protocol", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_ENDPOINTSUBSET: Type = Type { name: "io.k8s.api.core.v1.EndpointSubset", gvk: None, atomic: false, fields: &[
-    f("addresses", list(of(&CORE_V1_ENDPOINTADDRESS))).list_atomic(),
-    f("notReadyAddresses", list(of(&CORE_V1_ENDPOINTADDRESS))).list_atomic(),
-    f("ports", list(of(&CORE_V1_ENDPOINTPORT))).list_atomic(),
+    f("addresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(1).list_atomic(),
+    f("notReadyAddresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(2).list_atomic(),
+    f("ports", list(of(&CORE_V1_ENDPOINTPORT))).at(3).list_atomic(),
 ] };
 static CORE_V1_ENDPOINTS: Type = Type { name: "io.k8s.api.core.v1.Endpoints", gvk: Some(("", "v1", "Endpoints")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("subsets", list(of(&CORE_V1_ENDPOINTSUBSET))).list_atomic(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("subsets", list(of(&CORE_V1_ENDPOINTSUBSET))).at(2).list_atomic(),
 ] };
 static CORE_V1_ENDPOINTSLIST: Type = Type { name: "io.k8s.api.core.v1.EndpointsList", gvk: Some(("", "v1", "EndpointsList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_ENDPOINTS))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_ENDPOINTS))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_ENVFROMSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvFromSource", gvk: None, atomic: false, fields: &[
-    f("configMapRef", of(&CORE_V1_CONFIGMAPENVSOURCE)), f("prefix", STRING),
-    f("secretRef", of(&CORE_V1_SECRETENVSOURCE)),
+    f("configMapRef", of(&CORE_V1_CONFIGMAPENVSOURCE)).at(2), f("prefix", STRING).at(1).omits_zero(),
+    f("secretRef", of(&CORE_V1_SECRETENVSOURCE)).at(3),
 ] };
 static CORE_V1_ENVVAR: Type = Type { name: "io.k8s.api.core.v1.EnvVar", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("value", STRING), f("valueFrom", of(&CORE_V1_ENVVARSOURCE)),
+    f("name", STRING).at(1).required(), f("value", STRING).at(2).omits_zero(),
+    f("valueFrom", of(&CORE_V1_ENVVARSOURCE)).at(3),
 ] };
 static CORE_V1_ENVVARSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvVarSource", gvk: None, atomic: false, fields: &[
-    f("configMapKeyRef", of(&CORE_V1_CONFIGMAPKEYSELECTOR)), f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)),
-    f("fileKeyRef", of(&CORE_V1_FILEKEYSELECTOR)), f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)),
-    f("secretKeyRef", of(&CORE_V1_SECRETKEYSELECTOR)),
+    f("configMapKeyRef", of(&CORE_V1_CONFIGMAPKEYSELECTOR)).at(3),
+    f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)).at(1), f("fileKeyRef", of(&CORE_V1_FILEKEYSELECTOR)).at(5),
+    f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)).at(2),
+    f("secretKeyRef", of(&CORE_V1_SECRETKEYSELECTOR)).at(4),
 ] };
 static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.EphemeralContainer", gvk: None, atomic: false, fields: &[
-    f("args", list(STRING)).list_atomic(), f("command", list(STRING)).list_atomic(),
-    f("env", list(of(&CORE_V1_ENVVAR))).list_map(&["name"]).merge("name"),
-    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).list_atomic(), f("image", STRING), f("imagePullPolicy", STRING),
-    f("lifecycle", of(&CORE_V1_LIFECYCLE)), f("livenessProbe", of(&CORE_V1_PROBE)), f("name", STRING).required(),
-    f("ports", list(of(&CORE_V1_CONTAINERPORT))).list_map(&["containerPort","protocol"]).merge("containerPort"),
-    f("readinessProbe", of(&CORE_V1_PROBE)), f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).list_atomic(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)), f("restartPolicy", STRING),
-    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).list_atomic(),
-    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)), f("startupProbe", of(&CORE_V1_PROBE)), f("stdin", BOOL),
-    f("stdinOnce", BOOL), f("targetContainerName", STRING), f("terminationMessagePath", STRING),
-    f("terminationMessagePolicy", STRING), f("tty", BOOL),
-    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).list_map(&["devicePath"]).merge("devicePath"),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).list_map(&["mountPath"]).merge("mountPath"),
-    f("workingDir", STRING),
+    f("args", list(STRING)).at(4).inside(1).list_atomic(), f("command", list(STRING)).at(3).inside(1).list_atomic(),
+    f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(1).list_map(&["name"]).merge("name"),
+    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(1).list_atomic(),
+    f("image", STRING).at(2).inside(1).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(1).omits_zero(),
+    f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(1), f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(1),
+    f("name", STRING).at(1).inside(1).required(),
+    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(1).list_map(&["containerPort","protocol"]).merge("containerPort"),
+    f("readinessProbe", of(&CORE_V1_PROBE)).at(11).inside(1),
+    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(1).list_atomic(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(1), f("restartPolicy", STRING).at(24).inside(1),
+    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(1).list_atomic(),
+    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).inside(1),
+    f("startupProbe", of(&CORE_V1_PROBE)).at(22).inside(1), f("stdin", BOOL).at(16).inside(1).omits_zero(),
+    f("stdinOnce", BOOL).at(17).inside(1).omits_zero(), f("targetContainerName", STRING).at(2).omits_zero(),
+    f("terminationMessagePath", STRING).at(13).inside(1).omits_zero(),
+    f("terminationMessagePolicy", STRING).at(20).inside(1).omits_zero(), f("tty", BOOL).at(18).inside(1).omits_zero(),
+    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(1).list_map(&["devicePath"]).merge("devicePath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(1).list_map(&["mountPath"]).merge("mountPath"),
+    f("workingDir", STRING).at(5).inside(1).omits_zero(),
 ] };
 static CORE_V1_EPHEMERALVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.EphemeralVolumeSource", gvk: None, atomic: false, fields: &[
-    f("volumeClaimTemplate", of(&CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE)),
+    f("volumeClaimTemplate", of(&CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE)).at(1),
 ] };
 static CORE_V1_EVENT: Type = Type { name: "io.k8s.api.core.v1.Event", gvk: Some(("", "v1", "Event")), atomic: false, fields: &[
-    f("action", STRING), f("apiVersion", STRING), f("count", INT32), f("eventTime", MICROTIME),
-    f("firstTimestamp", TIME), f("involvedObject", of(&CORE_V1_OBJECTREFERENCE)).required(), f("kind", STRING),
-    f("lastTimestamp", TIME), f("message", STRING), f("metadata", of(&META_V1_OBJECTMETA)).required(),
-    f("reason", STRING), f("related", of(&CORE_V1_OBJECTREFERENCE)), f("reportingComponent", STRING),
-    f("reportingInstance", STRING), f("series", of(&CORE_V1_EVENTSERIES)), f("source", of(&CORE_V1_EVENTSOURCE)),
-    f("type", STRING),
+    f("action", STRING).at(12).omits_zero(), f("apiVersion", STRING), f("count", INT32).at(8).omits_zero(),
+    f("eventTime", MICROTIME).at(10), f("firstTimestamp", TIME).at(6),
+    f("involvedObject", of(&CORE_V1_OBJECTREFERENCE)).at(2).required(), f("kind", STRING),
+    f("lastTimestamp", TIME).at(7), f("message", STRING).at(4).omits_zero(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).required(), f("reason", STRING).at(3).omits_zero(),
+    f("related", of(&CORE_V1_OBJECTREFERENCE)).at(13), f("reportingComponent", STRING).at(14),
+    f("reportingInstance", STRING).at(15), f("series", of(&CORE_V1_EVENTSERIES)).at(11),
+    f("source", of(&CORE_V1_EVENTSOURCE)).at(5), f("type", STRING).at(9).omits_zero(),
 ] };
 static CORE_V1_EVENTLIST: Type = Type { name: "io.k8s.api.core.v1.EventList", gvk: Some(("", "v1", "EventList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_EVENT))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_EVENT))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.core.v1.EventSeries", gvk: None, atomic: false, fields: &[
-    f("count", INT32), f("lastObservedTime", MICROTIME),
+    f("count", INT32).at(1).omits_zero(), f("lastObservedTime", MICROTIME).at(2),
 ] };
 static CORE_V1_EVENTSOURCE: Type = Type { name: "io.k8s.api.core.v1.EventSource", gvk: None, atomic: false, fields: &[
-    f("component", STRING), f("host", STRING),
+    f("component", STRING).at(1).omits_zero(), f("host", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_EXECACTION: Type = Type { name: "io.k8s.api.core.v1.ExecAction", gvk: None, atomic: false, fields: &[
-    f("command", list(STRING)).list_atomic(),
+    f("command", list(STRING)).at(1).list_atomic(),
 ] };
 static CORE_V1_FCVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FCVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("lun", INT32), f("readOnly", BOOL), f("targetWWNs", list(STRING)).list_atomic(),
-    f("wwids", list(STRING)).list_atomic(),
+    f("fsType", STRING).at(3).omits_zero(), f("lun", INT32).at(2), f("readOnly", BOOL).at(4).omits_zero(),
+    f("targetWWNs", list(STRING)).at(1).list_atomic(), f("wwids", list(STRING)).at(5).list_atomic(),
 ] };
 static CORE_V1_FILEKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.FileKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).required(), f("optional", BOOL), f("path", STRING).required(), f("volumeName", STRING).required(),
+    f("key", STRING).at(3).required(), f("optional", BOOL).at(4), f("path", STRING).at(2).required(),
+    f("volumeName", STRING).at(1).required(),
 ] };
 static CORE_V1_FLEXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FlexVolumeSource", gvk: None, atomic: false, fields: &[
-    f("driver", STRING).required(), f("fsType", STRING), f("options", map(STRING)), f("readOnly", BOOL),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)),
+    f("driver", STRING).at(1).required(), f("fsType", STRING).at(2).omits_zero(), f("options", map(STRING)).at(5),
+    f("readOnly", BOOL).at(4).omits_zero(), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3),
 ] };
 static CORE_V1_FLOCKERVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FlockerVolumeSource", gvk: None, atomic: false, fields: &[
-    f("datasetName", STRING), f("datasetUUID", STRING),
+    f("datasetName", STRING).at(1).omits_zero(), f("datasetUUID", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GCEPersistentDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("partition", INT32), f("pdName", STRING).required(), f("readOnly", BOOL),
+    f("fsType", STRING).at(2).omits_zero(), f("partition", INT32).at(3).omits_zero(),
+    f("pdName", STRING).at(1).required(), f("readOnly", BOOL).at(4).omits_zero(),
 ] };
 static CORE_V1_GRPCACTION: Type = Type { name: "io.k8s.api.core.v1.GRPCAction", gvk: None, atomic: false, fields: &[
-    f("port", INT32).required(), f("service", STRING),
+    f("port", INT32).at(1).required(), f("service", STRING).at(2),
 ] };
 static CORE_V1_GITREPOVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GitRepoVolumeSource", gvk: None, atomic: false, fields: &[
-    f("directory", STRING), f("repository", STRING).required(), f("revision", STRING),
+    f("directory", STRING).at(3).omits_zero(), f("repository", STRING).at(1).required(),
+    f("revision", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_GLUSTERFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GlusterfsVolumeSource", gvk: None, atomic: false, fields: &[
-    f("endpoints", STRING).required(), f("path", STRING).required(), f("readOnly", BOOL),
+    f("endpoints", STRING).at(1).required(), f("path", STRING).at(2).required(), f("readOnly", BOOL).at(3).omits_zero(),
 ] };
 static CORE_V1_HTTPGETACTION: Type = Type { name: "io.k8s.api.core.v1.HTTPGetAction", gvk: None, atomic: false, fields: &[
-    f("host", STRING), f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).list_atomic(), f("path", STRING),
-    f("port", INTORSTRING).required(), f("scheme", STRING),
+    f("host", STRING).at(3).omits_zero(), f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).at(5).list_atomic(),
+    f("path", STRING).at(1).omits_zero(), f("port", INTORSTRING).at(2).required(),
+    f("scheme", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_HTTPHEADER: Type = Type { name: "io.k8s.api.core.v1.HTTPHeader", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("value", STRING).required(),
+    f("name", STRING).at(1).required(), f("value", STRING).at(2).required(),
 ] };
 static CORE_V1_HOSTALIAS: Type = Type { name: "io.k8s.api.core.v1.HostAlias", gvk: None, atomic: false, fields: &[
-    f("hostnames", list(STRING)).list_atomic(), f("ip", STRING).required(),
+    f("hostnames", list(STRING)).at(2).list_atomic(), f("ip", STRING).at(1).required(),
 ] };
 static CORE_V1_HOSTIP: Type = Type { name: "io.k8s.api.core.v1.HostIP", gvk: None, atomic: false, fields: &[
-    f("ip", STRING).required(),
+    f("ip", STRING).at(1).required(),
 ] };
 static CORE_V1_HOSTPATHVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.HostPathVolumeSource", gvk: None, atomic: false, fields: &[
-    f("path", STRING).required(), f("type", STRING),
+    f("path", STRING).at(1).required(), f("type", STRING).at(2),
 ] };
 static CORE_V1_ISCSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ISCSIVolumeSource", gvk: None, atomic: false, fields: &[
-    f("chapAuthDiscovery", BOOL), f("chapAuthSession", BOOL), f("fsType", STRING), f("initiatorName", STRING),
-    f("iqn", STRING).required(), f("iscsiInterface", STRING), f("lun", INT32).required(),
-    f("portals", list(STRING)).list_atomic(), f("readOnly", BOOL), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)),
-    f("targetPortal", STRING).required(),
+    f("chapAuthDiscovery", BOOL).at(8).omits_zero(), f("chapAuthSession", BOOL).at(11).omits_zero(),
+    f("fsType", STRING).at(5).omits_zero(), f("initiatorName", STRING).at(12), f("iqn", STRING).at(2).required(),
+    f("iscsiInterface", STRING).at(4).omits_zero(), f("lun", INT32).at(3).required(),
+    f("portals", list(STRING)).at(7).list_atomic(), f("readOnly", BOOL).at(6).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(10), f("targetPortal", STRING).at(1).required(),
 ] };
 static CORE_V1_IMAGEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeSource", gvk: None, atomic: false, fields: &[
-    f("pullPolicy", STRING), f("reference", STRING),
+    f("pullPolicy", STRING).at(2).omits_zero(), f("reference", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_IMAGEVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeStatus", gvk: None, atomic: false, fields: &[
-    f("imageRef", STRING).required(),
+    f("imageRef", STRING).at(1).omits_zero().required(),
 ] };
 static CORE_V1_KEYTOPATH: Type = Type { name: "io.k8s.api.core.v1.KeyToPath", gvk: None, atomic: false, fields: &[
-    f("key", STRING).required(), f("mode", INT32), f("path", STRING).required(),
+    f("key", STRING).at(1).required(), f("mode", INT32).at(3), f("path", STRING).at(2).required(),
 ] };
 static CORE_V1_LIFECYCLE: Type = Type { name: "io.k8s.api.core.v1.Lifecycle", gvk: None, atomic: false, fields: &[
-    f("postStart", of(&CORE_V1_LIFECYCLEHANDLER)), f("preStop", of(&CORE_V1_LIFECYCLEHANDLER)), f("stopSignal", STRING),
+    f("postStart", of(&CORE_V1_LIFECYCLEHANDLER)).at(1), f("preStop", of(&CORE_V1_LIFECYCLEHANDLER)).at(2),
+    f("stopSignal", STRING).at(3),
 ] };
 static CORE_V1_LIFECYCLEHANDLER: Type = Type { name: "io.k8s.api.core.v1.LifecycleHandler", gvk: None, atomic: false, fields: &[
-    f("exec", of(&CORE_V1_EXECACTION)), f("httpGet", of(&CORE_V1_HTTPGETACTION)), f("sleep", of(&CORE_V1_SLEEPACTION)),
-    f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)),
+    f("exec", of(&CORE_V1_EXECACTION)).at(1), f("httpGet", of(&CORE_V1_HTTPGETACTION)).at(2),
+    f("sleep", of(&CORE_V1_SLEEPACTION)).at(4), f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3),
 ] };
 static CORE_V1_LINUXCONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.LinuxContainerUser", gvk: None, atomic: false, fields: &[
-    f("gid", INT64).required(), f("supplementalGroups", list(INT64)).list_atomic(), f("uid", INT64).required(),
+    f("gid", INT64).at(2).required(), f("supplementalGroups", list(INT64)).at(3).list_atomic(),
+    f("uid", INT64).at(1).required(),
 ] };
 static CORE_V1_LOADBALANCERINGRESS: Type = Type { name: "io.k8s.api.core.v1.LoadBalancerIngress", gvk: None, atomic: false, fields: &[
-    f("hostname", STRING), f("ip", STRING), f("ipMode", STRING),
-    f("ports", list(of(&CORE_V1_PORTSTATUS))).list_atomic(),
+    f("hostname", STRING).at(2).omits_zero(), f("ip", STRING).at(1).omits_zero(), f("ipMode", STRING).at(3),
+    f("ports", list(of(&CORE_V1_PORTSTATUS))).at(4).list_atomic(),
 ] };
 static CORE_V1_LOADBALANCERSTATUS: Type = Type { name: "io.k8s.api.core.v1.LoadBalancerStatus", gvk: None, atomic: false, fields: &[
-    f("ingress", list(of(&CORE_V1_LOADBALANCERINGRESS))).list_atomic(),
+    f("ingress", list(of(&CORE_V1_LOADBALANCERINGRESS))).at(1).list_atomic(),
 ] };
 static CORE_V1_LOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.LocalObjectReference", gvk: None, atomic: true, fields: &[
-    f("name", STRING),
+    f("name", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_NFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.NFSVolumeSource", gvk: None, atomic: false, fields: &[
-    f("path", STRING).required(), f("readOnly", BOOL), f("server", STRING).required(),
+    f("path", STRING).at(2).required(), f("readOnly", BOOL).at(3).omits_zero(), f("server", STRING).at(1).required(),
 ] };
 static CORE_V1_NAMESPACE: Type = Type { name: "io.k8s.api.core.v1.Namespace", gvk: Some(("", "v1", "Namespace")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&CORE_V1_NAMESPACESPEC)), f("status", of(&CORE_V1_NAMESPACESTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&CORE_V1_NAMESPACESPEC)).at(2), f("status", of(&CORE_V1_NAMESPACESTATUS)).at(3),
 ] };
 static CORE_V1_NAMESPACECONDITION: Type = Type { name: "io.k8s.api.core.v1.NamespaceCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME), f("message", STRING), f("reason", STRING), f("status", STRING).required(),
-    f("type", STRING).required(),
+    f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
+    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_NAMESPACELIST: Type = Type { name: "io.k8s.api.core.v1.NamespaceList", gvk: Some(("", "v1", "NamespaceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NAMESPACE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NAMESPACE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_NAMESPACESPEC: Type = Type { name: "io.k8s.api.core.v1.NamespaceSpec", gvk: None, atomic: false, fields: &[
-    f("finalizers", list(STRING)).list_atomic(),
+    f("finalizers", list(STRING)).at(1).list_atomic(),
 ] };
 static CORE_V1_NAMESPACESTATUS: Type = Type { name: "io.k8s.api.core.v1.NamespaceStatus", gvk: None, atomic: false, fields: &[
-    f("conditions", list(of(&CORE_V1_NAMESPACECONDITION))).list_map(&["type"]).merge("type"), f("phase", STRING),
+    f("conditions", list(of(&CORE_V1_NAMESPACECONDITION))).at(2).list_map(&["type"]).merge("type"),
+    f("phase", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_NODE: Type = Type { name: "io.k8s.api.core.v1.Node", gvk: Some(("", "v1", "Node")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&CORE_V1_NODESPEC)), f("status", of(&CORE_V1_NODESTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&CORE_V1_NODESPEC)).at(2), f("status", of(&CORE_V1_NODESTATUS)).at(3),
 ] };
 static CORE_V1_NODEADDRESS: Type = Type { name: "io.k8s.api.core.v1.NodeAddress", gvk: None, atomic: false, fields: &[
-    f("address", STRING).required(), f("type", STRING).required(),
+    f("address", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_NODEAFFINITY: Type = Type { name: "io.k8s.api.core.v1.NodeAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PREFERREDSCHEDULINGTERM))).list_atomic(),
-    f("requiredDuringSchedulingIgnoredDuringExecution", of(&CORE_V1_NODESELECTOR)),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PREFERREDSCHEDULINGTERM))).at(2).list_atomic(),
+    f("requiredDuringSchedulingIgnoredDuringExecution", of(&CORE_V1_NODESELECTOR)).at(1),
 ] };
 static CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("containers", list(STRING)).list_set(), f("resourceClaimName", STRING).required(),
-    f("resources", map(QUANTITY)).required(),
+    f("containers", list(STRING)).at(2).list_set(), f("resourceClaimName", STRING).at(1).required(),
+    f("resources", map(QUANTITY)).at(3).required(),
 ] };
 static CORE_V1_NODECONDITION: Type = Type { name: "io.k8s.api.core.v1.NodeCondition", gvk: None, atomic: false, fields: &[
-    f("lastHeartbeatTime", TIME), f("lastTransitionTime", TIME), f("message", STRING), f("reason", STRING),
-    f("status", STRING).required(), f("type", STRING).required(),
+    f("lastHeartbeatTime", TIME).at(3), f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
+    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_NODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v1.NodeConfigSource", gvk: None, atomic: false, fields: &[
-    f("configMap", of(&CORE_V1_CONFIGMAPNODECONFIGSOURCE)),
+    f("configMap", of(&CORE_V1_CONFIGMAPNODECONFIGSOURCE)).at(2),
 ] };
 static CORE_V1_NODECONFIGSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeConfigStatus", gvk: None, atomic: false, fields: &[
-    f("active", of(&CORE_V1_NODECONFIGSOURCE)), f("assigned", of(&CORE_V1_NODECONFIGSOURCE)), f("error", STRING),
-    f("lastKnownGood", of(&CORE_V1_NODECONFIGSOURCE)),
+    f("active", of(&CORE_V1_NODECONFIGSOURCE)).at(2), f("assigned", of(&CORE_V1_NODECONFIGSOURCE)).at(1),
+    f("error", STRING).at(4).omits_zero(), f("lastKnownGood", of(&CORE_V1_NODECONFIGSOURCE)).at(3),
 ] };
 static CORE_V1_NODEDAEMONENDPOINTS: Type = Type { name: "io.k8s.api.core.v1.NodeDaemonEndpoints", gvk: None, atomic: false, fields: &[
-    f("kubeletEndpoint", of(&CORE_V1_DAEMONENDPOINT)),
+    f("kubeletEndpoint", of(&CORE_V1_DAEMONENDPOINT)).at(1),
 ] };
 static CORE_V1_NODEFEATURES: Type = Type { name: "io.k8s.api.core.v1.NodeFeatures", gvk: None, atomic: false, fields: &[
-    f("supplementalGroupsPolicy", BOOL),
+    f("supplementalGroupsPolicy", BOOL).at(1),
 ] };
 static CORE_V1_NODELIST: Type = Type { name: "io.k8s.api.core.v1.NodeList", gvk: Some(("", "v1", "NodeList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NODE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NODE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_NODERUNTIMEHANDLER: Type = Type { name: "io.k8s.api.core.v1.NodeRuntimeHandler", gvk: None, atomic: false, fields: &[
-    f("features", of(&CORE_V1_NODERUNTIMEHANDLERFEATURES)), f("name", STRING),
+    f("features", of(&CORE_V1_NODERUNTIMEHANDLERFEATURES)).at(2), f("name", STRING).at(1),
 ] };
 static CORE_V1_NODERUNTIMEHANDLERFEATURES: Type = Type { name: "io.k8s.api.core.v1.NodeRuntimeHandlerFeatures", gvk: None, atomic: false, fields: &[
-    f("recursiveReadOnlyMounts", BOOL), f("userNamespaces", BOOL),
+    f("recursiveReadOnlyMounts", BOOL).at(1), f("userNamespaces", BOOL).at(2),
 ] };
 static CORE_V1_NODESELECTOR: Type = Type { name: "io.k8s.api.core.v1.NodeSelector", gvk: None, atomic: true, fields: &[
-    f("nodeSelectorTerms", list(of(&CORE_V1_NODESELECTORTERM))).list_atomic().required(),
+    f("nodeSelectorTerms", list(of(&CORE_V1_NODESELECTORTERM))).at(1).list_atomic().required(),
 ] };
 static CORE_V1_NODESELECTORREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).required(), f("operator", STRING).required(), f("values", list(STRING)).list_atomic(),
+    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("values", list(STRING)).at(3).list_atomic(),
 ] };
 static CORE_V1_NODESELECTORTERM: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorTerm", gvk: None, atomic: true, fields: &[
-    f("matchExpressions", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).list_atomic(),
-    f("matchFields", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).list_atomic(),
+    f("matchExpressions", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(1).list_atomic(),
+    f("matchFields", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(2).list_atomic(),
 ] };
 static CORE_V1_NODESPEC: Type = Type { name: "io.k8s.api.core.v1.NodeSpec", gvk: None, atomic: false, fields: &[
-    f("configSource", of(&CORE_V1_NODECONFIGSOURCE)), f("externalID", STRING), f("podCIDR", STRING),
-    f("podCIDRs", list(STRING)).list_set().merge(""), f("providerID", STRING),
-    f("taints", list(of(&CORE_V1_TAINT))).list_atomic(), f("unschedulable", BOOL),
+    f("configSource", of(&CORE_V1_NODECONFIGSOURCE)).at(6), f("externalID", STRING).at(2).omits_zero(),
+    f("podCIDR", STRING).at(1).omits_zero(), f("podCIDRs", list(STRING)).at(7).list_set().merge(""),
+    f("providerID", STRING).at(3).omits_zero(), f("taints", list(of(&CORE_V1_TAINT))).at(5).list_atomic(),
+    f("unschedulable", BOOL).at(4).omits_zero(),
 ] };
 static CORE_V1_NODESTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeStatus", gvk: None, atomic: false, fields: &[
-    f("addresses", list(of(&CORE_V1_NODEADDRESS))).list_map(&["type"]).merge("type"), f("allocatable", map(QUANTITY)),
-    f("capacity", map(QUANTITY)), f("conditions", list(of(&CORE_V1_NODECONDITION))).list_map(&["type"]).merge("type"),
-    f("config", of(&CORE_V1_NODECONFIGSTATUS)), f("daemonEndpoints", of(&CORE_V1_NODEDAEMONENDPOINTS)),
-    f("declaredFeatures", list(STRING)).list_atomic(), f("features", of(&CORE_V1_NODEFEATURES)),
-    f("images", list(of(&CORE_V1_CONTAINERIMAGE))).list_atomic(), f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)),
-    f("phase", STRING), f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).list_atomic(),
-    f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).list_atomic(),
-    f("volumesInUse", list(STRING)).list_atomic(),
+    f("addresses", list(of(&CORE_V1_NODEADDRESS))).at(5).list_map(&["type"]).merge("type"),
+    f("allocatable", map(QUANTITY)).at(2), f("capacity", map(QUANTITY)).at(1),
+    f("conditions", list(of(&CORE_V1_NODECONDITION))).at(4).list_map(&["type"]).merge("type"),
+    f("config", of(&CORE_V1_NODECONFIGSTATUS)).at(11), f("daemonEndpoints", of(&CORE_V1_NODEDAEMONENDPOINTS)).at(6),
+    f("declaredFeatures", list(STRING)).at(14).list_atomic(), f("features", of(&CORE_V1_NODEFEATURES)).at(13),
+    f("images", list(of(&CORE_V1_CONTAINERIMAGE))).at(8).list_atomic(),
+    f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7), f("phase", STRING).at(3).omits_zero(),
+    f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).at(12).list_atomic(),
+    f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).at(10).list_atomic(),
+    f("volumesInUse", list(STRING)).at(9).list_atomic(),
 ] };
 static CORE_V1_NODESWAPSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeSwapStatus", gvk: None, atomic: false, fields: &[
-    f("capacity", INT64),
+    f("capacity", INT64).at(1),
 ] };
 static CORE_V1_NODESYSTEMINFO: Type = Type { name: "io.k8s.api.core.v1.NodeSystemInfo", gvk: None, atomic: false, fields: &[
-    f("architecture", STRING).required(), f("bootID", STRING).required(),
-    f("containerRuntimeVersion", STRING).required(), f("kernelVersion", STRING).required(),
-    f("kubeProxyVersion", STRING).required(), f("kubeletVersion", STRING).required(), f("machineID", STRING).required(),
-    f("operatingSystem", STRING).required(), f("osImage", STRING).required(), f("swap", of(&CORE_V1_NODESWAPSTATUS)),
-    f("systemUUID", STRING).required(),
+    f("architecture", STRING).at(10).required(), f("bootID", STRING).at(3).required(),
+    f("containerRuntimeVersion", STRING).at(6).required(), f("kernelVersion", STRING).at(4).required(),
+    f("kubeProxyVersion", STRING).at(8).required(), f("kubeletVersion", STRING).at(7).required(),
+    f("machineID", STRING).at(1).required(), f("operatingSystem", STRING).at(9).required(),
+    f("osImage", STRING).at(5).required(), f("swap", of(&CORE_V1_NODESWAPSTATUS)).at(11),
+    f("systemUUID", STRING).at(2).required(),
 ] };
 static CORE_V1_OBJECTFIELDSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ObjectFieldSelector", gvk: None, atomic: true, fields: &[
-    f("apiVersion", STRING), f("fieldPath", STRING).required(),
+    f("apiVersion", STRING).at(1).omits_zero(), f("fieldPath", STRING).at(2).required(),
 ] };
 static CORE_V1_OBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.ObjectReference", gvk: None, atomic: true, fields: &[
-    f("apiVersion", STRING), f("fieldPath", STRING), f("kind", STRING), f("name", STRING), f("namespace", STRING),
-    f("resourceVersion", STRING), f("uid", STRING),
+    f("apiVersion", STRING).at(5).omits_zero(), f("fieldPath", STRING).at(7).omits_zero(),
+    f("kind", STRING).at(1).omits_zero(), f("name", STRING).at(3).omits_zero(),
+    f("namespace", STRING).at(2).omits_zero(), f("resourceVersion", STRING).at(6).omits_zero(),
+    f("uid", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMSPEC: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimSpec", gvk: None, atomic: false, fields: &[
-    f("accessModes", list(STRING)).list_atomic(), f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)),
-    f("dataSourceRef", of(&CORE_V1_TYPEDOBJECTREFERENCE)), f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)),
-    f("selector", of(&META_V1_LABELSELECTOR)), f("storageClassName", STRING), f("volumeAttributesClassName", STRING),
-    f("volumeMode", STRING), f("volumeName", STRING),
+    f("accessModes", list(STRING)).at(1).list_atomic(), f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)).at(7),
+    f("dataSourceRef", of(&CORE_V1_TYPEDOBJECTREFERENCE)).at(8),
+    f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)).at(2), f("selector", of(&META_V1_LABELSELECTOR)).at(4),
+    f("storageClassName", STRING).at(5), f("volumeAttributesClassName", STRING).at(9), f("volumeMode", STRING).at(6),
+    f("volumeName", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimTemplate", gvk: None, atomic: false, fields: &[
-    f("metadata", of(&META_V1_OBJECTMETA)), f("spec", of(&CORE_V1_PERSISTENTVOLUMECLAIMSPEC)).required(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("spec", of(&CORE_V1_PERSISTENTVOLUMECLAIMSPEC)).at(2).required(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimVolumeSource", gvk: None, atomic: false, fields: &[
-    f("claimName", STRING).required(), f("readOnly", BOOL),
+    f("claimName", STRING).at(1).required(), f("readOnly", BOOL).at(2).omits_zero(),
 ] };
 static CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PhotonPersistentDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("pdID", STRING).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("pdID", STRING).at(1).required(),
 ] };
 static CORE_V1_POD: Type = Type { name: "io.k8s.api.core.v1.Pod", gvk: Some(("", "v1", "Pod")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)), f("spec", of(&CORE_V1_PODSPEC)),
-    f("status", of(&CORE_V1_PODSTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&CORE_V1_PODSPEC)).at(2), f("status", of(&CORE_V1_PODSTATUS)).at(3),
 ] };
 static CORE_V1_PODAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).list_atomic(),
-    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).list_atomic(),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).list_atomic(),
+    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).list_atomic(),
 ] };
 static CORE_V1_PODAFFINITYTERM: Type = Type { name: "io.k8s.api.core.v1.PodAffinityTerm", gvk: None, atomic: false, fields: &[
-    f("labelSelector", of(&META_V1_LABELSELECTOR)), f("matchLabelKeys", list(STRING)).list_atomic(),
-    f("mismatchLabelKeys", list(STRING)).list_atomic(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)),
-    f("namespaces", list(STRING)).list_atomic(), f("topologyKey", STRING).required(),
+    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(1), f("matchLabelKeys", list(STRING)).at(5).list_atomic(),
+    f("mismatchLabelKeys", list(STRING)).at(6).list_atomic(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(4),
+    f("namespaces", list(STRING)).at(2).list_atomic(), f("topologyKey", STRING).at(3).required(),
 ] };
 static CORE_V1_PODANTIAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAntiAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).list_atomic(),
-    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).list_atomic(),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).list_atomic(),
+    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).list_atomic(),
 ] };
 static CORE_V1_PODCERTIFICATEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.PodCertificateProjection", gvk: None, atomic: false, fields: &[
-    f("certificateChainPath", STRING), f("credentialBundlePath", STRING), f("keyPath", STRING),
-    f("keyType", STRING).required(), f("maxExpirationSeconds", INT32), f("signerName", STRING).required(),
-    f("userAnnotations", map(STRING)),
+    f("certificateChainPath", STRING).at(6).omits_zero(), f("credentialBundlePath", STRING).at(4).omits_zero(),
+    f("keyPath", STRING).at(5).omits_zero(), f("keyType", STRING).at(2).omits_zero().required(),
+    f("maxExpirationSeconds", INT32).at(3), f("signerName", STRING).at(1).omits_zero().required(),
+    f("userAnnotations", map(STRING)).at(7),
 ] };
 static CORE_V1_PODCONDITION: Type = Type { name: "io.k8s.api.core.v1.PodCondition", gvk: None, atomic: false, fields: &[
-    f("lastProbeTime", TIME), f("lastTransitionTime", TIME), f("message", STRING), f("observedGeneration", INT64),
-    f("reason", STRING), f("status", STRING).required(), f("type", STRING).required(),
+    f("lastProbeTime", TIME).at(3), f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
+    f("observedGeneration", INT64).at(7).omits_zero(), f("reason", STRING).at(5).omits_zero(),
+    f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_PODDNSCONFIG: Type = Type { name: "io.k8s.api.core.v1.PodDNSConfig", gvk: None, atomic: false, fields: &[
-    f("nameservers", list(STRING)).list_atomic(), f("options", list(of(&CORE_V1_PODDNSCONFIGOPTION))).list_atomic(),
-    f("searches", list(STRING)).list_atomic(),
+    f("nameservers", list(STRING)).at(1).list_atomic(),
+    f("options", list(of(&CORE_V1_PODDNSCONFIGOPTION))).at(3).list_atomic(),
+    f("searches", list(STRING)).at(2).list_atomic(),
 ] };
 static CORE_V1_PODDNSCONFIGOPTION: Type = Type { name: "io.k8s.api.core.v1.PodDNSConfigOption", gvk: None, atomic: false, fields: &[
-    f("name", STRING), f("value", STRING),
+    f("name", STRING).at(1).omits_zero(), f("value", STRING).at(2),
 ] };
 static CORE_V1_PODEXTENDEDRESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodExtendedResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("requestMappings", list(of(&CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST))).list_atomic().required(),
-    f("resourceClaimName", STRING).required(),
+    f("requestMappings", list(of(&CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST))).at(1).list_atomic().required(),
+    f("resourceClaimName", STRING).at(2).required(),
 ] };
 static CORE_V1_PODIP: Type = Type { name: "io.k8s.api.core.v1.PodIP", gvk: None, atomic: false, fields: &[
-    f("ip", STRING).required(),
+    f("ip", STRING).at(1).required(),
 ] };
 static CORE_V1_PODLIST: Type = Type { name: "io.k8s.api.core.v1.PodList", gvk: Some(("", "v1", "PodList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_POD))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_POD))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_PODOS: Type = Type { name: "io.k8s.api.core.v1.PodOS", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(),
+    f("name", STRING).at(1).required(),
 ] };
 static CORE_V1_PODREADINESSGATE: Type = Type { name: "io.k8s.api.core.v1.PodReadinessGate", gvk: None, atomic: false, fields: &[
-    f("conditionType", STRING).required(),
+    f("conditionType", STRING).at(1).required(),
 ] };
 static CORE_V1_PODRESOURCECLAIM: Type = Type { name: "io.k8s.api.core.v1.PodResourceClaim", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("resourceClaimName", STRING), f("resourceClaimTemplateName", STRING),
+    f("name", STRING).at(1).required(), f("resourceClaimName", STRING).at(3),
+    f("resourceClaimTemplateName", STRING).at(4),
 ] };
 static CORE_V1_PODRESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("resourceClaimName", STRING),
+    f("name", STRING).at(1).required(), f("resourceClaimName", STRING).at(2),
 ] };
 static CORE_V1_PODSCHEDULINGGATE: Type = Type { name: "io.k8s.api.core.v1.PodSchedulingGate", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(),
+    f("name", STRING).at(1).required(),
 ] };
 static CORE_V1_PODSCHEDULINGGROUP: Type = Type { name: "io.k8s.api.core.v1.PodSchedulingGroup", gvk: None, atomic: false, fields: &[
-    f("podGroupName", STRING),
+    f("podGroupName", STRING).at(1),
 ] };
 static CORE_V1_PODSECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.PodSecurityContext", gvk: None, atomic: false, fields: &[
-    f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)), f("fsGroup", INT64), f("fsGroupChangePolicy", STRING),
-    f("runAsGroup", INT64), f("runAsNonRoot", BOOL), f("runAsUser", INT64), f("seLinuxChangePolicy", STRING),
-    f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)), f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)),
-    f("supplementalGroups", list(INT64)).list_atomic(), f("supplementalGroupsPolicy", STRING),
-    f("sysctls", list(of(&CORE_V1_SYSCTL))).list_atomic(),
-    f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)),
+    f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)).at(11), f("fsGroup", INT64).at(5),
+    f("fsGroupChangePolicy", STRING).at(9), f("runAsGroup", INT64).at(6), f("runAsNonRoot", BOOL).at(3),
+    f("runAsUser", INT64).at(2), f("seLinuxChangePolicy", STRING).at(13),
+    f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(1), f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)).at(10),
+    f("supplementalGroups", list(INT64)).at(4).list_atomic(), f("supplementalGroupsPolicy", STRING).at(12),
+    f("sysctls", list(of(&CORE_V1_SYSCTL))).at(7).list_atomic(),
+    f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(8),
 ] };
 static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: None, atomic: false, fields: &[
-    f("activeDeadlineSeconds", INT64), f("affinity", of(&CORE_V1_AFFINITY)), f("automountServiceAccountToken", BOOL),
-    f("containers", list(of(&CORE_V1_CONTAINER))).list_map(&["name"]).merge("name").required(),
-    f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)), f("dnsPolicy", STRING), f("enableServiceLinks", BOOL),
-    f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).list_map(&["name"]).merge("name"),
-    f("hostAliases", list(of(&CORE_V1_HOSTALIAS))).list_map(&["ip"]).merge("ip"), f("hostIPC", BOOL),
-    f("hostNetwork", BOOL), f("hostPID", BOOL), f("hostUsers", BOOL), f("hostname", STRING),
-    f("hostnameOverride", STRING),
-    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).list_map(&["name"]).merge("name"),
-    f("initContainers", list(of(&CORE_V1_CONTAINER))).list_map(&["name"]).merge("name"), f("nodeName", STRING),
-    f("nodeSelector", map(STRING)).atomic(), f("os", of(&CORE_V1_PODOS)), f("overhead", map(QUANTITY)),
-    f("preemptionPolicy", STRING), f("priority", INT32), f("priorityClassName", STRING),
-    f("readinessGates", list(of(&CORE_V1_PODREADINESSGATE))).list_atomic(),
-    f("resourceClaims", list(of(&CORE_V1_PODRESOURCECLAIM))).list_map(&["name"]).merge("name").retain_keys(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)), f("restartPolicy", STRING), f("runtimeClassName", STRING),
-    f("schedulerName", STRING),
-    f("schedulingGates", list(of(&CORE_V1_PODSCHEDULINGGATE))).list_map(&["name"]).merge("name"),
-    f("schedulingGroup", of(&CORE_V1_PODSCHEDULINGGROUP)), f("securityContext", of(&CORE_V1_PODSECURITYCONTEXT)),
-    f("serviceAccount", STRING), f("serviceAccountName", STRING), f("setHostnameAsFQDN", BOOL),
-    f("shareProcessNamespace", BOOL), f("subdomain", STRING), f("terminationGracePeriodSeconds", INT64),
-    f("tolerations", list(of(&CORE_V1_TOLERATION))).list_atomic(),
-    f("topologySpreadConstraints", list(of(&CORE_V1_TOPOLOGYSPREADCONSTRAINT))).list_map(&["topologyKey","whenUnsatisfiable"]).merge("topologyKey"),
-    f("volumes", list(of(&CORE_V1_VOLUME))).list_map(&["name"]).merge("name").retain_keys(),
+    f("activeDeadlineSeconds", INT64).at(5), f("affinity", of(&CORE_V1_AFFINITY)).at(18),
+    f("automountServiceAccountToken", BOOL).at(21),
+    f("containers", list(of(&CORE_V1_CONTAINER))).at(2).list_map(&["name"]).merge("name").required(),
+    f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)).at(26), f("dnsPolicy", STRING).at(6).omits_zero(),
+    f("enableServiceLinks", BOOL).at(30),
+    f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).at(34).list_map(&["name"]).merge("name"),
+    f("hostAliases", list(of(&CORE_V1_HOSTALIAS))).at(23).list_map(&["ip"]).merge("ip"),
+    f("hostIPC", BOOL).at(13).omits_zero(), f("hostNetwork", BOOL).at(11).omits_zero(),
+    f("hostPID", BOOL).at(12).omits_zero(), f("hostUsers", BOOL).at(37), f("hostname", STRING).at(16).omits_zero(),
+    f("hostnameOverride", STRING).at(41),
+    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(15).list_map(&["name"]).merge("name"),
+    f("initContainers", list(of(&CORE_V1_CONTAINER))).at(20).list_map(&["name"]).merge("name"),
+    f("nodeName", STRING).at(10).omits_zero(), f("nodeSelector", map(STRING)).at(7).atomic(),
+    f("os", of(&CORE_V1_PODOS)).at(36), f("overhead", map(QUANTITY)).at(32), f("preemptionPolicy", STRING).at(31),
+    f("priority", INT32).at(25), f("priorityClassName", STRING).at(24).omits_zero(),
+    f("readinessGates", list(of(&CORE_V1_PODREADINESSGATE))).at(28).list_atomic(),
+    f("resourceClaims", list(of(&CORE_V1_PODRESOURCECLAIM))).at(39).list_map(&["name"]).merge("name").retain_keys(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(40), f("restartPolicy", STRING).at(3).omits_zero(),
+    f("runtimeClassName", STRING).at(29), f("schedulerName", STRING).at(19).omits_zero(),
+    f("schedulingGates", list(of(&CORE_V1_PODSCHEDULINGGATE))).at(38).list_map(&["name"]).merge("name"),
+    f("schedulingGroup", of(&CORE_V1_PODSCHEDULINGGROUP)).at(43),
+    f("securityContext", of(&CORE_V1_PODSECURITYCONTEXT)).at(14), f("serviceAccount", STRING).at(9).omits_zero(),
+    f("serviceAccountName", STRING).at(8).omits_zero(), f("setHostnameAsFQDN", BOOL).at(35),
+    f("shareProcessNamespace", BOOL).at(27), f("subdomain", STRING).at(17).omits_zero(),
+    f("terminationGracePeriodSeconds", INT64).at(4),
+    f("tolerations", list(of(&CORE_V1_TOLERATION))).at(22).list_atomic(),
+    f("topologySpreadConstraints", list(of(&CORE_V1_TOPOLOGYSPREADCONSTRAINT))).at(33).list_map(&["topologyKey","whenUnsatisfiable"]).merge("topologyKey"),
+    f("volumes", list(of(&CORE_V1_VOLUME))).at(1).list_map(&["name"]).merge("name").retain_keys(),
 ] };
 static CORE_V1_PODSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodStatus", gvk: None, atomic: false, fields: &[
-    f("allocatedResources", map(QUANTITY)),
-    f("conditions", list(of(&CORE_V1_PODCONDITION))).list_map(&["type"]).merge("type"),
-    f("containerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).list_atomic(),
-    f("ephemeralContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).list_atomic(),
-    f("extendedResourceClaimStatus", of(&CORE_V1_PODEXTENDEDRESOURCECLAIMSTATUS)), f("hostIP", STRING),
-    f("hostIPs", list(of(&CORE_V1_HOSTIP))).list_atomic().merge("ip"),
-    f("initContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).list_atomic(), f("message", STRING),
-    f("nodeAllocatableResourceClaimStatuses", list(of(&CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS))).list_atomic(),
-    f("nominatedNodeName", STRING), f("observedGeneration", INT64), f("phase", STRING), f("podIP", STRING),
-    f("podIPs", list(of(&CORE_V1_PODIP))).list_map(&["ip"]).merge("ip"), f("qosClass", STRING), f("reason", STRING),
-    f("resize", STRING),
-    f("resourceClaimStatuses", list(of(&CORE_V1_PODRESOURCECLAIMSTATUS))).list_map(&["name"]).merge("name").retain_keys(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)), f("startTime", TIME),
+    f("allocatedResources", map(QUANTITY)).at(19),
+    f("conditions", list(of(&CORE_V1_PODCONDITION))).at(2).list_map(&["type"]).merge("type"),
+    f("containerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(8).list_atomic(),
+    f("ephemeralContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(13).list_atomic(),
+    f("extendedResourceClaimStatus", of(&CORE_V1_PODEXTENDEDRESOURCECLAIMSTATUS)).at(18),
+    f("hostIP", STRING).at(5).omits_zero(), f("hostIPs", list(of(&CORE_V1_HOSTIP))).at(16).list_atomic().merge("ip"),
+    f("initContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(10).list_atomic(),
+    f("message", STRING).at(3).omits_zero(),
+    f("nodeAllocatableResourceClaimStatuses", list(of(&CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS))).at(21).list_atomic(),
+    f("nominatedNodeName", STRING).at(11).omits_zero(), f("observedGeneration", INT64).at(17).omits_zero(),
+    f("phase", STRING).at(1).omits_zero(), f("podIP", STRING).at(6).omits_zero(),
+    f("podIPs", list(of(&CORE_V1_PODIP))).at(12).list_map(&["ip"]).merge("ip"),
+    f("qosClass", STRING).at(9).omits_zero(), f("reason", STRING).at(4).omits_zero(),
+    f("resize", STRING).at(14).omits_zero(),
+    f("resourceClaimStatuses", list(of(&CORE_V1_PODRESOURCECLAIMSTATUS))).at(15).list_map(&["name"]).merge("name").retain_keys(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(20), f("startTime", TIME).at(7),
 ] };
 static CORE_V1_PODTEMPLATESPEC: Type = Type { name: "io.k8s.api.core.v1.PodTemplateSpec", gvk: None, atomic: false, fields: &[
-    f("metadata", of(&META_V1_OBJECTMETA)), f("spec", of(&CORE_V1_PODSPEC)),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("spec", of(&CORE_V1_PODSPEC)).at(2),
 ] };
 static CORE_V1_PORTSTATUS: Type = Type { name: "io.k8s.api.core.v1.PortStatus", gvk: None, atomic: false, fields: &[
-    f("error", STRING), f("port", INT32).required(), f("protocol", STRING).required(),
+    f("error", STRING).at(3), f("port", INT32).at(1).required(), f("protocol", STRING).at(2).required(),
 ] };
 static CORE_V1_PORTWORXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PortworxVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("readOnly", BOOL), f("volumeID", STRING).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("volumeID", STRING).at(1).required(),
 ] };
 static CORE_V1_PREFERREDSCHEDULINGTERM: Type = Type { name: "io.k8s.api.core.v1.PreferredSchedulingTerm", gvk: None, atomic: false, fields: &[
-    f("preference", of(&CORE_V1_NODESELECTORTERM)).required(), f("weight", INT32).required(),
+    f("preference", of(&CORE_V1_NODESELECTORTERM)).at(2).required(), f("weight", INT32).at(1).required(),
 ] };
 static CORE_V1_PROBE: Type = Type { name: "io.k8s.api.core.v1.Probe", gvk: None, atomic: false, fields: &[
-    f("exec", of(&CORE_V1_EXECACTION)), f("failureThreshold", INT32), f("grpc", of(&CORE_V1_GRPCACTION)),
-    f("httpGet", of(&CORE_V1_HTTPGETACTION)), f("initialDelaySeconds", INT32), f("periodSeconds", INT32),
-    f("successThreshold", INT32), f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)),
-    f("terminationGracePeriodSeconds", INT64), f("timeoutSeconds", INT32),
+    f("exec", of(&CORE_V1_EXECACTION)).at(1).inside(1), f("failureThreshold", INT32).at(6).omits_zero(),
+    f("grpc", of(&CORE_V1_GRPCACTION)).at(4).inside(1), f("httpGet", of(&CORE_V1_HTTPGETACTION)).at(2).inside(1),
+    f("initialDelaySeconds", INT32).at(2).omits_zero(), f("periodSeconds", INT32).at(4).omits_zero(),
+    f("successThreshold", INT32).at(5).omits_zero(), f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3).inside(1),
+    f("terminationGracePeriodSeconds", INT64).at(7), f("timeoutSeconds", INT32).at(3).omits_zero(),
 ] };
 static CORE_V1_PROJECTEDVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ProjectedVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32), f("sources", list(of(&CORE_V1_VOLUMEPROJECTION))).list_atomic(),
+    f("defaultMode", INT32).at(2), f("sources", list(of(&CORE_V1_VOLUMEPROJECTION))).at(1).list_atomic(),
 ] };
 static CORE_V1_QUOBYTEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.QuobyteVolumeSource", gvk: None, atomic: false, fields: &[
-    f("group", STRING), f("readOnly", BOOL), f("registry", STRING).required(), f("tenant", STRING), f("user", STRING),
-    f("volume", STRING).required(),
+    f("group", STRING).at(5).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("registry", STRING).at(1).required(), f("tenant", STRING).at(6).omits_zero(),
+    f("user", STRING).at(4).omits_zero(), f("volume", STRING).at(2).required(),
 ] };
 static CORE_V1_RBDVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.RBDVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("image", STRING).required(), f("keyring", STRING),
-    f("monitors", list(STRING)).list_atomic().required(), f("pool", STRING), f("readOnly", BOOL),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)), f("user", STRING),
+    f("fsType", STRING).at(3).omits_zero(), f("image", STRING).at(2).required(),
+    f("keyring", STRING).at(6).omits_zero(), f("monitors", list(STRING)).at(1).list_atomic().required(),
+    f("pool", STRING).at(4).omits_zero(), f("readOnly", BOOL).at(8).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(7), f("user", STRING).at(5).omits_zero(),
 ] };
 static CORE_V1_RESOURCECLAIM: Type = Type { name: "io.k8s.api.core.v1.ResourceClaim", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("request", STRING),
+    f("name", STRING).at(1).required(), f("request", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_RESOURCEFIELDSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ResourceFieldSelector", gvk: None, atomic: true, fields: &[
-    f("containerName", STRING), f("divisor", QUANTITY), f("resource", STRING).required(),
+    f("containerName", STRING).at(1).omits_zero(), f("divisor", QUANTITY).at(3), f("resource", STRING).at(2).required(),
 ] };
 static CORE_V1_RESOURCEHEALTH: Type = Type { name: "io.k8s.api.core.v1.ResourceHealth", gvk: None, atomic: false, fields: &[
-    f("health", STRING), f("message", STRING), f("resourceID", STRING).required(),
+    f("health", STRING).at(2).omits_zero(), f("message", STRING).at(6), f("resourceID", STRING).at(1).required(),
 ] };
 static CORE_V1_RESOURCEREQUIREMENTS: Type = Type { name: "io.k8s.api.core.v1.ResourceRequirements", gvk: None, atomic: false, fields: &[
-    f("claims", list(of(&CORE_V1_RESOURCECLAIM))).list_map(&["name"]), f("limits", map(QUANTITY)),
-    f("requests", map(QUANTITY)),
+    f("claims", list(of(&CORE_V1_RESOURCECLAIM))).at(3).list_map(&["name"]), f("limits", map(QUANTITY)).at(1),
+    f("requests", map(QUANTITY)).at(2),
 ] };
 static CORE_V1_RESOURCESTATUS: Type = Type { name: "io.k8s.api.core.v1.ResourceStatus", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("resources", list(of(&CORE_V1_RESOURCEHEALTH))).list_map(&["resourceID"]),
+    f("name", STRING).at(1).required(),
+    f("resources", list(of(&CORE_V1_RESOURCEHEALTH))).at(2).list_map(&["resourceID"]),
 ] };
 static CORE_V1_SELINUXOPTIONS: Type = Type { name: "io.k8s.api.core.v1.SELinuxOptions", gvk: None, atomic: false, fields: &[
-    f("level", STRING), f("role", STRING), f("type", STRING), f("user", STRING),
+    f("level", STRING).at(4).omits_zero(), f("role", STRING).at(2).omits_zero(), f("type", STRING).at(3).omits_zero(),
+    f("user", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_SCALEIOVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ScaleIOVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("gateway", STRING).required(), f("protectionDomain", STRING), f("readOnly", BOOL),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).required(), f("sslEnabled", BOOL), f("storageMode", STRING),
-    f("storagePool", STRING), f("system", STRING).required(), f("volumeName", STRING),
+    f("fsType", STRING).at(9).omits_zero(), f("gateway", STRING).at(1).required(),
+    f("protectionDomain", STRING).at(5).omits_zero(), f("readOnly", BOOL).at(10).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3).required(), f("sslEnabled", BOOL).at(4).omits_zero(),
+    f("storageMode", STRING).at(7).omits_zero(), f("storagePool", STRING).at(6).omits_zero(),
+    f("system", STRING).at(2).required(), f("volumeName", STRING).at(8).omits_zero(),
 ] };
 static CORE_V1_SECCOMPPROFILE: Type = Type { name: "io.k8s.api.core.v1.SeccompProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING), f("type", STRING).required(),
+    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_SECRET: Type = Type { name: "io.k8s.api.core.v1.Secret", gvk: Some(("", "v1", "Secret")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("data", map(BYTES)), f("immutable", BOOL), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)), f("stringData", map(STRING)), f("type", STRING),
+    f("apiVersion", STRING), f("data", map(BYTES)).at(2), f("immutable", BOOL).at(5), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("stringData", map(STRING)).at(4),
+    f("type", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_SECRETENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING), f("optional", BOOL),
+    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(2),
 ] };
 static CORE_V1_SECRETKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.SecretKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).required(), f("name", STRING), f("optional", BOOL),
+    f("key", STRING).at(2).required(), f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(3),
 ] };
 static CORE_V1_SECRETLIST: Type = Type { name: "io.k8s.api.core.v1.SecretList", gvk: Some(("", "v1", "SecretList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SECRET))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SECRET))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_SECRETPROJECTION: Type = Type { name: "io.k8s.api.core.v1.SecretProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_KEYTOPATH))).list_atomic(), f("name", STRING), f("optional", BOOL),
+    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(), f("name", STRING).at(1).inside(1).omits_zero(),
+    f("optional", BOOL).at(4),
 ] };
 static CORE_V1_SECRETVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32), f("items", list(of(&CORE_V1_KEYTOPATH))).list_atomic(), f("optional", BOOL),
-    f("secretName", STRING),
+    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(),
+    f("optional", BOOL).at(4), f("secretName", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_SECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.SecurityContext", gvk: None, atomic: false, fields: &[
-    f("allowPrivilegeEscalation", BOOL), f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)),
-    f("capabilities", of(&CORE_V1_CAPABILITIES)), f("privileged", BOOL), f("procMount", STRING),
-    f("readOnlyRootFilesystem", BOOL), f("runAsGroup", INT64), f("runAsNonRoot", BOOL), f("runAsUser", INT64),
-    f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)), f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)),
-    f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)),
+    f("allowPrivilegeEscalation", BOOL).at(7), f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)).at(12),
+    f("capabilities", of(&CORE_V1_CAPABILITIES)).at(1), f("privileged", BOOL).at(2), f("procMount", STRING).at(9),
+    f("readOnlyRootFilesystem", BOOL).at(6), f("runAsGroup", INT64).at(8), f("runAsNonRoot", BOOL).at(5),
+    f("runAsUser", INT64).at(4), f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(3),
+    f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)).at(11),
+    f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(10),
 ] };
 static CORE_V1_SERVICE: Type = Type { name: "io.k8s.api.core.v1.Service", gvk: Some(("", "v1", "Service")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("spec", of(&CORE_V1_SERVICESPEC)), f("status", of(&CORE_V1_SERVICESTATUS)),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("spec", of(&CORE_V1_SERVICESPEC)).at(2), f("status", of(&CORE_V1_SERVICESTATUS)).at(3),
 ] };
 static CORE_V1_SERVICEACCOUNT: Type = Type { name: "io.k8s.api.core.v1.ServiceAccount", gvk: Some(("", "v1", "ServiceAccount")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("automountServiceAccountToken", BOOL),
-    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).list_atomic(), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)),
-    f("secrets", list(of(&CORE_V1_OBJECTREFERENCE))).list_map(&["name"]).merge("name"),
+    f("apiVersion", STRING), f("automountServiceAccountToken", BOOL).at(4),
+    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(3).list_atomic(), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("secrets", list(of(&CORE_V1_OBJECTREFERENCE))).at(2).list_map(&["name"]).merge("name"),
 ] };
 static CORE_V1_SERVICEACCOUNTLIST: Type = Type { name: "io.k8s.api.core.v1.ServiceAccountList", gvk: Some(("", "v1", "ServiceAccountList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICEACCOUNT))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICEACCOUNT))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_SERVICEACCOUNTTOKENPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ServiceAccountTokenProjection", gvk: None, atomic: false, fields: &[
-    f("audience", STRING), f("expirationSeconds", INT64), f("path", STRING).required(),
+    f("audience", STRING).at(1).omits_zero(), f("expirationSeconds", INT64).at(2), f("path", STRING).at(3).required(),
 ] };
 static CORE_V1_SERVICELIST: Type = Type { name: "io.k8s.api.core.v1.ServiceList", gvk: Some(("", "v1", "ServiceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_SERVICEPORT: Type = Type { name: "io.k8s.api.core.v1.ServicePort", gvk: None, atomic: false, fields: &[
-    f("appProtocol", STRING), f("name", STRING), f("nodePort", INT32), f("port", INT32).required(),
-    f("protocol", STRING), f("targetPort", INTORSTRING),
+    f("appProtocol", STRING).at(6), f("name", STRING).at(1).omits_zero(), f("nodePort", INT32).at(5).omits_zero(),
+    f("port", INT32).at(3).required(), f("protocol", STRING).at(2).omits_zero(), f("targetPort", INTORSTRING).at(4),
 ] };
 static CORE_V1_SERVICESPEC: Type = Type { name: "io.k8s.api.core.v1.ServiceSpec", gvk: None, atomic: false, fields: &[
-    f("allocateLoadBalancerNodePorts", BOOL), f("clusterIP", STRING), f("clusterIPs", list(STRING)).list_atomic(),
-    f("externalIPs", list(STRING)).list_atomic(), f("externalName", STRING), f("externalTrafficPolicy", STRING),
-    f("healthCheckNodePort", INT32), f("internalTrafficPolicy", STRING), f("ipFamilies", list(STRING)).list_atomic(),
-    f("ipFamilyPolicy", STRING), f("loadBalancerClass", STRING), f("loadBalancerIP", STRING),
-    f("loadBalancerSourceRanges", list(STRING)).list_atomic(),
-    f("ports", list(of(&CORE_V1_SERVICEPORT))).list_map(&["port","protocol"]).merge("port"),
-    f("publishNotReadyAddresses", BOOL), f("selector", map(STRING)).atomic(), f("sessionAffinity", STRING),
-    f("sessionAffinityConfig", of(&CORE_V1_SESSIONAFFINITYCONFIG)), f("trafficDistribution", STRING), f("type", STRING),
+    f("allocateLoadBalancerNodePorts", BOOL).at(20), f("clusterIP", STRING).at(3).omits_zero(),
+    f("clusterIPs", list(STRING)).at(18).list_atomic(), f("externalIPs", list(STRING)).at(5).list_atomic(),
+    f("externalName", STRING).at(10).omits_zero(), f("externalTrafficPolicy", STRING).at(11).omits_zero(),
+    f("healthCheckNodePort", INT32).at(12).omits_zero(), f("internalTrafficPolicy", STRING).at(22),
+    f("ipFamilies", list(STRING)).at(19).list_atomic(), f("ipFamilyPolicy", STRING).at(17),
+    f("loadBalancerClass", STRING).at(21), f("loadBalancerIP", STRING).at(8).omits_zero(),
+    f("loadBalancerSourceRanges", list(STRING)).at(9).list_atomic(),
+    f("ports", list(of(&CORE_V1_SERVICEPORT))).at(1).list_map(&["port","protocol"]).merge("port"),
+    f("publishNotReadyAddresses", BOOL).at(13).omits_zero(), f("selector", map(STRING)).at(2).atomic(),
+    f("sessionAffinity", STRING).at(7).omits_zero(),
+    f("sessionAffinityConfig", of(&CORE_V1_SESSIONAFFINITYCONFIG)).at(14), f("trafficDistribution", STRING).at(23),
+    f("type", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_SERVICESTATUS: Type = Type { name: "io.k8s.api.core.v1.ServiceStatus", gvk: None, atomic: false, fields: &[
-    f("conditions", list(of(&META_V1_CONDITION))).list_map(&["type"]).merge("type"),
-    f("loadBalancer", of(&CORE_V1_LOADBALANCERSTATUS)),
+    f("conditions", list(of(&META_V1_CONDITION))).at(2).list_map(&["type"]).merge("type"),
+    f("loadBalancer", of(&CORE_V1_LOADBALANCERSTATUS)).at(1),
 ] };
 static CORE_V1_SESSIONAFFINITYCONFIG: Type = Type { name: "io.k8s.api.core.v1.SessionAffinityConfig", gvk: None, atomic: false, fields: &[
-    f("clientIP", of(&CORE_V1_CLIENTIPCONFIG)),
+    f("clientIP", of(&CORE_V1_CLIENTIPCONFIG)).at(1),
 ] };
 static CORE_V1_SLEEPACTION: Type = Type { name: "io.k8s.api.core.v1.SleepAction", gvk: None, atomic: false, fields: &[
-    f("seconds", INT64).required(),
+    f("seconds", INT64).at(1).required(),
 ] };
 static CORE_V1_STORAGEOSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.StorageOSVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("readOnly", BOOL), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)),
-    f("volumeName", STRING), f("volumeNamespace", STRING),
+    f("fsType", STRING).at(3).omits_zero(), f("readOnly", BOOL).at(4).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("volumeName", STRING).at(1).omits_zero(),
+    f("volumeNamespace", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_SYSCTL: Type = Type { name: "io.k8s.api.core.v1.Sysctl", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(), f("value", STRING).required(),
+    f("name", STRING).at(1).required(), f("value", STRING).at(2).required(),
 ] };
 static CORE_V1_TCPSOCKETACTION: Type = Type { name: "io.k8s.api.core.v1.TCPSocketAction", gvk: None, atomic: false, fields: &[
-    f("host", STRING), f("port", INTORSTRING).required(),
+    f("host", STRING).at(2).omits_zero(), f("port", INTORSTRING).at(1).required(),
 ] };
 static CORE_V1_TAINT: Type = Type { name: "io.k8s.api.core.v1.Taint", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).required(), f("key", STRING).required(), f("timeAdded", TIME), f("value", STRING),
+    f("effect", STRING).at(3).required(), f("key", STRING).at(1).required(), f("timeAdded", TIME).at(4),
+    f("value", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_TOLERATION: Type = Type { name: "io.k8s.api.core.v1.Toleration", gvk: None, atomic: false, fields: &[
-    f("effect", STRING), f("key", STRING), f("operator", STRING), f("tolerationSeconds", INT64), f("value", STRING),
+    f("effect", STRING).at(4).omits_zero(), f("key", STRING).at(1).omits_zero(),
+    f("operator", STRING).at(2).omits_zero(), f("tolerationSeconds", INT64).at(5),
+    f("value", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_TOPOLOGYSPREADCONSTRAINT: Type = Type { name: "io.k8s.api.core.v1.TopologySpreadConstraint", gvk: None, atomic: false, fields: &[
-    f("labelSelector", of(&META_V1_LABELSELECTOR)), f("matchLabelKeys", list(STRING)).list_atomic(),
-    f("maxSkew", INT32).required(), f("minDomains", INT32), f("nodeAffinityPolicy", STRING),
-    f("nodeTaintsPolicy", STRING), f("topologyKey", STRING).required(), f("whenUnsatisfiable", STRING).required(),
+    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(4), f("matchLabelKeys", list(STRING)).at(8).list_atomic(),
+    f("maxSkew", INT32).at(1).required(), f("minDomains", INT32).at(5), f("nodeAffinityPolicy", STRING).at(6),
+    f("nodeTaintsPolicy", STRING).at(7), f("topologyKey", STRING).at(2).required(),
+    f("whenUnsatisfiable", STRING).at(3).required(),
 ] };
 static CORE_V1_TYPEDLOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedLocalObjectReference", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING), f("kind", STRING).required(), f("name", STRING).required(),
+    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
 ] };
 static CORE_V1_TYPEDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedObjectReference", gvk: None, atomic: false, fields: &[
-    f("apiGroup", STRING), f("kind", STRING).required(), f("name", STRING).required(), f("namespace", STRING),
+    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
+    f("namespace", STRING).at(4),
 ] };
 static CORE_V1_VOLUME: Type = Type { name: "io.k8s.api.core.v1.Volume", gvk: None, atomic: false, fields: &[
-    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)),
-    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)), f("azureFile", of(&CORE_V1_AZUREFILEVOLUMESOURCE)),
-    f("cephfs", of(&CORE_V1_CEPHFSVOLUMESOURCE)), f("cinder", of(&CORE_V1_CINDERVOLUMESOURCE)),
-    f("configMap", of(&CORE_V1_CONFIGMAPVOLUMESOURCE)), f("csi", of(&CORE_V1_CSIVOLUMESOURCE)),
-    f("downwardAPI", of(&CORE_V1_DOWNWARDAPIVOLUMESOURCE)), f("emptyDir", of(&CORE_V1_EMPTYDIRVOLUMESOURCE)),
-    f("ephemeral", of(&CORE_V1_EPHEMERALVOLUMESOURCE)), f("fc", of(&CORE_V1_FCVOLUMESOURCE)),
-    f("flexVolume", of(&CORE_V1_FLEXVOLUMESOURCE)), f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)),
-    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)), f("gitRepo", of(&CORE_V1_GITREPOVOLUMESOURCE)),
-    f("glusterfs", of(&CORE_V1_GLUSTERFSVOLUMESOURCE)), f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)),
-    f("image", of(&CORE_V1_IMAGEVOLUMESOURCE)), f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)),
-    f("name", STRING).required(), f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)),
-    f("persistentVolumeClaim", of(&CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE)),
-    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)),
-    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)), f("projected", of(&CORE_V1_PROJECTEDVOLUMESOURCE)),
-    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)), f("rbd", of(&CORE_V1_RBDVOLUMESOURCE)),
-    f("scaleIO", of(&CORE_V1_SCALEIOVOLUMESOURCE)), f("secret", of(&CORE_V1_SECRETVOLUMESOURCE)),
-    f("storageos", of(&CORE_V1_STORAGEOSVOLUMESOURCE)), f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)),
+    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(4).inside(2),
+    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(22).inside(2),
+    f("azureFile", of(&CORE_V1_AZUREFILEVOLUMESOURCE)).at(18).inside(2),
+    f("cephfs", of(&CORE_V1_CEPHFSVOLUMESOURCE)).at(14).inside(2),
+    f("cinder", of(&CORE_V1_CINDERVOLUMESOURCE)).at(13).inside(2),
+    f("configMap", of(&CORE_V1_CONFIGMAPVOLUMESOURCE)).at(19).inside(2),
+    f("csi", of(&CORE_V1_CSIVOLUMESOURCE)).at(28).inside(2),
+    f("downwardAPI", of(&CORE_V1_DOWNWARDAPIVOLUMESOURCE)).at(16).inside(2),
+    f("emptyDir", of(&CORE_V1_EMPTYDIRVOLUMESOURCE)).at(2).inside(2),
+    f("ephemeral", of(&CORE_V1_EPHEMERALVOLUMESOURCE)).at(29).inside(2),
+    f("fc", of(&CORE_V1_FCVOLUMESOURCE)).at(17).inside(2),
+    f("flexVolume", of(&CORE_V1_FLEXVOLUMESOURCE)).at(12).inside(2),
+    f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)).at(15).inside(2),
+    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)).at(3).inside(2),
+    f("gitRepo", of(&CORE_V1_GITREPOVOLUMESOURCE)).at(5).inside(2),
+    f("glusterfs", of(&CORE_V1_GLUSTERFSVOLUMESOURCE)).at(9).inside(2),
+    f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(1).inside(2),
+    f("image", of(&CORE_V1_IMAGEVOLUMESOURCE)).at(30).inside(2),
+    f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)).at(8).inside(2), f("name", STRING).at(1).required(),
+    f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(7).inside(2),
+    f("persistentVolumeClaim", of(&CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE)).at(10).inside(2),
+    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(23).inside(2),
+    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(24).inside(2),
+    f("projected", of(&CORE_V1_PROJECTEDVOLUMESOURCE)).at(26).inside(2),
+    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(21).inside(2),
+    f("rbd", of(&CORE_V1_RBDVOLUMESOURCE)).at(11).inside(2),
+    f("scaleIO", of(&CORE_V1_SCALEIOVOLUMESOURCE)).at(25).inside(2),
+    f("secret", of(&CORE_V1_SECRETVOLUMESOURCE)).at(6).inside(2),
+    f("storageos", of(&CORE_V1_STORAGEOSVOLUMESOURCE)).at(27).inside(2),
+    f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(20).inside(2),
 ] };
 static CORE_V1_VOLUMEDEVICE: Type = Type { name: "io.k8s.api.core.v1.VolumeDevice", gvk: None, atomic: false, fields: &[
-    f("devicePath", STRING).required(), f("name", STRING).required(),
+    f("devicePath", STRING).at(2).required(), f("name", STRING).at(1).required(),
 ] };
 static CORE_V1_VOLUMEMOUNT: Type = Type { name: "io.k8s.api.core.v1.VolumeMount", gvk: None, atomic: false, fields: &[
-    f("mountPath", STRING).required(), f("mountPropagation", STRING), f("name", STRING).required(), f("readOnly", BOOL),
-    f("recursiveReadOnly", STRING), f("subPath", STRING), f("subPathExpr", STRING),
+    f("mountPath", STRING).at(3).required(), f("mountPropagation", STRING).at(5), f("name", STRING).at(1).required(),
+    f("readOnly", BOOL).at(2).omits_zero(), f("recursiveReadOnly", STRING).at(7),
+    f("subPath", STRING).at(4).omits_zero(), f("subPathExpr", STRING).at(6).omits_zero(),
 ] };
 static CORE_V1_VOLUMEMOUNTSTATUS: Type = Type { name: "io.k8s.api.core.v1.VolumeMountStatus", gvk: None, atomic: false, fields: &[
-    f("mountPath", STRING).required(), f("name", STRING).required(), f("readOnly", BOOL),
-    f("recursiveReadOnly", STRING), f("volumeStatus", of(&CORE_V1_VOLUMESTATUS)),
+    f("mountPath", STRING).at(2).required(), f("name", STRING).at(1).required(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("recursiveReadOnly", STRING).at(4), f("volumeStatus", of(&CORE_V1_VOLUMESTATUS)).at(5),
 ] };
 static CORE_V1_VOLUMEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.VolumeProjection", gvk: None, atomic: false, fields: &[
-    f("clusterTrustBundle", of(&CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION)),
-    f("configMap", of(&CORE_V1_CONFIGMAPPROJECTION)), f("downwardAPI", of(&CORE_V1_DOWNWARDAPIPROJECTION)),
-    f("podCertificate", of(&CORE_V1_PODCERTIFICATEPROJECTION)), f("secret", of(&CORE_V1_SECRETPROJECTION)),
-    f("serviceAccountToken", of(&CORE_V1_SERVICEACCOUNTTOKENPROJECTION)),
+    f("clusterTrustBundle", of(&CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION)).at(5),
+    f("configMap", of(&CORE_V1_CONFIGMAPPROJECTION)).at(3), f("downwardAPI", of(&CORE_V1_DOWNWARDAPIPROJECTION)).at(2),
+    f("podCertificate", of(&CORE_V1_PODCERTIFICATEPROJECTION)).at(6), f("secret", of(&CORE_V1_SECRETPROJECTION)).at(1),
+    f("serviceAccountToken", of(&CORE_V1_SERVICEACCOUNTTOKENPROJECTION)).at(4),
 ] };
 static CORE_V1_VOLUMERESOURCEREQUIREMENTS: Type = Type { name: "io.k8s.api.core.v1.VolumeResourceRequirements", gvk: None, atomic: false, fields: &[
-    f("limits", map(QUANTITY)), f("requests", map(QUANTITY)),
+    f("limits", map(QUANTITY)).at(1), f("requests", map(QUANTITY)).at(2),
 ] };
 static CORE_V1_VOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.VolumeStatus", gvk: None, atomic: false, fields: &[
-    f("image", of(&CORE_V1_IMAGEVOLUMESTATUS)),
+    f("image", of(&CORE_V1_IMAGEVOLUMESTATUS)).at(1),
 ] };
 static CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.VsphereVirtualDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING), f("storagePolicyID", STRING), f("storagePolicyName", STRING),
-    f("volumePath", STRING).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("storagePolicyID", STRING).at(4).omits_zero(),
+    f("storagePolicyName", STRING).at(3).omits_zero(), f("volumePath", STRING).at(1).required(),
 ] };
 static CORE_V1_WEIGHTEDPODAFFINITYTERM: Type = Type { name: "io.k8s.api.core.v1.WeightedPodAffinityTerm", gvk: None, atomic: false, fields: &[
-    f("podAffinityTerm", of(&CORE_V1_PODAFFINITYTERM)).required(), f("weight", INT32).required(),
+    f("podAffinityTerm", of(&CORE_V1_PODAFFINITYTERM)).at(2).required(), f("weight", INT32).at(1).required(),
 ] };
 static CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS: Type = Type { name: "io.k8s.api.core.v1.WindowsSecurityContextOptions", gvk: None, atomic: false, fields: &[
-    f("gmsaCredentialSpec", STRING), f("gmsaCredentialSpecName", STRING), f("hostProcess", BOOL),
-    f("runAsUserName", STRING),
+    f("gmsaCredentialSpec", STRING).at(2), f("gmsaCredentialSpecName", STRING).at(1), f("hostProcess", BOOL).at(4),
+    f("runAsUserName", STRING).at(3),
 ] };
 static DISCOVERY_V1_ENDPOINT: Type = Type { name: "io.k8s.api.discovery.v1.Endpoint", gvk: None, atomic: false, fields: &[
-    f("addresses", list(STRING)).list_set().required(), f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)),
-    f("deprecatedTopology", map(STRING)), f("hints", of(&DISCOVERY_V1_ENDPOINTHINTS)), f("hostname", STRING),
-    f("nodeName", STRING), f("targetRef", of(&CORE_V1_OBJECTREFERENCE)), f("zone", STRING),
+    f("addresses", list(STRING)).at(1).list_set().required(),
+    f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)).at(2), f("deprecatedTopology", map(STRING)).at(5),
+    f("hints", of(&DISCOVERY_V1_ENDPOINTHINTS)).at(8), f("hostname", STRING).at(3), f("nodeName", STRING).at(6),
+    f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(4), f("zone", STRING).at(7),
 ] };
 static DISCOVERY_V1_ENDPOINTCONDITIONS: Type = Type { name: "io.k8s.api.discovery.v1.EndpointConditions", gvk: None, atomic: false, fields: &[
-    f("ready", BOOL), f("serving", BOOL), f("terminating", BOOL),
+    f("ready", BOOL).at(1), f("serving", BOOL).at(2), f("terminating", BOOL).at(3),
 ] };
 static DISCOVERY_V1_ENDPOINTHINTS: Type = Type { name: "io.k8s.api.discovery.v1.EndpointHints", gvk: None, atomic: false, fields: &[
-    f("forNodes", list(of(&DISCOVERY_V1_FORNODE))).list_atomic(),
-    f("forZones", list(of(&DISCOVERY_V1_FORZONE))).list_atomic(),
+    f("forNodes", list(of(&DISCOVERY_V1_FORNODE))).at(2).list_atomic(),
+    f("forZones", list(of(&DISCOVERY_V1_FORZONE))).at(1).list_atomic(),
 ] };
 static DISCOVERY_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.discovery.v1.EndpointPort", gvk: None, atomic: true, fields: &[
-    f("appProtocol", STRING), f("name", STRING), f("port", INT32), f("protocol", STRING),
+    f("appProtocol", STRING).at(4), f("name", STRING).at(1), f("port", INT32).at(3), f("protocol", STRING).at(2),
 ] };
 static DISCOVERY_V1_ENDPOINTSLICE: Type = Type { name: "io.k8s.api.discovery.v1.EndpointSlice", gvk: Some(("discovery.k8s.io", "v1", "EndpointSlice")), atomic: false, fields: &[
-    f("addressType", STRING).required(), f("apiVersion", STRING),
-    f("endpoints", list(of(&DISCOVERY_V1_ENDPOINT))).list_atomic(), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)), f("ports", list(of(&DISCOVERY_V1_ENDPOINTPORT))).list_atomic(),
+    f("addressType", STRING).at(4).required(), f("apiVersion", STRING),
+    f("endpoints", list(of(&DISCOVERY_V1_ENDPOINT))).at(2).list_atomic(), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("ports", list(of(&DISCOVERY_V1_ENDPOINTPORT))).at(3).list_atomic(),
 ] };
 static DISCOVERY_V1_ENDPOINTSLICELIST: Type = Type { name: "io.k8s.api.discovery.v1.EndpointSliceList", gvk: Some(("discovery.k8s.io", "v1", "EndpointSliceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&DISCOVERY_V1_ENDPOINTSLICE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&DISCOVERY_V1_ENDPOINTSLICE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static DISCOVERY_V1_FORNODE: Type = Type { name: "io.k8s.api.discovery.v1.ForNode", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(),
+    f("name", STRING).at(1).required(),
 ] };
 static DISCOVERY_V1_FORZONE: Type = Type { name: "io.k8s.api.discovery.v1.ForZone", gvk: None, atomic: false, fields: &[
-    f("name", STRING).required(),
+    f("name", STRING).at(1).required(),
 ] };
 static EVENTS_V1_EVENT: Type = Type { name: "io.k8s.api.events.v1.Event", gvk: Some(("events.k8s.io", "v1", "Event")), atomic: false, fields: &[
-    f("action", STRING), f("apiVersion", STRING), f("deprecatedCount", INT32), f("deprecatedFirstTimestamp", TIME),
-    f("deprecatedLastTimestamp", TIME), f("deprecatedSource", of(&CORE_V1_EVENTSOURCE)),
-    f("eventTime", MICROTIME).required(), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)), f("note", STRING),
-    f("reason", STRING), f("regarding", of(&CORE_V1_OBJECTREFERENCE)), f("related", of(&CORE_V1_OBJECTREFERENCE)),
-    f("reportingController", STRING), f("reportingInstance", STRING), f("series", of(&EVENTS_V1_EVENTSERIES)),
-    f("type", STRING),
+    f("action", STRING).at(6).omits_zero(), f("apiVersion", STRING), f("deprecatedCount", INT32).at(15).omits_zero(),
+    f("deprecatedFirstTimestamp", TIME).at(13), f("deprecatedLastTimestamp", TIME).at(14),
+    f("deprecatedSource", of(&CORE_V1_EVENTSOURCE)).at(12), f("eventTime", MICROTIME).at(2).required(),
+    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("note", STRING).at(10).omits_zero(),
+    f("reason", STRING).at(7).omits_zero(), f("regarding", of(&CORE_V1_OBJECTREFERENCE)).at(8),
+    f("related", of(&CORE_V1_OBJECTREFERENCE)).at(9), f("reportingController", STRING).at(4).omits_zero(),
+    f("reportingInstance", STRING).at(5).omits_zero(), f("series", of(&EVENTS_V1_EVENTSERIES)).at(3),
+    f("type", STRING).at(11).omits_zero(),
 ] };
 static EVENTS_V1_EVENTLIST: Type = Type { name: "io.k8s.api.events.v1.EventList", gvk: Some(("events.k8s.io", "v1", "EventList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&EVENTS_V1_EVENT))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&EVENTS_V1_EVENT))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static EVENTS_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.events.v1.EventSeries", gvk: None, atomic: false, fields: &[
-    f("count", INT32).required(), f("lastObservedTime", MICROTIME).required(),
+    f("count", INT32).at(1).required(), f("lastObservedTime", MICROTIME).at(2).required(),
 ] };
 static RBAC_V1_AGGREGATIONRULE: Type = Type { name: "io.k8s.api.rbac.v1.AggregationRule", gvk: None, atomic: false, fields: &[
-    f("clusterRoleSelectors", list(of(&META_V1_LABELSELECTOR))).list_atomic(),
+    f("clusterRoleSelectors", list(of(&META_V1_LABELSELECTOR))).at(1).list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLE: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRole", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRole")), atomic: false, fields: &[
-    f("aggregationRule", of(&RBAC_V1_AGGREGATIONRULE)), f("apiVersion", STRING), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)), f("rules", list(of(&RBAC_V1_POLICYRULE))).list_atomic(),
+    f("aggregationRule", of(&RBAC_V1_AGGREGATIONRULE)).at(3), f("apiVersion", STRING), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).list_atomic(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBindingList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLEBINDING))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLEBINDING))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static RBAC_V1_CLUSTERROLELIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleList", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static RBAC_V1_POLICYRULE: Type = Type { name: "io.k8s.api.rbac.v1.PolicyRule", gvk: None, atomic: false, fields: &[
-    f("apiGroups", list(STRING)).list_atomic(), f("nonResourceURLs", list(STRING)).list_atomic(),
-    f("resourceNames", list(STRING)).list_atomic(), f("resources", list(STRING)).list_atomic(),
-    f("verbs", list(STRING)).list_atomic().required(),
+    f("apiGroups", list(STRING)).at(2).list_atomic(), f("nonResourceURLs", list(STRING)).at(5).list_atomic(),
+    f("resourceNames", list(STRING)).at(4).list_atomic(), f("resources", list(STRING)).at(3).list_atomic(),
+    f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static RBAC_V1_ROLE: Type = Type { name: "io.k8s.api.rbac.v1.Role", gvk: Some(("rbac.authorization.k8s.io", "v1", "Role")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("rules", list(of(&RBAC_V1_POLICYRULE))).list_atomic(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).list_atomic(),
 ] };
 static RBAC_V1_ROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.RoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBinding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).list_atomic(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).list_atomic(),
 ] };
 static RBAC_V1_ROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.RoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBindingList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLEBINDING))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLEBINDING))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static RBAC_V1_ROLELIST: Type = Type { name: "io.k8s.api.rbac.v1.RoleList", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLE))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLE))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static RBAC_V1_ROLEREF: Type = Type { name: "io.k8s.api.rbac.v1.RoleRef", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING), f("kind", STRING).required(), f("name", STRING).required(),
+    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
 ] };
 static RBAC_V1_SUBJECT: Type = Type { name: "io.k8s.api.rbac.v1.Subject", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING), f("kind", STRING).required(), f("name", STRING).required(), f("namespace", STRING),
+    f("apiGroup", STRING).at(2).omits_zero(), f("kind", STRING).at(1).required(), f("name", STRING).at(3).required(),
+    f("namespace", STRING).at(4).omits_zero(),
 ] };
 static SCHEDULING_V1_PRIORITYCLASS: Type = Type { name: "io.k8s.api.scheduling.v1.PriorityClass", gvk: Some(("scheduling.k8s.io", "v1", "PriorityClass")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("description", STRING), f("globalDefault", BOOL), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)), f("preemptionPolicy", STRING), f("value", INT32),
+    f("apiVersion", STRING), f("description", STRING).at(4).omits_zero(), f("globalDefault", BOOL).at(3).omits_zero(),
+    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("preemptionPolicy", STRING).at(5),
+    f("value", INT32).at(2),
 ] };
 static SCHEDULING_V1_PRIORITYCLASSLIST: Type = Type { name: "io.k8s.api.scheduling.v1.PriorityClassList", gvk: Some(("scheduling.k8s.io", "v1", "PriorityClassList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&SCHEDULING_V1_PRIORITYCLASS))).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)),
+    f("apiVersion", STRING), f("items", list(of(&SCHEDULING_V1_PRIORITYCLASS))).at(2).required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static META_V1_APIGROUP: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup", gvk: Some(("", "v1", "APIGroup")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("name", STRING).required(),
-    f("preferredVersion", of(&META_V1_GROUPVERSIONFORDISCOVERY)),
-    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).list_atomic(),
-    f("versions", list(of(&META_V1_GROUPVERSIONFORDISCOVERY))).list_atomic().required(),
+    f("apiVersion", STRING), f("kind", STRING), f("name", STRING).at(1).required(),
+    f("preferredVersion", of(&META_V1_GROUPVERSIONFORDISCOVERY)).at(3),
+    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(4).list_atomic(),
+    f("versions", list(of(&META_V1_GROUPVERSIONFORDISCOVERY))).at(2).list_atomic().required(),
 ] };
 static META_V1_APIGROUPLIST: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList", gvk: Some(("", "v1", "APIGroupList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("groups", list(of(&META_V1_APIGROUP))).list_atomic().required(), f("kind", STRING),
+    f("apiVersion", STRING), f("groups", list(of(&META_V1_APIGROUP))).at(1).list_atomic().required(), f("kind", STRING),
 ] };
 static META_V1_APIRESOURCE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIResource", gvk: None, atomic: false, fields: &[
-    f("categories", list(STRING)).list_atomic(), f("group", STRING), f("kind", STRING).required(),
-    f("name", STRING).required(), f("namespaced", BOOL).required(), f("shortNames", list(STRING)).list_atomic(),
-    f("singularName", STRING).required(), f("storageVersionHash", STRING), f("verbs", list(STRING)).required(),
-    f("version", STRING),
+    f("categories", list(STRING)).at(7).list_atomic(), f("group", STRING).at(8).omits_zero(),
+    f("kind", STRING).at(3).required(), f("name", STRING).at(1).required(), f("namespaced", BOOL).at(2).required(),
+    f("shortNames", list(STRING)).at(5).list_atomic(), f("singularName", STRING).at(6).required(),
+    f("storageVersionHash", STRING).at(10).omits_zero(), f("verbs", list(STRING)).at(4).required(),
+    f("version", STRING).at(9).omits_zero(),
 ] };
 static META_V1_APIRESOURCELIST: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList", gvk: Some(("", "v1", "APIResourceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("groupVersion", STRING).required(), f("kind", STRING),
-    f("resources", list(of(&META_V1_APIRESOURCE))).list_atomic().required(),
+    f("apiVersion", STRING), f("groupVersion", STRING).at(1).required(), f("kind", STRING),
+    f("resources", list(of(&META_V1_APIRESOURCE))).at(2).list_atomic().required(),
 ] };
 static META_V1_APIVERSIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions", gvk: Some(("", "v1", "APIVersions")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING),
-    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).list_atomic().required(),
-    f("versions", list(STRING)).list_atomic().required(),
+    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(2).list_atomic().required(),
+    f("versions", list(STRING)).at(1).list_atomic().required(),
 ] };
 static META_V1_CONDITION: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Condition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME).required(), f("message", STRING).required(), f("observedGeneration", INT64),
-    f("reason", STRING).required(), f("status", STRING).required(), f("type", STRING).required(),
+    f("lastTransitionTime", TIME).at(4).required(), f("message", STRING).at(6).required(),
+    f("observedGeneration", INT64).at(3).omits_zero(), f("reason", STRING).at(5).required(),
+    f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static META_V1_DELETEOPTIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", gvk: Some(("", "v1", "DeleteOptions")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("dryRun", list(STRING)).list_atomic(), f("gracePeriodSeconds", INT64),
-    f("ignoreStoreReadErrorWithClusterBreakingPotential", BOOL), f("kind", STRING), f("orphanDependents", BOOL),
-    f("preconditions", of(&META_V1_PRECONDITIONS)), f("propagationPolicy", STRING),
+    f("apiVersion", STRING), f("dryRun", list(STRING)).at(5).list_atomic(), f("gracePeriodSeconds", INT64).at(1),
+    f("ignoreStoreReadErrorWithClusterBreakingPotential", BOOL).at(6), f("kind", STRING),
+    f("orphanDependents", BOOL).at(3), f("preconditions", of(&META_V1_PRECONDITIONS)).at(2),
+    f("propagationPolicy", STRING).at(4),
 ] };
 static META_V1_FIELDSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.FieldSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).required(), f("operator", STRING).required(), f("values", list(STRING)).list_atomic(),
+    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("values", list(STRING)).at(3).list_atomic(),
 ] };
 static META_V1_GROUPVERSIONFORDISCOVERY: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.GroupVersionForDiscovery", gvk: None, atomic: false, fields: &[
-    f("groupVersion", STRING).required(), f("version", STRING).required(),
+    f("groupVersion", STRING).at(1).required(), f("version", STRING).at(2).required(),
 ] };
 static META_V1_LABELSELECTOR: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", gvk: None, atomic: true, fields: &[
-    f("matchExpressions", list(of(&META_V1_LABELSELECTORREQUIREMENT))).list_atomic(), f("matchLabels", map(STRING)),
+    f("matchExpressions", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).list_atomic(),
+    f("matchLabels", map(STRING)).at(1),
 ] };
 static META_V1_LABELSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).required(), f("operator", STRING).required(), f("values", list(STRING)).list_atomic(),
+    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("values", list(STRING)).at(3).list_atomic(),
 ] };
 static META_V1_LISTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", gvk: None, atomic: false, fields: &[
-    f("continue", STRING), f("remainingItemCount", INT64), f("resourceVersion", STRING), f("selfLink", STRING),
-    f("shardInfo", of(&META_V1_SHARDINFO)),
+    f("continue", STRING).at(3).omits_zero(), f("remainingItemCount", INT64).at(4),
+    f("resourceVersion", STRING).at(2).omits_zero(), f("selfLink", STRING).at(1).omits_zero(),
+    f("shardInfo", of(&META_V1_SHARDINFO)).at(5),
 ] };
 static META_V1_MANAGEDFIELDSENTRY: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry", gvk: None, atomic: false, fields: &[
-    f("apiVersion", STRING), f("fieldsType", STRING), f("fieldsV1", ANY), f("manager", STRING), f("operation", STRING),
-    f("subresource", STRING), f("time", TIME),
+    f("apiVersion", STRING).at(3).omits_zero(), f("fieldsType", STRING).at(6).omits_zero(), f("fieldsV1", ANY).at(7),
+    f("manager", STRING).at(1).omits_zero(), f("operation", STRING).at(2).omits_zero(),
+    f("subresource", STRING).at(8).omits_zero(), f("time", TIME).at(4),
 ] };
 static META_V1_OBJECTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", gvk: None, atomic: false, fields: &[
-    f("annotations", map(STRING)), f("creationTimestamp", TIME), f("deletionGracePeriodSeconds", INT64),
-    f("deletionTimestamp", TIME), f("finalizers", list(STRING)).list_set().merge(""), f("generateName", STRING),
-    f("generation", INT64), f("labels", map(STRING)),
-    f("managedFields", list(of(&META_V1_MANAGEDFIELDSENTRY))).list_atomic(), f("name", STRING), f("namespace", STRING),
-    f("ownerReferences", list(of(&META_V1_OWNERREFERENCE))).list_map(&["uid"]).merge("uid"),
-    f("resourceVersion", STRING), f("selfLink", STRING), f("uid", STRING),
+    f("annotations", map(STRING)).at(12), f("creationTimestamp", TIME).at(8),
+    f("deletionGracePeriodSeconds", INT64).at(10), f("deletionTimestamp", TIME).at(9),
+    f("finalizers", list(STRING)).at(14).list_set().merge(""), f("generateName", STRING).at(2).omits_zero(),
+    f("generation", INT64).at(7).omits_zero(), f("labels", map(STRING)).at(11),
+    f("managedFields", list(of(&META_V1_MANAGEDFIELDSENTRY))).at(17).list_atomic(),
+    f("name", STRING).at(1).omits_zero(), f("namespace", STRING).at(3).omits_zero(),
+    f("ownerReferences", list(of(&META_V1_OWNERREFERENCE))).at(13).list_map(&["uid"]).merge("uid"),
+    f("resourceVersion", STRING).at(6).omits_zero(), f("selfLink", STRING).at(4).omits_zero(),
+    f("uid", STRING).at(5).omits_zero(),
 ] };
 static META_V1_OWNERREFERENCE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference", gvk: None, atomic: true, fields: &[
-    f("apiVersion", STRING).required(), f("blockOwnerDeletion", BOOL), f("controller", BOOL),
-    f("kind", STRING).required(), f("name", STRING).required(), f("uid", STRING).required(),
+    f("apiVersion", STRING).at(5).required(), f("blockOwnerDeletion", BOOL).at(7), f("controller", BOOL).at(6),
+    f("kind", STRING).at(1).required(), f("name", STRING).at(3).required(), f("uid", STRING).at(4).required(),
 ] };
 static META_V1_PRECONDITIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions", gvk: None, atomic: false, fields: &[
-    f("resourceVersion", STRING), f("uid", STRING),
+    f("resourceVersion", STRING).at(2), f("uid", STRING).at(1),
 ] };
 static META_V1_SERVERADDRESSBYCLIENTCIDR: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ServerAddressByClientCIDR", gvk: None, atomic: false, fields: &[
-    f("clientCIDR", STRING).required(), f("serverAddress", STRING).required(),
+    f("clientCIDR", STRING).at(1).required(), f("serverAddress", STRING).at(2).required(),
 ] };
 static META_V1_SHARDINFO: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo", gvk: None, atomic: false, fields: &[
-    f("selector", STRING).required(),
+    f("selector", STRING).at(1).required(),
 ] };
 static META_V1_STATUS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Status", gvk: Some(("", "v1", "Status")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("code", INT32), f("details", of(&META_V1_STATUSDETAILS)), f("kind", STRING),
-    f("message", STRING), f("metadata", of(&META_V1_LISTMETA)), f("reason", STRING), f("status", STRING),
+    f("apiVersion", STRING), f("code", INT32).at(6).omits_zero(), f("details", of(&META_V1_STATUSDETAILS)).at(5),
+    f("kind", STRING), f("message", STRING).at(3).omits_zero(), f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).omits_zero(),
 ] };
 static META_V1_STATUSCAUSE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.StatusCause", gvk: None, atomic: false, fields: &[
-    f("field", STRING), f("message", STRING), f("reason", STRING),
+    f("field", STRING).at(3).omits_zero(), f("message", STRING).at(2).omits_zero(),
+    f("reason", STRING).at(1).omits_zero(),
 ] };
 static META_V1_STATUSDETAILS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.StatusDetails", gvk: None, atomic: false, fields: &[
-    f("causes", list(of(&META_V1_STATUSCAUSE))).list_atomic(), f("group", STRING), f("kind", STRING), f("name", STRING),
-    f("retryAfterSeconds", INT32), f("uid", STRING),
+    f("causes", list(of(&META_V1_STATUSCAUSE))).at(4).list_atomic(), f("group", STRING).at(2).omits_zero(),
+    f("kind", STRING).at(3).omits_zero(), f("name", STRING).at(1).omits_zero(),
+    f("retryAfterSeconds", INT32).at(5).omits_zero(), f("uid", STRING).at(6).omits_zero(),
 ] };
 static META_V1_WATCHEVENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent", gvk: Some(("", "v1", "WatchEvent")), atomic: false, fields: &[
-    f("object", ANY).required(), f("type", STRING).required(),
+    f("object", ANY).at(2).required(), f("type", STRING).at(1).required(),
 ] };

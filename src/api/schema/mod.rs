@@ -2,13 +2,16 @@
 //! merge, server-side apply and the OpenAPI documents.
 //!
 //! [`types`] is the shape of the table, [`generated`] its contents. The contents come from the OpenAPI document of the
-//! Kubernetes release we implement, limited to what the resource table needs. After adding a row there, run
-//! `SKIFF_UPDATE=1 cargo test --lib api::schema`.
+//! Kubernetes release we implement, limited to what the resource table needs, and the protobuf numbers from the tags of
+//! its Go structs. After adding a row there, run `SKIFF_UPDATE=1 SKIFF_PROTO=<folder> cargo test --lib api::schema`, where
+//! the folder is `k8s.io` of the release's Go sources (the packages `api` and `apimachinery`).
 
 #[rustfmt::skip]
 mod generated;
 #[cfg(test)]
 mod generator;
+#[cfg(test)]
+mod tags;
 pub mod types;
 
 pub use generated::TYPES;
@@ -48,6 +51,24 @@ mod tests {
                 assert!(find(r.group, r.version, &format!("{}List", r.kind)).is_some(), "{}List", r.kind);
             }
         }
+    }
+
+    #[test]
+    fn every_field_of_a_body_has_a_protobuf_number() {
+        for t in TYPES {
+            for field in t.fields {
+                // The kind of a whole object is in the envelope.
+                let in_envelope = t.gvk.is_some() && matches!(field.name, "kind" | "apiVersion");
+                assert_eq!(field.number == 0, in_envelope, "{}.{}", t.name, field.name);
+                let same = t.fields.iter().filter(|f| (f.number, f.inside) == (field.number, field.inside)).count();
+                assert!(in_envelope || same == 1, "{}.{}", t.name, field.name);
+            }
+        }
+        let probe = named("io.k8s.api.core.v1.Probe").unwrap();
+        assert_eq!(probe.numbered(1, 2).unwrap().name, "httpGet", "of the embedded handler");
+        assert_eq!(probe.numbered(0, 2).unwrap().name, "initialDelaySeconds");
+        let spec = named("io.k8s.api.apps.v1.DeploymentSpec").unwrap();
+        assert!(spec.field("minReadySeconds").unwrap().omits_zero && !spec.field("replicas").unwrap().omits_zero);
     }
 
     #[test]

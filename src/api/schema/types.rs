@@ -31,6 +31,12 @@ pub struct Field {
     pub retain_keys: bool,
     /// The field that identifies an element of a merged list of objects. Empty for lists of scalars.
     pub merge_key: &'static str,
+    /// Its number in protobuf; 0 when it has none there (`kind` and `apiVersion` of whole objects).
+    pub number: u16,
+    /// The number of the embedded struct that holds it in protobuf, where JSON has the fields of both in one object.
+    pub inside: u16,
+    /// JSON leaves out a zero, which protobuf sends.
+    pub omits_zero: bool,
 }
 
 /// What a field holds: an item, or a list or map of them.
@@ -92,6 +98,12 @@ impl Type {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
+    /// The field of a protobuf number, in the type itself (0) or in one of its embedded structs.
+    #[must_use]
+    pub fn numbered(&self, inside: u16, number: u16) -> Option<&'static Field> {
+        self.fields.iter().find(|f| f.number != 0 && f.number == number && f.inside == inside)
     }
 
     /// The last part of the name: `PodSpec`.
@@ -182,13 +194,36 @@ pub(super) const fn map(of: Shape) -> Shape {
 }
 
 pub(super) const fn f(name: &'static str, shape: Shape) -> Field {
-    let list = ListType::Unset;
-    Field { name, shape, required: false, list, atomic: false, merge: false, retain_keys: false, merge_key: "" }
+    Field {
+        name,
+        shape,
+        required: false,
+        list: ListType::Unset,
+        atomic: false,
+        merge: false,
+        retain_keys: false,
+        merge_key: "",
+        number: 0,
+        inside: 0,
+        omits_zero: false,
+    }
 }
 
 impl Field {
     pub(super) const fn required(self) -> Self {
         Self { required: true, ..self }
+    }
+
+    pub(super) const fn at(self, number: u16) -> Self {
+        Self { number, ..self }
+    }
+
+    pub(super) const fn inside(self, inside: u16) -> Self {
+        Self { inside, ..self }
+    }
+
+    pub(super) const fn omits_zero(self) -> Self {
+        Self { omits_zero: true, ..self }
     }
 
     pub(super) const fn merge(self, merge_key: &'static str) -> Self {

@@ -16,7 +16,7 @@ use super::options::{self, Write};
 use super::respond;
 use super::service::Call;
 use super::verbs::{content_type, untyped};
-use crate::api::decode;
+use crate::api::decode::{self, Expected};
 use crate::api::field::{FieldError, Path};
 use crate::api::status::Status;
 use crate::api::user::User;
@@ -85,7 +85,7 @@ pub(super) async fn run(call: &Call<'_>, target: &Target, body: Body) -> Result<
 /// `POST serviceaccounts/x/token`.
 pub(super) async fn token(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
     options::write(call.query, call.headers, Write::Create)?;
-    let request = match untyped(call, body).await? {
+    let request = match untyped(call, body, Expected::at(target.resource, target.subresource)).await? {
         Some(value) => value,
         None => json!({"spec": {}}),
     };

@@ -240,7 +240,7 @@ fn written(rendering: &Rendering, written: &Written) -> Result<Response<Body>, S
 
 async fn delete(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
     let rendering = renderer(call, target, None, Offer::Objects)?;
-    let options = options::delete(call.query, untyped(call, body).await?)?;
+    let options = options::delete(call.query, untyped(call, body, Expected::DELETE_OPTIONS).await?)?;
     // Upstream says 202 when the caller asked to wait for dependents and the object is still there.
     let waits = options.orphan_dependents == Some(false) || options.propagation_policy.as_deref() == Some("Foreground");
     match call.backend.registry.delete(call.cx, target, options).await? {
@@ -258,7 +258,7 @@ async fn delete(call: &Call<'_>, target: &Target, body: Body) -> Result<Response
 async fn delete_collection(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
     let rendering = renderer(call, target, None, Offer::Objects)?;
     let selected = options::list(call.query, target.resource, false)?;
-    let options = options::delete(call.query, untyped(call, body).await?)?;
+    let options = options::delete(call.query, untyped(call, body, Expected::DELETE_OPTIONS).await?)?;
     collection(&rendering, &call.backend.registry.delete_collection(call.cx, target, &selected, options).await?)
 }
 
@@ -282,8 +282,8 @@ async fn decoded(call: &Call<'_>, target: &Target, body: Body, validation: Field
     Ok(object)
 }
 
-/// A JSON or YAML document of any kind; `None` when there is no body.
-pub(super) async fn untyped(call: &Call<'_>, body: Body) -> Result<Option<Value>, Status> {
+/// A JSON or YAML document of any kind, or a protobuf message of the expected one; `None` when there is no body.
+pub(super) async fn untyped(call: &Call<'_>, body: Body, expected: Expected) -> Result<Option<Value>, Status> {
     let bytes: Bytes = body::read(body).await?;
     if bytes.is_empty() {
         return Ok(None);
@@ -291,7 +291,8 @@ pub(super) async fn untyped(call: &Call<'_>, body: Body) -> Result<Option<Value>
     match content_type(call).as_str() {
         "application/json" => json(&bytes).map(Some),
         "application/yaml" => yaml(&bytes).map(Some),
-        other => Err(Status::unsupported_media_type(other, &["application/json", "application/yaml"])),
+        // Without field names there is nothing in it that could be unknown.
+        other => Ok(Some(decode::kind(&bytes, other, expected, FieldValidation::Ignore)?.0)),
     }
 }
 

@@ -1,0 +1,123 @@
+//! Decides: reads from Go's struct definitions what OpenAPI does not say: the protobuf number of each field, and
+//! whether JSON leaves out its zero. The tags of the structs are what the release's `.proto` files are made from; those
+//! files do not tell a pointer from a plain field.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is known of one field, by its JSON name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    pub number: u16,
+    /// The number of the embedded struct that it comes from.
+    pub inside: u16,
+    pub omits_zero: bool,
+}
+
+/// The Go packages of a folder, read when first asked for.
+pub struct Sources {
+    folder: PathBuf,
+    packages: BTreeMap<String, Structs>,
+}
+
+type Structs = BTreeMap<String, Vec<Line>>;
+
+/// One field of a struct.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    go_type: String,
+    embedded: bool,
+    json: String,
+    omitempty: bool,
+    number: u16,
+}
+
+impl Sources {
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, packages: BTreeMap::new() }
+    }
+
+    /// The tags of an OpenAPI definition such as `io.k8s.api.core.v1.PodSpec`.
+    pub fn tags(&mut self, definition: &str) -> BTreeMap<String, Tag> {
+        let (package, name) = definition.rsplit_once('.').expect("definitions have dots");
+        let path = package.strip_prefix("io.k8s.").expect("definitions are Kubernetes'").replace('.', "/");
+        let structs = self.packages.entry(path).or_insert_with_key(|path| read(&self.folder.join(path)));
+        let mut out = BTreeMap::new();
+        for line in structs.get(name).unwrap_or_else(|| panic!("no struct {definition} in the sources")) {
+            // TypeMeta has no number: it is in the envelope.
+            if !line.embedded || !line.json.is_empty() {
+                out.insert(line.json.clone(), line.tag(0));
+            } else if line.number != 0 {
+                let embedded = structs.get(&line.go_type).unwrap_or_else(|| panic!("no struct {}", line.go_type));
+                assert!(embedded.iter().all(|l| !l.embedded), "{name}: structs embedded in embedded ones");
+                out.extend(embedded.iter().map(|l| (l.json.clone(), l.tag(line.number))));
+            }
+        }
+        out
+    }
+}
+
+impl Line {
+    fn tag(&self, inside: u16) -> Tag {
+        let omits_zero = self.omitempty && !self.go_type.starts_with('*');
+        Tag { number: self.number, inside, omits_zero }
+    }
+}
+
+fn read(package: &Path) -> Structs {
+    let mut out = Structs::new();
+    for entry in std::fs::read_dir(package).unwrap_or_else(|e| panic!("{}: {e}", package.display())) {
+        let path = entry.expect("a readable folder").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".go") && !name.ends_with("_test.go") && !name.contains("generated") {
+            parse(&std::fs::read_to_string(&path).expect("a readable file"), &mut out);
+        }
+    }
+    out
+}
+
+fn parse(text: &str, out: &mut Structs) {
+    let mut open: Option<String> = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("type ").and_then(|l| l.strip_suffix(" struct {")) {
+            out.insert(name.to_owned(), Vec::new());
+            open = Some(name.to_owned());
+        } else if line == "}" {
+            open = None;
+        } else if let Some(lines) = open.as_ref().and_then(|name| out.get_mut(name)) {
+            lines.extend(field(line.trim()));
+        }
+    }
+}
+
+/// `Replicas *int32 ‵json:"replicas,omitempty" protobuf:"varint,1,opt,name=replicas"‵`
+fn field(line: &str) -> Option<Line> {
+    let (head, tags) = line.split_once('`').filter(|_| !line.starts_with("//"))?;
+    let tag = |key: &str| tags.split_once(&format!("{key}:\"")).and_then(|(_, t)| t.split('"').next());
+    let (json, options) = tag("json")?.split_once(',').unwrap_or((tag("json")?, ""));
+    let number = tag("protobuf").and_then(|t| t.split(',').nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let words: Vec<&str> = head.split_whitespace().collect();
+    Some(Line {
+        go_type: words.last()?.trim_start_matches("metav1.").to_string(),
+        embedded: words.len() == 1,
+        json: json.to_owned(),
+        omitempty: options.split(',').any(|o| o == "omitempty"),
+        number,
+    })
+}
+
+#[test]
+fn a_struct_becomes_tags() {
+    let mut structs = Structs::new();
+    let text = "type A struct {\n\tmetav1.TypeMeta `json:\",inline\"`\n\t// B is `one`.\n\
+                \tB *int32 `json:\"b,omitempty\" protobuf:\"varint,3,opt,name=b\"`\n\tC string `json:\"c,omitempty\" protobuf:\"bytes,4,opt,name=c\"`\n\
+                \tD string `json:\"d\" protobuf:\"bytes,5,opt,name=d\"`\n\tE `json:\",inline\" protobuf:\"bytes,1,opt,name=e\"`\n}\n\
+                type E struct {\n\tF bool `json:\"f,omitempty\" protobuf:\"varint,3,opt,name=f\"`\n}\n";
+    parse(text, &mut structs);
+    let mut sources = Sources::new(PathBuf::new());
+    sources.packages.insert("api/x/v1".into(), structs);
+    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero };
+    let expect = [("b", tag(3, 0, false)), ("c", tag(4, 0, true)), ("d", tag(5, 0, false)), ("f", tag(3, 1, true))];
+    let expect: BTreeMap<String, Tag> = expect.into_iter().map(|(name, tag)| (name.to_owned(), tag)).collect();
+    assert_eq!(sources.tags("io.k8s.api.x.v1.A"), expect);
+}
