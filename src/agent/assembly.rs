@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
@@ -80,12 +81,14 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         renewal.run(stop).await;
         Ok::<_, Infallible>(())
     });
+    let (images_ready, pods_may_start) = watch::channel(false);
     let images = ImagesDir {
         dir: layout.images(),
         state: config.data_dir.join("agent/images.json"),
         importer: Importer::new(&socket),
         images: runtime.clone(),
         problem,
+        ready: images_ready,
     };
     supervisor.add("images", |stop| images.run(stop));
     let (net_config, cluster, net_api) = (config.clone(), joined.cluster.clone(), api.clone());
@@ -100,6 +103,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         client: api,
         runtime: runtime.clone(),
         images: runtime.clone(),
+        pods_may_start,
     });
     let api = Api { socket, tls: Arc::new(joined.kubelet_tls()?), pods: Arc::new(kubelet.pods()), runtime };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));

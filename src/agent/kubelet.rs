@@ -32,6 +32,8 @@ pub struct Parts {
     pub client: kube::Client,
     pub runtime: Arc<dyn cri::Runtime>,
     pub images: Arc<dyn cri::Images>,
+    /// True once the image archives of this node are imported: a pod before that would look for them elsewhere.
+    pub pods_may_start: watch::Receiver<bool>,
 }
 
 pub struct Kubelet {
@@ -39,6 +41,7 @@ pub struct Kubelet {
     machine: Machine,
     services: services::Loop,
     events: events::Writer,
+    pods_may_start: watch::Receiver<bool>,
 }
 
 impl Kubelet {
@@ -50,7 +53,7 @@ impl Kubelet {
 
     /// With another root of the control group tree: tests leave the machine's alone.
     pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
-        let Parts { config, cluster, client, runtime, images } = parts;
+        let Parts { config, cluster, client, runtime, images, pods_may_start } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let (services, services_loop) = services::new(client.clone());
         let pods = PodTable::default();
@@ -71,7 +74,7 @@ impl Kubelet {
             services,
             pods,
         };
-        Kubelet { cx: Arc::new(cx), machine, services: services_loop, events: writer }
+        Kubelet { cx: Arc::new(cx), machine, services: services_loop, events: writer, pods_may_start }
     }
 
     /// For the kubelet endpoint and whoever looks up pods.
@@ -96,7 +99,15 @@ impl Kubelet {
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));
         tasks.spawn(logs::rotate(self.cx.clone(), stop.clone()));
         tasks.spawn(gc::run(self.cx.clone(), stop.clone()));
-        tasks.spawn(PodSource::new(self.cx.clone()).run(stop));
+        let (source, mut may_start) = (PodSource::new(self.cx.clone()), self.pods_may_start);
+        tasks.spawn(async move {
+            tokio::select! {
+                // A sender that is gone has said all it will.
+                _ = may_start.wait_for(|may| *may) => {}
+                () = stop.cancelled() => return,
+            }
+            source.run(stop).await;
+        });
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a task of the agent failed");

@@ -44,6 +44,7 @@ impl Node {
             client: self.api.client(),
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
+            pods_may_start: tokio::sync::watch::channel(true).1,
         };
         // No control groups there: pods run without.
         let kubelet = Kubelet::with_cgroups(parts, self.directory.path());

@@ -53,6 +53,8 @@ pub struct ImagesDir {
     pub images: Arc<dyn Images>,
     /// Of a containerd that we supervise: nothing is imported while it is away.
     pub problem: Option<watch::Receiver<Option<String>>>,
+    /// Becomes true when what lay there at the start is imported: pods wait for it, as nothing else has their images.
+    pub ready: watch::Sender<bool>,
 }
 
 impl ImagesDir {
@@ -78,6 +80,9 @@ impl ImagesDir {
                 }
             }
             let all_done = self.scan(&mut imported, &mut broken).await;
+            if all_done {
+                self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+            }
             let retry = async { if all_done { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

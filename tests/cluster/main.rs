@@ -10,4 +10,6 @@ mod lab;
 mod bad_input;
 mod bench;
 mod pods;
+mod registry;
+mod static_binary;
 mod two_tier;

@@ -84,6 +84,8 @@ pub struct Worker {
     setup_failures: u32,
     stopped_to_restart: BTreeSet<String>,
     messages: BTreeMap<String, String>,
+    /// Ends that were told before the operation that started the container told of it.
+    ended_early: BTreeMap<String, crate::cri::Container>,
     terminal: bool,
     /// It had ended when this worker began.
     ended_before: bool,
@@ -120,6 +122,7 @@ impl Worker {
             setup_failures: 0,
             stopped_to_restart: BTreeSet::new(),
             messages: BTreeMap::new(),
+            ended_early: BTreeMap::new(),
             released: false,
             failure: None,
             wake_at: None,

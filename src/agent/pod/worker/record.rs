@@ -75,7 +75,14 @@ impl Worker {
     }
 
     fn put_container(&mut self, mut record: cri::Container) {
+        if let Some(ended) = self.ended_early.remove(&record.id) {
+            record = cri::Container { sandbox_id: record.sandbox_id, ..ended };
+        }
         let known = self.observed.containers.iter().find(|known| known.id == record.id);
+        // A container never runs again: a report from before its end came late.
+        if record.state == State::Running && known.is_some_and(|known| known.state == State::Exited) {
+            return;
+        }
         if record.sandbox_id.is_empty()
             && let Some(known) = known
         {
@@ -136,9 +143,11 @@ impl Worker {
             self.cx.runtime.sandbox_status(id).await.map(|sandbox| self.observed.put_sandbox(sandbox))
         } else {
             self.cx.runtime.container_status(id).await.map(|record| {
-                // One that is not known yet is reported by the operation that makes it.
+                // One that is not known yet is reported by the operation that makes it, maybe as it was before.
                 if self.observed.containers.iter().any(|known| known.id == record.id) {
                     self.put_container(record);
+                } else if record.state == State::Exited {
+                    self.ended_early.insert(record.id.clone(), record);
                 }
             })
         };
