@@ -37,7 +37,7 @@ kill "\$first"
 while [ -d /proc/\$first ]; do sleep 0.1; done
 /usr/local/bin/skiff uninstall --data-dir $dir/data
 [ ! -e $dir/data ]
-rm -f /run/skiff.pid
+rm -f /run/skiff.pid /var/log/skiff.log
 STORY
 nsenter --net=/run/netns/$name unshare --mount --uts --propagation private sh $dir/story
 echo "install: 1 passed, 0 failed"
