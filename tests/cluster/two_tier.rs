@@ -222,6 +222,8 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
     assert!(previous.status.success(), "{previous:?}");
 
     // Survives the death of server and agent (one process here): no container restarts, nothing acknowledged is lost.
+    // The pods of the roll-back are gone by then: 5 backends and the frontend.
+    wait_for("six pods", || (pods(&lab, "app").len() == 6).then_some(()));
     let before: Vec<(Value, i64)> =
         pods(&lab, "app").iter().map(|p| (p["metadata"]["uid"].clone(), restarts(p))).collect();
     lab.kubectl(&["create", "configmap", "last-write", "--from-literal=a=b"]);
