@@ -277,8 +277,12 @@ impl Status {
     pub fn to_json(&self) -> serde_json::Value {
         let mut body = serde_json::json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.0.message, "reason": self.0.reason, "code": self.0.code,
+            "message": self.0.message, "code": self.0.code,
         });
+        // An error that nobody classified has none.
+        if !self.0.reason.is_empty() {
+            body["reason"] = self.0.reason.as_str().into();
+        }
         if !self.0.continue_token.is_empty() {
             body["metadata"]["continue"] = self.0.continue_token.as_str().into();
         }

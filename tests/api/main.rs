@@ -28,6 +28,9 @@ use skiff::server::store::Store as _;
 use skiff::server::store::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
+mod collections;
+mod patches;
+mod subresources;
 mod verbs;
 
 /// A server without a network, and who asks it.
@@ -125,6 +128,10 @@ impl Server {
 
     async fn put(&self, uri: &str, body: &Value) -> Answer {
         self.ask("PUT", uri, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    async fn delete(&self, uri: &str, options: &Value) -> Answer {
+        self.ask("DELETE", uri, &[("content-type", "application/json")], options.to_string()).await
     }
 
     async fn patch(&self, uri: &str, kind: &str, body: &Value) -> Answer {

@@ -42,10 +42,10 @@ impl Registry {
             let token = Token::decode(&o.continue_token)?;
             let (items, revision) = match token.revision() {
                 None => cache.list(&entry.storage, namespace),
-                Some(at) if at > cache.revision() => return Err(token.expired(cache.revision())),
+                Some(at) if at > cache.revision() => return Err(token.expired()),
                 Some(at) => match cache.list_at(&entry.storage, namespace, at) {
                     Some(items) => (items, at),
-                    None => return Err(token.expired(cache.revision())),
+                    None => return Err(token.expired()),
                 },
             };
             (Some(token), items, revision)
@@ -211,8 +211,7 @@ impl Token {
     }
 
     /// 410 with a token that goes on from the same place in what is there now.
-    fn expired(self, now: Revision) -> Status {
-        let _ = now;
+    fn expired(self) -> Status {
         let anyway = Self { rv: -1, ..self };
         Status::expired(
             "The provided continue parameter is too old to display a consistent list result. You can start a new list \
