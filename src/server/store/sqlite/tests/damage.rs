@@ -134,8 +134,7 @@ impl Drop for Small {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_recovers() {
     let Some(small) = Small::mount() else {
-        println!("skipped: mounting a small file system needs root");
-        return;
+        return crate::api::reference::skip("mounting a small file system needs root");
     };
     let ballast = small.0.path().join("ballast");
     std::fs::write(&ballast, vec![0; 400 * 1024]).unwrap();
