@@ -34,8 +34,8 @@ SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
 SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
 export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD
 
-step "static binaries"
-sh packaging/build.sh x86_64 aarch64
+step "the static binary"
+sh packaging/build.sh "$(uname -m)"
 SKIFF_TEST_BINARY=$PWD/target/static/$(uname -m)/skiff
 export SKIFF_TEST_BINARY
 

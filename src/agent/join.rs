@@ -276,7 +276,7 @@ impl Asker<'_> {
 }
 
 async fn send(config: ClientConfig, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
-    let retry = |e: &dyn std::error::Error| Failure::Retry(chain(e));
+    let retry = |e: &dyn std::error::Error| Failure::Retry(crate::supervisor::chain(e));
     let exchange = async {
         let response = client::https(config).request(request).await.map_err(|e| retry(&e))?;
         let code = response.status();
@@ -285,20 +285,6 @@ async fn send(config: ClientConfig, request: Request<Full<Bytes>>) -> Result<(St
     };
     let late = |_| Failure::Retry(format!("no answer within {} s", TIMEOUT.as_secs()));
     tokio::time::timeout(TIMEOUT, exchange).await.map_err(late)?
-}
-
-/// An error with what caused it, for one line of a log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 fn joined(

@@ -57,7 +57,7 @@ pub fn add_dns_address(address: Ipv4Addr) -> netlink::Result<()> {
 #[must_use]
 pub fn cleanup(cluster: &Cluster) -> Vec<String> {
     let mut failures = Vec::new();
-    let mut note = |error: &dyn std::error::Error| failures.push(super::chain(error));
+    let mut note = |error: &dyn std::error::Error| failures.push(crate::supervisor::chain(error));
     for table in [proxy::ruleset::TABLE, cni::HOSTPORTS_TABLE, PODS_TABLE] {
         match nft::apply::delete_table(table) {
             Ok(()) | Err(nft::apply::Error::NotInstalled) => {}

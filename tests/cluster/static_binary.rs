@@ -24,6 +24,7 @@ fn the_native_one_runs_in_an_empty_chroot() {
 }
 
 #[test]
+#[ignore = "needs packaging/build.sh aarch64, which tests/run.sh does not build"]
 fn the_arm64_one_runs_under_emulation() {
     let Some(binary) = built("aarch64") else { return skip("needs packaging/build.sh aarch64") };
     let emulated = |arguments: &[&str]| {

@@ -20,6 +20,7 @@ use crate::agent::images::Wanted;
 use crate::agent::objects;
 use crate::agent::volumes::{self, Mounted, subpath};
 use crate::cri::{self, v1};
+use crate::supervisor::chain;
 
 /// How long a start waits for the first list of Services.
 const SERVICES_LIMIT: Duration = Duration::from_secs(5);
@@ -172,7 +173,7 @@ impl Operation {
                 Some(mounted)
             }
             Err(error) => {
-                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", error_chain(&error));
+                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", chain(&error));
                 self.report(Progress::VolumesFailed).await;
                 None
             }
@@ -336,7 +337,7 @@ impl Operation {
                 let place = self.cx.paths.pod(uid(&self.pod)).join("volume-subpaths");
                 let target = place.join(&wanted.name).join(&container.name).join(index.to_string());
                 let bound = subpath::bind(&wanted.name, &container.name, &volume.path, &sub_path, &target);
-                bound.map_err(|error| error_chain(&error))?
+                bound.map_err(|error| chain(&error))?
             };
             mounts.push(v1::Mount {
                 container_path: absolute(&wanted.mount_path),
@@ -402,20 +403,6 @@ impl Operation {
 
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-}
-
-/// The error and its causes in one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Some of our messages quote their cause already, as upstream's do.
-        if !text.ends_with(&cause.to_string()) {
-            text = format!("{text}: {cause}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// When a failed step is tried again: half a second at first, doubling up to two minutes.

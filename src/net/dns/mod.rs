@@ -70,6 +70,6 @@ async fn listen(settings: &Settings, address: SocketAddr) -> Result<server::Sock
     tokio::task::spawn_blocking(move || super::host::add_dns_address(own))
         .await
         .map_err(|e| e.to_string())?
-        .map_err(|e| super::chain(&e))?;
+        .map_err(|e| crate::supervisor::chain(&e))?;
     server::Sockets::bind(address).map_err(|e| e.to_string())
 }

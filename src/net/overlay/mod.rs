@@ -70,7 +70,7 @@ pub async fn run(client: kube::Client, settings: Settings, stop: CancellationTok
         match update(&settings, &nodes).await {
             Ok(()) => (retry, pause) = (None, RETRY),
             Err(error) => {
-                let error = crate::net::chain(&*error);
+                let error = crate::supervisor::chain(&*error);
                 tracing::error!(error, "the way to other nodes was not set up");
                 retry = Some(pause);
                 pause = (pause * 2).min(RETRY_LIMIT);

@@ -38,7 +38,7 @@ pub async fn run(mut view: watch::Receiver<Arc<View>>, mut node: watch::Receiver
                     retry = RETRY;
                 }
                 Err(error) => {
-                    tracing::error!(error = super::chain(&error), "Service rules were not applied");
+                    tracing::error!(error = crate::supervisor::chain(&error), "Service rules were not applied");
                     wait = retry;
                     retry = (retry * 2).min(RETRY_LIMIT);
                 }
@@ -85,7 +85,7 @@ async fn update(
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(flows)) => tracing::debug!(flows, "stale UDP flows were forgotten"),
             Ok(Err(error)) => {
-                tracing::warn!(error = super::chain(&error), "stale UDP flows were not forgotten");
+                tracing::warn!(error = crate::supervisor::chain(&error), "stale UDP flows were not forgotten");
             }
         }
     }
