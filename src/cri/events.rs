@@ -18,9 +18,10 @@ use tonic::{Request, Streaming};
 use super::client::Client;
 use super::{Runtime as _, RuntimeEvent, State, v1};
 
-/// Waits for the CRI plug-in to notice an exit, doubling from the first to the last: half a second in all.
+/// Waits for the CRI plug-in to notice an exit, doubling from the first to the last: a quarter of a minute in all, as
+/// a busy machine takes its time and an event that comes too early is lost.
 const SETTLE_FIRST: Duration = Duration::from_millis(2);
-const SETTLE_LAST: Duration = Duration::from_millis(256);
+const SETTLE_LAST: Duration = Duration::from_millis(8192);
 /// A runtime without containerd's services refuses well within this.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(100);
 /// Exits that are settling at the same time; more wait in containerd.
@@ -55,7 +56,7 @@ pub(super) async fn containerd(
     Ok(settled.boxed())
 }
 
-/// Returns when the runtime's status shows that the container (or sandbox) `id` no longer runs, or after half a second.
+/// Returns when the runtime's status shows that the container (or sandbox) `id` no longer runs, or at the end of that time.
 async fn settle(client: Client, id: String) -> RuntimeEvent {
     let mut wait = SETTLE_FIRST;
     while wait <= SETTLE_LAST {
