@@ -9,6 +9,7 @@
 //! - [`table`]: rows and columns of `kubectl get`
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
+//! - [`priority_class`]: the classes that every cluster has
 //! - [`query`]: paths and query strings
 //! - [`user`]: who asks; [`version`]: who answers
 
@@ -19,6 +20,7 @@ pub mod key;
 pub mod label;
 pub mod object;
 pub mod patch;
+pub mod priority_class;
 pub mod protobuf;
 pub mod quantity;
 pub mod query;

@@ -47,6 +47,17 @@ pub struct Subresource {
 }
 
 impl Resource {
+    /// A kind that is only posted or named in messages: no verbs, no storage. Namespaced.
+    #[must_use]
+    pub const fn unstored(
+        group: &'static str,
+        plural: &'static str,
+        singular: &'static str,
+        kind: &'static str,
+    ) -> Self {
+        Self { group, plural, singular, kind, verbs: 0, ..BASE }
+    }
+
     /// `v1` or `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
@@ -378,5 +389,5 @@ const fn review(
     kind: &'static str,
     namespaced: bool,
 ) -> Resource {
-    Resource { group, plural, singular, kind, namespaced, verbs: CREATE, ..BASE }
+    Resource { namespaced, verbs: CREATE, ..Resource::unstored(group, plural, singular, kind) }
 }

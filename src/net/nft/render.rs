@@ -18,14 +18,7 @@ pub fn replace(table: &Table) -> String {
     for (chain, content) in &table.chains {
         add_rules(&mut out, name, chain, &content.rules);
     }
-    for (set, content) in &table.sets {
-        let keys: Vec<String> = content.elements.iter().map(Key::to_string).collect();
-        elements(&mut out, "add", name, set, &keys);
-    }
-    for (map, content) in &table.maps {
-        let pairs: Vec<String> = content.elements.iter().map(|(k, t)| format!("{k} : {t}")).collect();
-        elements(&mut out, "add", name, map, &pairs);
-    }
+    fill(&mut out, table);
     out
 }
 
@@ -39,15 +32,19 @@ pub fn ensure(table: &Table) -> String {
         let _ = writeln!(out, "flush chain ip {name} {chain}");
         add_rules(&mut out, name, chain, &content.rules);
     }
+    fill(&mut out, table);
+    out
+}
+
+fn fill(out: &mut String, table: &Table) {
     for (set, content) in &table.sets {
         let keys: Vec<String> = content.elements.iter().map(Key::to_string).collect();
-        elements(&mut out, "add", name, set, &keys);
+        elements(out, "add", table.name, set, &keys);
     }
     for (map, content) in &table.maps {
         let pairs: Vec<String> = content.elements.iter().map(|(k, t)| format!("{k} : {t}")).collect();
-        elements(&mut out, "add", name, map, &pairs);
+        elements(out, "add", table.name, map, &pairs);
     }
-    out
 }
 
 /// What turns `old`, which is in the kernel, into `new`; empty when they are equal. The kernel checks each command in

@@ -5,24 +5,12 @@ use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
 use crate::api::object::ObjectRef;
+use crate::api::priority_class::SYSTEM_CLASSES;
 use crate::api::status::Status;
 use crate::server::objects::SharedObjects;
 
 const STORAGE: &str = "scheduling.k8s.io/priorityclasses";
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
-/// Name, value, description: of the classes that every cluster has.
-pub const SYSTEM_CLASSES: [(&str, i64, &str); 2] = [
-    (
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-];
 
 pub struct Priority {
     objects: SharedObjects,

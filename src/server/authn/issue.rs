@@ -176,20 +176,6 @@ fn validate(seconds: i64, audiences: &[String]) -> Vec<FieldError> {
 
 /// `TokenRequest` is a kind without a resource of its own, so there is no row in the resource table for the message.
 fn invalid(name: &str, errors: &[FieldError]) -> Status {
-    const KIND: Resource = Resource {
-        group: "authentication.k8s.io",
-        version: "v1",
-        plural: "tokenrequests",
-        singular: "tokenrequest",
-        kind: "TokenRequest",
-        namespaced: true,
-        short_names: &[],
-        categories: &[],
-        verbs: 0,
-        subresources: &[],
-        storage: "",
-        selectable: &[],
-        volatile: false,
-    };
+    const KIND: Resource = Resource::unstored("authentication.k8s.io", "tokenrequests", "tokenrequest", "TokenRequest");
     Status::invalid(&KIND, name, errors)
 }

@@ -10,23 +10,12 @@ use serde_json::{Value, json};
 use super::ControllersConfig;
 use super::action::{Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, row};
+use crate::api::priority_class::SYSTEM_CLASSES;
 use crate::api::resource::Resource;
 use crate::client::request::{Class, Request, Verb};
 use crate::client::store::View;
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
-const PRIORITIES: &[(&str, i64, &str)] = &[
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-    (
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-];
 
 /// One object that must exist.
 struct Wanted {
@@ -56,7 +45,7 @@ impl Bootstrap {
                 exact: false,
             });
         }
-        for (name, value, description) in PRIORITIES {
+        for (name, value, description) in SYSTEM_CLASSES {
             wanted.push(Wanted {
                 resource: row("scheduling.k8s.io/priorityclasses"),
                 namespace: "",

@@ -12,26 +12,10 @@ use crate::api::status::Status;
 use crate::server::admission::Operation;
 
 /// What error messages call it.
-static RESOURCE: Resource = BASE;
+static RESOURCE: Resource = Resource::unstored("", "bindings", "binding", "Binding");
 
 /// Conflicts are worded about this, as upstream.
-static POD_BINDING: Resource = Resource { plural: "pods/binding", kind: "Pod", ..BASE };
-
-const BASE: Resource = Resource {
-    group: "",
-    version: "v1",
-    plural: "bindings",
-    singular: "binding",
-    kind: "Binding",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    verbs: 0,
-    subresources: &[],
-    storage: "",
-    selectable: &[],
-    volatile: false,
-};
+static POD_BINDING: Resource = Resource::unstored("", "pods/binding", "pod", "Pod");
 
 impl Registry {
     pub(super) async fn bind(

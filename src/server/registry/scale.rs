@@ -14,21 +14,7 @@ use crate::api::resource::Resource;
 use crate::api::status::Status;
 
 /// What error messages call it; it is never stored.
-pub static RESOURCE: Resource = Resource {
-    group: "autoscaling",
-    version: "v1",
-    plural: "scales",
-    singular: "scale",
-    kind: "Scale",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    verbs: 0,
-    subresources: &[],
-    storage: "",
-    selectable: &[],
-    volatile: false,
-};
+pub static RESOURCE: Resource = Resource::unstored("autoscaling", "scales", "scale", "Scale");
 
 impl Registry {
     pub(super) async fn update_scale(

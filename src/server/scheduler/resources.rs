@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::api::quantity;
+
 /// Amounts by resource name: millicores for `cpu`, units (bytes, devices, pods) for everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amounts(pub BTreeMap<String, i64>);
@@ -12,10 +14,10 @@ pub struct Amounts(pub BTreeMap<String, i64>);
 impl Amounts {
     #[must_use]
     pub fn parse(list: Option<&BTreeMap<String, Quantity>>) -> Self {
-        let amount = |(name, q): (&String, &Quantity)| {
-            let nano = nano(&q.0)?;
-            let unit = if name == "cpu" { 1_000_000 } else { 1_000_000_000 };
-            Some((name.clone(), i64::try_from(nano.div_euclid(unit) + i128::from(nano.rem_euclid(unit) > 0)).ok()?))
+        // The API has validated them; what cannot be read counts as nothing.
+        let amount = |(name, text): (&String, &Quantity)| {
+            let quantity = quantity::Quantity::parse(&text.0).ok()?;
+            Some((name.clone(), if name == "cpu" { quantity.milli() } else { quantity.value() }))
         };
         Self(list.into_iter().flatten().filter_map(amount).collect())
     }
@@ -76,44 +78,6 @@ pub fn requests(spec: &PodSpec) -> Amounts {
 
 fn asked(resources: Option<&ResourceRequirements>) -> Amounts {
     Amounts::parse(resources.and_then(|r| r.requests.as_ref()))
-}
-
-/// A quantity in billionths. The API has validated it; what cannot be read counts as nothing.
-fn nano(text: &str) -> Option<i128> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let mut value: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    value *= 1_000_000_000;
-    let mut unit = 100_000_000;
-    for d in fraction.bytes().take(9) {
-        value += i128::from(d - b'0') * unit;
-        unit /= 10;
-    }
-    let power = |base: i128, n: u32| value.checked_mul(base.checked_pow(n)?);
-    match suffix {
-        "" => Some(value),
-        "n" => Some(value / 1_000_000_000),
-        "u" => Some(value / 1_000_000),
-        "m" => Some(value / 1000),
-        "k" => power(1000, 1),
-        "M" => power(1000, 2),
-        "G" => power(1000, 3),
-        "T" => power(1000, 4),
-        "P" => power(1000, 5),
-        "E" => power(1000, 6),
-        "Ki" => power(1024, 1),
-        "Mi" => power(1024, 2),
-        "Gi" => power(1024, 3),
-        "Ti" => power(1024, 4),
-        "Pi" => power(1024, 5),
-        "Ei" => power(1024, 6),
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let factor = 10_i128.checked_pow(exponent.unsigned_abs())?;
-            if exponent < 0 { Some(value / factor) } else { value.checked_mul(factor) }
-        }
-    }
 }
 
 #[cfg(test)]
