@@ -14,7 +14,7 @@ step() { echo "== $(date +%T) $*"; }
 step "what the tests need"
 packages=
 for package in containerd runc nftables conntrack iproute2 busybox-static protobuf-compiler libprotobuf-dev gcc \
-    libc6-dev qemu-user-static docker-registry openssl util-linux curl; do
+    libc6-dev qemu-user-static docker-registry openssl util-linux curl procps; do
     dpkg-query -W -f '${Status}' $package 2>/dev/null | grep -q 'ok installed' || packages="$packages $package"
 done
 if [ -n "$packages" ]; then

@@ -1,7 +1,7 @@
 //! Effects: `skiff uninstall`: ends every pod and removes what skiff made on this machine. Works with nothing of
 //! skiff running, and after any crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::config::Server;
 use crate::cri::containerd::Layout;
@@ -42,8 +43,14 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     if data_dir.exists() && !ours {
         return Err(UninstallError::NotOurs(data_dir.clone()));
     }
+    let namespaces = network_namespaces(data_dir);
     end_processes(data_dir).await?;
     unmount_below(data_dir);
+    for namespace in namespaces {
+        // A file that a namespace was mounted on; the mount went with the machine if it was started anew since.
+        let _ = umount2(&namespace, MntFlags::MNT_DETACH);
+        remove(&namespace)?;
+    }
     remove_cgroups();
     for left in crate::net::cleanup(&config.cluster) {
         tracing::warn!(left, "not removed");
@@ -63,6 +70,20 @@ fn remove(path: &Path) -> Result<(), UninstallError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The network namespaces of our pods, by what containerd told runc: other pods of this machine are not ours.
+fn network_namespaces(data_dir: &Path) -> BTreeSet<PathBuf> {
+    let bundles = Layout::new(data_dir).state().join("io.containerd.runtime.v2.task/k8s.io");
+    let bundle = |entry: fs::DirEntry| -> Option<PathBuf> {
+        let spec: Value = serde_json::from_slice(&fs::read(entry.path().join("config.json")).ok()?).ok()?;
+        let mut namespaces = spec["linux"]["namespaces"].as_array()?.iter();
+        let path = Path::new(namespaces.find(|n| n["type"] == "network")?["path"].as_str()?);
+        // Pods on the host's network name that of a process, which is none of our files.
+        let named = ["/run/netns", "/var/run/netns"].iter().any(|dir| path.parent() == Some(Path::new(dir)));
+        named.then(|| path.to_owned())
+    };
+    fs::read_dir(bundles).into_iter().flatten().flatten().filter_map(bundle).collect()
 }
 
 /// containerd, the shims (both name our socket or configuration in their command line) and all their descendants.

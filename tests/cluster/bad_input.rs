@@ -157,3 +157,40 @@ fn a_dead_containerd_makes_the_node_not_ready_and_comes_back() {
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
     assert!(running(&lab));
 }
+
+#[test]
+fn uninstalling_takes_everything_away() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let mut lab = Lab::new(1);
+    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sleep", "1000"]}), &[]));
+    lab.server(&[]);
+    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let inside = |lab: &Lab, script: &str| {
+        let output = lab.machines[0].command("sh".as_ref()).args(["-c", script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let before = inside(&lab, "ls /run/netns");
+    lab.kubectl(&["run", "sleeper", "--image=test.local/busybox:1"]);
+    wait_for("the pod", || {
+        lab.json(&["get", "pod", "sleeper"]).is_ok_and(|p| p["status"]["phase"] == "Running").then_some(())
+    });
+    // Killed with its pod running, as by a power cut.
+    lab.machines[0].kill();
+    let data_dir = lab.machines[0].data_dir.clone();
+    let arguments =
+        [format!("--data-dir={}", data_dir.display()), format!("--write-kubeconfig={}", lab.kubeconfig().display())];
+    let output = lab.machines[0].command(&binary()).arg("uninstall").args(&arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!data_dir.exists() && !lab.kubeconfig().exists());
+    assert_eq!(inside(&lab, "ls /run/netns"), before);
+    assert_eq!(inside(&lab, "nft list tables"), "");
+    assert_eq!(inside(&lab, "ip -o link | grep -c -e cni0 -e vxlan -e veth").trim(), "0");
+    let mark = data_dir.display().to_string();
+    assert_eq!(inside(&lab, &format!("grep -c '{mark}' /proc/self/mountinfo")).trim(), "0");
+    let processes = inside(&lab, &format!("pgrep -fc '[c]ontainerd.*{mark}'"));
+    assert_eq!(processes.trim(), "0");
+    let again = lab.machines[0].command(&binary()).arg("uninstall").args(&arguments).output().unwrap();
+    assert!(again.status.success(), "a second time is harmless: {again:?}");
+}
