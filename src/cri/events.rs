@@ -56,15 +56,17 @@ pub(super) async fn containerd(
     Ok(settled.boxed())
 }
 
-/// Returns when the runtime's status shows that the container (or sandbox) `id` no longer runs, or at the end of that time.
+/// Returns when the runtime's status shows the end of the container (or sandbox) `id`, or at the end of that time.
+///
+/// A container that ends at once does so before its start is recorded: it is `Created` then, and `Running` after that.
 async fn settle(client: Client, id: String) -> RuntimeEvent {
     let mut wait = SETTLE_FIRST;
     while wait <= SETTLE_LAST {
-        let running = match client.container_status(&id).await {
-            Ok(container) => container.state == State::Running,
-            Err(_) => client.sandbox_status(&id).await.is_ok_and(|s| s.ready),
+        let ended = match client.container_status(&id).await {
+            Ok(container) => container.state == State::Exited,
+            Err(_) => !client.sandbox_status(&id).await.is_ok_and(|s| s.ready),
         };
-        if !running {
+        if ended {
             break;
         }
         tokio::time::sleep(wait).await;

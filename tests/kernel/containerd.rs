@@ -116,6 +116,8 @@ async fn story() {
     let status = client.container_status(&quick).await.unwrap();
     assert_eq!((status.state, status.exit_code, status.reason.as_str()), (State::Exited, 3, "Error"));
 
+    an_end_before_the_start_is_recorded_is_told_when_it_shows(&client, &sandbox, &config).await;
+
     let container = container_config("long", "test.local/busybox:1", &["/bin/sleep", "1000"]);
     let long = client.create_container(&sandbox, &container, &config).await.unwrap();
     client.start_container(&long).await.unwrap();
@@ -147,6 +149,28 @@ async fn story() {
     assert!(client.containers(None).await.unwrap().is_empty());
     client.remove_sandbox(&sandbox).await.unwrap();
     daemon.stop().await;
+}
+
+/// Containers that end at once: the runtime tells the end of some before it has recorded their start. Whoever is told
+/// looks once, so the status must show the end by then.
+async fn an_end_before_the_start_is_recorded_is_told_when_it_shows(
+    client: &Client,
+    sandbox: &str,
+    config: &v1::PodSandboxConfig,
+) {
+    let mut events = client.events().await.unwrap();
+    for n in 0..40 {
+        let container = container_config(&format!("at-once-{n}"), "test.local/busybox:1", &["/bin/true"]);
+        let id = client.create_container(sandbox, &container, config).await.unwrap();
+        let start = client.start_container(&id);
+        let end = async {
+            let event = tokio::time::timeout(DEADLINE, events.next()).await.expect("the end is told").unwrap();
+            (event.id, client.container_status(&id).await.unwrap().state)
+        };
+        let (started, ended) = futures::join!(start, end);
+        started.unwrap();
+        assert_eq!(ended, (id.clone(), State::Exited), "container {n}");
+    }
 }
 
 #[test]
