@@ -31,7 +31,9 @@ export PATH
 [ -d "$user_home/.cargo" ] && export CARGO_HOME="${CARGO_HOME:-$user_home/.cargo}"
 
 SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
-SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
+# The oldest client that is promised to work, where the machine has it; else the oldest that Debian still has.
+SKIFF_TEST_KUBECTL_OLD=$(command -v kubectl.1.30 || ls /usr/lib/google-cloud-sdk/bin/kubectl.1.30 2>/dev/null ||
+    sh tests/tools/kubectl.sh trixie)
 export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD
 
 step "the static binary"

@@ -138,7 +138,7 @@ fn assign(
     match field.shape.wrap {
         Wrap::One => {
             let value = item(reader, wire, field, depth)?;
-            if value.is_null() || (field.omits_zero && is_zero(&value)) {
+            if value.is_null() || field.omits(&value) {
                 out.remove(field.name);
             } else {
                 out.insert(field.name.into(), value);
@@ -299,15 +299,6 @@ fn zero(shape: Shape) -> Value {
         (_, Item::Quantity) => "0".into(),
         (_, Item::String | Item::Bytes) => "".into(),
         (_, Item::Time | Item::MicroTime | Item::Any) => Value::Null,
-    }
-}
-
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0),
-        Value::String(s) => s.is_empty(),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::field::FieldError;
 use super::resource::Resource;
 
+/// Cause of a refusal: the namespace is being deleted (`NamespaceTerminatingCause` in `k8s.io/api/core/v1`).
+pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
 /// A failed request. Boxed inside so that `Result<T, Status>` stays small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status(Box<Body>);

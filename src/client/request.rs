@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::resource::Resource;
+use crate::api::status::NAMESPACE_TERMINATING;
 
 /// What one request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub enum Class {
     /// Stale knowledge: observe again.
     Conflict,
     AlreadyExists,
+    /// The namespace is being deleted: nothing new can be made in it, and nothing need be.
+    Ending,
     /// The same request will fail again.
     Permanent,
     /// Worth trying again later.
@@ -86,6 +89,9 @@ impl Error {
                 (404, _) => Class::NotFound,
                 (409, "AlreadyExists") => Class::AlreadyExists,
                 (409, _) => Class::Conflict,
+                (403, _) if s.details.iter().flat_map(|d| &d.causes).any(|c| c.reason == NAMESPACE_TERMINATING) => {
+                    Class::Ending
+                }
                 (400 | 401 | 403 | 405 | 413 | 415 | 422, _) => Class::Permanent,
                 _ => Class::Retry,
             },

@@ -56,10 +56,20 @@ pub trait View: Send + Sync {
     fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool;
     /// What garbage collection asks of an owner.
     fn head(&self, namespace: &str, name: &str) -> Option<Head>;
-    /// Objects in the namespace, and how many of them are not being deleted yet.
-    fn count(&self, namespace: &str) -> (usize, usize);
+    /// What a namespace holds of this resource.
+    fn count(&self, namespace: &str) -> Count;
     /// Ends the subscriptions: they hold on to the stores.
     fn close(&self);
+}
+
+/// Objects of one resource in one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub total: usize,
+    /// Not being deleted yet.
+    pub live: usize,
+    /// How many objects each finalizer is on.
+    pub finalizers: BTreeMap<String, usize>,
 }
 
 /// Identity and end of an object.
@@ -238,12 +248,17 @@ impl<K: Kind> View for Store<K> {
         })
     }
 
-    fn count(&self, namespace: &str) -> (usize, usize) {
+    fn count(&self, namespace: &str) -> Count {
         self.read(|o| {
-            let of_namespace = o.get(namespace);
-            let all = of_namespace.map_or(0, BTreeMap::len);
-            let live = of_namespace.into_iter().flat_map(BTreeMap::values);
-            (all, live.filter(|k| k.meta().deletion_timestamp.is_none()).count())
+            let mut count = Count::default();
+            for meta in o.get(namespace).into_iter().flat_map(BTreeMap::values).map(|k| k.meta()) {
+                count.total += 1;
+                count.live += usize::from(meta.deletion_timestamp.is_none());
+                for finalizer in meta.finalizers.iter().flatten() {
+                    *count.finalizers.entry(finalizer.clone()).or_default() += 1;
+                }
+            }
+            count
         })
     }
 

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response};
 
@@ -27,6 +28,11 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 const WRITE_DEADLINE: Duration = Duration::from_secs(120);
 /// A pull may be slow; without any progress the runtime itself gives up earlier.
 const PULL_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Starts under way at once, for each core. Each is a handful of processes of the runtime: more of them at once take
+/// memory that a small board lacks, and end later (50 pods on 2 cores: 4.7 s by fours, 5.3 s all at once).
+const STARTS_PER_CORE: usize = 2;
+/// A start that waited this long for others goes ahead: what hangs must not hold up the rest.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
 /// Lists of hundreds of containers exceed tonic's 4 MiB.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
 
@@ -38,6 +44,7 @@ const POD_UID: &str = "io.kubernetes.pod.uid";
 pub struct Client {
     endpoint: String,
     channel: Channel,
+    starts: Arc<Semaphore>,
     /// Why the runtime cannot be reached, when its supervisor knows better than the socket.
     problem: Option<watch::Receiver<Option<String>>>,
 }
@@ -58,7 +65,13 @@ impl Client {
     pub fn new(socket: &Path) -> Self {
         let text = socket.to_string_lossy();
         let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text));
-        Self { endpoint: format!("unix://{}", path.display()), channel: channel(&path), problem: None }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            endpoint: format!("unix://{}", path.display()),
+            channel: channel(&path),
+            starts: Arc::new(Semaphore::new(cores * STARTS_PER_CORE)),
+            problem: None,
+        }
     }
 
     /// A client of a runtime that we supervise: its supervisor explains why it is down.
@@ -78,6 +91,11 @@ impl Client {
 
     fn image_service(&self) -> ImageServiceClient<Channel> {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Waits for this start's turn, which lasts as long as what is returned.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(TURN_LIMIT, self.starts.acquire()).await.ok()?.ok()
     }
 
     /// Waits for one call, within a deadline, and puts its failure in our words.
@@ -246,6 +264,7 @@ impl Runtime for Client {
 
     async fn run_sandbox(&self, config: &v1::PodSandboxConfig) -> Result<String> {
         let mut rpc = self.runtime();
+        let _turn = self.turn().await;
         let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
         let response = self.call("RunPodSandbox", WRITE_DEADLINE, rpc.run_pod_sandbox(request)).await?;
         Ok(response.pod_sandbox_id)
@@ -301,6 +320,7 @@ impl Runtime for Client {
 
     async fn start_container(&self, id: &str) -> Result<()> {
         let mut rpc = self.runtime();
+        let _turn = self.turn().await;
         let request = v1::StartContainerRequest { container_id: id.into() };
         self.call("StartContainer", WRITE_DEADLINE, rpc.start_container(request)).await.map(drop)
     }

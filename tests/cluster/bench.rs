@@ -1,13 +1,15 @@
 //! Figures, printed: `sh tests/bench.sh`. Nothing here fails because a machine is slow.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -18,6 +20,7 @@ use skiff::cri::{Runtime as _, v1};
 use tokio::task::JoinSet;
 
 use crate::lab::{Lab, now};
+use crate::load::Target;
 use crate::support::images;
 
 const CONNECTIONS: usize = 16;
@@ -109,32 +112,42 @@ fn usage(pid: u32) -> Usage {
     }
 }
 
-#[test]
-#[ignore = "prints figures; run by tests/bench.sh"]
-fn bench() {
+/// Runs `work` beside a server of its own, with the kubeconfig, the data directory and the process id.
+fn beside<F: Future<Output = ()>>(work: impl FnOnce(PathBuf, PathBuf, u32) -> F + Send + 'static) {
     let mut lab = Lab::new(1);
-    let archive = images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]);
-    lab.image("busybox.tar", &archive);
-    let start = now();
+    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]));
     lab.launch_server();
     let (kubeconfig, data_dir) = (lab.kubeconfig(), lab.machines[0].data_dir.clone());
     let pid = lab.machines[0].skiff.as_ref().unwrap().id();
-    let socket = Layout::new(&data_dir).socket();
-    lab.machines[0]
-        .in_network(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                cold_start(start, &kubeconfig).await;
-                let client = client(&kubeconfig).await.unwrap();
-                latency(&client, &socket).await;
-                idle(&client, pid).await;
-                rates(&kubeconfig).await;
-                watchers(&kubeconfig).await;
-                println!("memory of skiff afterwards: {} KiB PSS", usage(pid).pss_kib);
-            });
-        })
-        .join()
-        .unwrap();
+    let thread = lab.machines[0].in_network(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work(kubeconfig, data_dir, pid));
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+#[ignore = "prints figures; run by tests/bench.sh"]
+fn pods() {
+    beside(|kubeconfig, data_dir, pid| async move {
+        cold_start(now(), &kubeconfig).await;
+        let client = client(&kubeconfig).await.unwrap();
+        latency(&client, &Layout::new(&data_dir).socket()).await;
+        idle(&client, pid).await;
+    });
+}
+
+#[test]
+#[ignore = "prints figures; run by tests/bench.sh"]
+fn requests() {
+    beside(|kubeconfig, _, pid| async move {
+        while client(&kubeconfig).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        rates(&kubeconfig).await;
+        watchers(&kubeconfig).await;
+        println!("memory of skiff with all that was created: {} KiB PSS", usage(pid).pss_kib);
+    });
 }
 
 async fn cold_start(start: Instant, kubeconfig: &Path) {
@@ -171,16 +184,17 @@ async fn cold_start(start: Instant, kubeconfig: &Path) {
 
 async fn latency(client: &Client, socket: &Path) {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let mut floor = Vec::new();
+    let mut floor: [Vec<f64>; 4] = Default::default();
     let runtime = skiff::cri::client::Client::new(socket);
     for n in 0..20 {
-        let begin = now();
-        let sandbox = bare_pod(&runtime, n).await;
-        floor.push(milliseconds(begin.elapsed()));
+        let (sandbox, times) = bare_pod(&runtime, n).await;
+        floor.iter_mut().zip(times).for_each(|(values, time)| values.push(time));
         runtime.stop_sandbox(&sandbox).await.unwrap();
         runtime.remove_sandbox(&sandbox).await.unwrap();
     }
-    println!("20 pods one after another, bare CRI calls: {}", summary(floor));
+    for (what, values) in ["RunPodSandbox", "CreateContainer", "StartContainer", "bare CRI calls"].iter().zip(floor) {
+        println!("20 pods one after another, {what}: {}", summary(values));
+    }
     let begin = now();
     let mut tasks = JoinSet::new();
     for n in 100..150 {
@@ -189,7 +203,7 @@ async fn latency(client: &Client, socket: &Path) {
     }
     let mut sandboxes = Vec::new();
     while let Some(sandbox) = tasks.join_next().await {
-        sandboxes.push(sandbox.unwrap());
+        sandboxes.push(sandbox.unwrap().0);
     }
     println!("50 pods at once, bare CRI calls: {:.0} ms", milliseconds(begin.elapsed()));
     for sandbox in sandboxes {
@@ -221,7 +235,8 @@ async fn latency(client: &Client, socket: &Path) {
     println!("50 pods at once, delete to gone: {:.0} ms", milliseconds(begin.elapsed()));
 }
 
-async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> String {
+/// The sandbox, and the milliseconds that its making, its container's, the start and all of it took.
+async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> (String, [f64; 4]) {
     let config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: format!("bare-{n}"),
@@ -239,10 +254,14 @@ async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> String {
         command: vec!["/bin/sleep".into(), "100000".into()],
         ..Default::default()
     };
+    let begin = now();
     let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let sandboxed = milliseconds(begin.elapsed());
     let id = runtime.create_container(&sandbox, &container, &config).await.unwrap();
+    let created = milliseconds(begin.elapsed());
     runtime.start_container(&id).await.unwrap();
-    sandbox
+    let started = milliseconds(begin.elapsed());
+    (sandbox, [sandboxed, created - sandboxed, started - created, started])
 }
 
 async fn remove_all(pods: &Api<Pod>) {
@@ -281,19 +300,23 @@ fn config_map(name: &str) -> ConfigMap {
 }
 
 /// Runs one operation over and over on each connection; prints how often it was done in a second.
-async fn rate<F: Future<Output = ()>>(what: &str, kubeconfig: &Path, operation: impl Fn(Api<ConfigMap>, u64) -> F) {
+async fn rate(what: &str, target: &Target, operation: impl Fn(u64) -> (Method, String, Bytes)) {
     let count = AtomicU64::new(0);
-    let begin = now();
-    let mut loops = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
-        let (count, operation) = (&count, &operation);
-        loops.push(async move {
-            while begin.elapsed() < RATE_TIME {
-                operation(api.clone(), count.fetch_add(1, Ordering::Relaxed)).await;
-            }
-        });
+        connections.push(target.connect().await);
     }
+    let begin = now();
+    let loops = connections.into_iter().map(|mut connection| {
+        let (count, operation) = (&count, &operation);
+        async move {
+            while begin.elapsed() < RATE_TIME {
+                let (method, path, body) = operation(count.fetch_add(1, Ordering::Relaxed));
+                let (status, _) = connection.ask(method, &path, body).await;
+                assert!(status.is_success(), "{path}: {status}");
+            }
+        }
+    });
     futures::future::join_all(loops).await;
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     let rate = count.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
@@ -301,20 +324,21 @@ async fn rate<F: Future<Output = ()>>(what: &str, kubeconfig: &Path, operation: 
 }
 
 async fn rates(kubeconfig: &Path) {
-    let post = PostParams::default();
-    rate("ConfigMap creates of 1 KiB, durable", kubeconfig, |api, n| {
-        let post = post.clone();
-        async move { drop(api.create(&post, &config_map(&format!("c{n}"))).await.unwrap()) }
+    const PATH: &str = "/api/v1/namespaces/default/configmaps";
+    let target = Target::new(kubeconfig);
+    let body = |name: &str| Bytes::from(serde_json::to_vec(&config_map(name)).unwrap());
+    let template = body("#");
+    let named = |n: u64| {
+        let text = std::str::from_utf8(&template).unwrap();
+        Bytes::from(text.replacen('#', &format!("c{n}"), 1))
+    };
+    rate("ConfigMap creates of 1 KiB, durable", &target, |n| (Method::POST, PATH.into(), named(n))).await;
+    rate("ConfigMap updates of 1 KiB, durable", &target, |n| {
+        (Method::PUT, format!("{PATH}/c{}", n % 1000), named(n % 1000))
     })
     .await;
-    rate("ConfigMap gets", kubeconfig, |api, n| async move { drop(api.get(&format!("c{}", n % 1000)).await.unwrap()) })
-        .await;
-    let page = ListParams::default().limit(1000);
-    rate("lists of 1000 ConfigMaps", kubeconfig, |api, _| {
-        let page = page.clone();
-        async move { drop(api.list_metadata(&page).await.map(|l| l.items.len())) }
-    })
-    .await;
+    rate("ConfigMap gets", &target, |n| (Method::GET, format!("{PATH}/c{}", n % 1000), Bytes::new())).await;
+    rate("lists of 1000 ConfigMaps", &target, |_| (Method::GET, format!("{PATH}?limit=1000"), Bytes::new())).await;
 }
 
 async fn watchers(kubeconfig: &Path) {

@@ -36,7 +36,7 @@ pub struct Machine {
     arguments: Vec<String>,
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
+pub fn variable(name: &str) -> Option<PathBuf> {
     #[allow(clippy::disallowed_methods, reason = "tests have no configuration")]
     std::env::var_os(name).map(PathBuf::from)
 }
@@ -176,12 +176,17 @@ impl Lab {
     }
 
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let kubectl = variable("SKIFF_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
-        let mut command = self.machines[0].command(&kubectl);
+        let mut command = self.kubectl_program(&variable("SKIFF_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into()));
+        command.args(arguments);
+        command
+    }
+
+    /// Any kubectl, on the first machine.
+    pub fn kubectl_program(&self, program: &Path) -> Command {
+        let mut command = self.machines[0].command(program);
         command
             .env("KUBECONFIG", self.kubeconfig())
-            .arg(format!("--cache-dir={}", self.dir.join("kubectl-cache").display()))
-            .args(arguments);
+            .arg(format!("--cache-dir={}", self.dir.join("kubectl-cache").display()));
         command
     }
 

@@ -6,9 +6,12 @@
 mod support;
 
 mod lab;
+mod load;
 
 mod bad_input;
 mod bench;
+mod clients;
+mod deletion;
 mod pods;
 mod registry;
 mod static_binary;

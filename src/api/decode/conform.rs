@@ -1,5 +1,6 @@
-//! Decides: makes a value conform to a schema: drops and notes unknown fields, drops nulls, checks types, brings quantities
-//! and times into their canonical form. Type errors read like those of Go's JSON package.
+//! Decides: makes a value conform to a schema: drops and notes unknown fields, drops nulls and what Go leaves out when it
+//! is empty, checks types, brings quantities and times into their canonical form. Type errors read like those of Go's
+//! JSON package.
 
 use std::fmt::Write as _;
 
@@ -73,7 +74,9 @@ impl Walk {
             let value = self.shape(value, field.shape)?;
             self.go_path.pop();
             self.path.truncate(length);
-            out.insert(key, value);
+            if !field.omits(&value) {
+                out.insert(key, value);
+            }
         }
         self.owner = owner;
         Ok(Value::Object(out))

@@ -2,8 +2,8 @@
 //! checked, fields are checked against the schema table. Messages are those of upstream's decoders, because people paste
 //! them into search engines.
 //!
-//! What comes out has only fields that the kind has, of the types that they have, without nulls, with quantities and times in
-//! their canonical form.
+//! What comes out has only fields that the kind has, of the types that they have, without nulls and what Go leaves out,
+//! with quantities and times in their canonical form.
 
 mod conform;
 mod parse;

@@ -98,7 +98,7 @@ static APPS_V1_DEPLOYMENTSPEC: Type = Type { name: "io.k8s.api.apps.v1.Deploymen
 ] };
 static APPS_V1_DEPLOYMENTSTATUS: Type = Type { name: "io.k8s.api.apps.v1.DeploymentStatus", gvk: None, atomic: false, fields: &[
     f("availableReplicas", INT32).at(4).omits_zero(), f("collisionCount", INT32).at(8),
-    f("conditions", list(of(&APPS_V1_DEPLOYMENTCONDITION))).at(6).list_map(&["type"]).merge("type"),
+    f("conditions", list(of(&APPS_V1_DEPLOYMENTCONDITION))).at(6).omits_zero().list_map(&["type"]).merge("type"),
     f("observedGeneration", INT64).at(1).omits_zero(), f("readyReplicas", INT32).at(7).omits_zero(),
     f("replicas", INT32).at(2).omits_zero(), f("terminatingReplicas", INT32).at(9),
     f("unavailableReplicas", INT32).at(5).omits_zero(), f("updatedReplicas", INT32).at(3).omits_zero(),
@@ -124,7 +124,7 @@ static APPS_V1_REPLICASETSPEC: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSe
 ] };
 static APPS_V1_REPLICASETSTATUS: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetStatus", gvk: None, atomic: false, fields: &[
     f("availableReplicas", INT32).at(5).omits_zero(),
-    f("conditions", list(of(&APPS_V1_REPLICASETCONDITION))).at(6).list_map(&["type"]).merge("type"),
+    f("conditions", list(of(&APPS_V1_REPLICASETCONDITION))).at(6).omits_zero().list_map(&["type"]).merge("type"),
     f("fullyLabeledReplicas", INT32).at(2).omits_zero(), f("observedGeneration", INT64).at(3).omits_zero(),
     f("readyReplicas", INT32).at(4).omits_zero(), f("replicas", INT32).at(1).required(),
     f("terminatingReplicas", INT32).at(7),
@@ -161,23 +161,23 @@ static AUTHENTICATION_V1_TOKENREVIEW: Type = Type { name: "io.k8s.api.authentica
     f("status", of(&AUTHENTICATION_V1_TOKENREVIEWSTATUS)).at(3),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSPEC: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewSpec", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).at(2).list_atomic(), f("token", STRING).at(1).omits_zero().required(),
+    f("audiences", list(STRING)).at(2).omits_zero().list_atomic(), f("token", STRING).at(1).omits_zero().required(),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewStatus", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).at(4).list_atomic(), f("authenticated", BOOL).at(1).omits_zero(),
+    f("audiences", list(STRING)).at(4).omits_zero().list_atomic(), f("authenticated", BOOL).at(1).omits_zero(),
     f("error", STRING).at(3).omits_zero(), f("user", of(&AUTHENTICATION_V1_USERINFO)).at(2),
 ] };
 static AUTHENTICATION_V1_USERINFO: Type = Type { name: "io.k8s.api.authentication.v1.UserInfo", gvk: None, atomic: false, fields: &[
-    f("extra", map(list(STRING))).at(4), f("groups", list(STRING)).at(3).list_atomic(),
+    f("extra", map(list(STRING))).at(4).omits_zero(), f("groups", list(STRING)).at(3).omits_zero().list_atomic(),
     f("uid", STRING).at(2).omits_zero(), f("username", STRING).at(1).omits_zero(),
 ] };
 static AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.FieldSelectorAttributes", gvk: None, atomic: false, fields: &[
     f("rawSelector", STRING).at(1).omits_zero(),
-    f("requirements", list(of(&META_V1_FIELDSELECTORREQUIREMENT))).at(2).list_atomic(),
+    f("requirements", list(of(&META_V1_FIELDSELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
 ] };
 static AUTHORIZATION_V1_LABELSELECTORATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.LabelSelectorAttributes", gvk: None, atomic: false, fields: &[
     f("rawSelector", STRING).at(1).omits_zero(),
-    f("requirements", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).list_atomic(),
+    f("requirements", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
 ] };
 static AUTHORIZATION_V1_LOCALSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "LocalSubjectAccessReview")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
@@ -188,7 +188,8 @@ static AUTHORIZATION_V1_NONRESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.a
     f("path", STRING).at(1).omits_zero(), f("verb", STRING).at(2).omits_zero(),
 ] };
 static AUTHORIZATION_V1_NONRESOURCERULE: Type = Type { name: "io.k8s.api.authorization.v1.NonResourceRule", gvk: None, atomic: false, fields: &[
-    f("nonResourceURLs", list(STRING)).at(2).list_atomic(), f("verbs", list(STRING)).at(1).list_atomic().required(),
+    f("nonResourceURLs", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_RESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.ResourceAttributes", gvk: None, atomic: false, fields: &[
     f("fieldSelector", of(&AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES)).at(8), f("group", STRING).at(3).omits_zero(),
@@ -198,8 +199,10 @@ static AUTHORIZATION_V1_RESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.auth
     f("version", STRING).at(4).omits_zero(),
 ] };
 static AUTHORIZATION_V1_RESOURCERULE: Type = Type { name: "io.k8s.api.authorization.v1.ResourceRule", gvk: None, atomic: false, fields: &[
-    f("apiGroups", list(STRING)).at(2).list_atomic(), f("resourceNames", list(STRING)).at(4).list_atomic(),
-    f("resources", list(STRING)).at(3).list_atomic(), f("verbs", list(STRING)).at(1).list_atomic().required(),
+    f("apiGroups", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("resourceNames", list(STRING)).at(4).omits_zero().list_atomic(),
+    f("resources", list(STRING)).at(3).omits_zero().list_atomic(),
+    f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "SelfSubjectAccessReview")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
@@ -224,7 +227,7 @@ static AUTHORIZATION_V1_SUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.aut
     f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReviewSpec", gvk: None, atomic: false, fields: &[
-    f("extra", map(list(STRING))).at(5), f("groups", list(STRING)).at(4).list_atomic(),
+    f("extra", map(list(STRING))).at(5).omits_zero(), f("groups", list(STRING)).at(4).omits_zero().list_atomic(),
     f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)).at(2),
     f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)).at(1), f("uid", STRING).at(6).omits_zero(),
     f("user", STRING).at(3).omits_zero(),
@@ -290,10 +293,10 @@ static CORE_V1_BINDING: Type = Type { name: "io.k8s.api.core.v1.Binding", gvk: S
 static CORE_V1_CSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CSIVolumeSource", gvk: None, atomic: false, fields: &[
     f("driver", STRING).at(1).required(), f("fsType", STRING).at(3),
     f("nodePublishSecretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("readOnly", BOOL).at(2),
-    f("volumeAttributes", map(STRING)).at(4),
+    f("volumeAttributes", map(STRING)).at(4).omits_zero(),
 ] };
 static CORE_V1_CAPABILITIES: Type = Type { name: "io.k8s.api.core.v1.Capabilities", gvk: None, atomic: false, fields: &[
-    f("add", list(STRING)).at(1).list_atomic(), f("drop", list(STRING)).at(2).list_atomic(),
+    f("add", list(STRING)).at(1).omits_zero().list_atomic(), f("drop", list(STRING)).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_CEPHFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CephFSVolumeSource", gvk: None, atomic: false, fields: &[
     f("monitors", list(STRING)).at(1).list_atomic().required(), f("path", STRING).at(2).omits_zero(),
@@ -312,7 +315,7 @@ static CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION: Type = Type { name: "io.k8s.api.cor
     f("path", STRING).at(4).required(), f("signerName", STRING).at(2),
 ] };
 static CORE_V1_CONFIGMAP: Type = Type { name: "io.k8s.api.core.v1.ConfigMap", gvk: Some(("", "v1", "ConfigMap")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("binaryData", map(BYTES)).at(3), f("data", map(STRING)).at(2),
+    f("apiVersion", STRING), f("binaryData", map(BYTES)).at(3).omits_zero(), f("data", map(STRING)).at(2).omits_zero(),
     f("immutable", BOOL).at(4), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
 ] };
 static CORE_V1_CONFIGMAPENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapEnvSource", gvk: None, atomic: false, fields: &[
@@ -331,30 +334,32 @@ static CORE_V1_CONFIGMAPNODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v
     f("uid", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_CONFIGMAPPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ConfigMapProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(), f("name", STRING).at(1).inside(1).omits_zero(),
-    f("optional", BOOL).at(4),
+    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
+    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONFIGMAPVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(),
+    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
     f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gvk: None, atomic: false, fields: &[
-    f("args", list(STRING)).at(4).list_atomic(), f("command", list(STRING)).at(3).list_atomic(),
-    f("env", list(of(&CORE_V1_ENVVAR))).at(7).list_map(&["name"]).merge("name"),
-    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).list_atomic(), f("image", STRING).at(2).omits_zero(),
-    f("imagePullPolicy", STRING).at(14).omits_zero(), f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12),
-    f("livenessProbe", of(&CORE_V1_PROBE)).at(10), f("name", STRING).at(1).required(),
-    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).list_map(&["containerPort","protocol"]).merge("containerPort"),
+    f("args", list(STRING)).at(4).omits_zero().list_atomic(),
+    f("command", list(STRING)).at(3).omits_zero().list_atomic(),
+    f("env", list(of(&CORE_V1_ENVVAR))).at(7).omits_zero().list_map(&["name"]).merge("name"),
+    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).omits_zero().list_atomic(),
+    f("image", STRING).at(2).omits_zero(), f("imagePullPolicy", STRING).at(14).omits_zero(),
+    f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12), f("livenessProbe", of(&CORE_V1_PROBE)).at(10),
+    f("name", STRING).at(1).required(),
+    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
     f("readinessProbe", of(&CORE_V1_PROBE)).at(11),
-    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).list_atomic(),
+    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).omits_zero().list_atomic(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8), f("restartPolicy", STRING).at(24),
-    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).list_atomic(),
+    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).omits_zero().list_atomic(),
     f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15), f("startupProbe", of(&CORE_V1_PROBE)).at(22),
     f("stdin", BOOL).at(16).omits_zero(), f("stdinOnce", BOOL).at(17).omits_zero(),
     f("terminationMessagePath", STRING).at(13).omits_zero(), f("terminationMessagePolicy", STRING).at(20).omits_zero(),
     f("tty", BOOL).at(18).omits_zero(),
-    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).list_map(&["devicePath"]).merge("devicePath"),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).list_map(&["mountPath"]).merge("mountPath"),
+    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
     f("workingDir", STRING).at(5).omits_zero(),
 ] };
 static CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST: Type = Type { name: "io.k8s.api.core.v1.ContainerExtendedResourceRequest", gvk: None, atomic: false, fields: &[
@@ -377,7 +382,7 @@ static CORE_V1_CONTAINERRESTARTRULE: Type = Type { name: "io.k8s.api.core.v1.Con
     f("exitCodes", of(&CORE_V1_CONTAINERRESTARTRULEONEXITCODES)).at(2),
 ] };
 static CORE_V1_CONTAINERRESTARTRULEONEXITCODES: Type = Type { name: "io.k8s.api.core.v1.ContainerRestartRuleOnExitCodes", gvk: None, atomic: false, fields: &[
-    f("operator", STRING).at(1).omits_zero().required(), f("values", list(INT32)).at(2).list_set(),
+    f("operator", STRING).at(1).omits_zero().required(), f("values", list(INT32)).at(2).omits_zero().list_set(),
 ] };
 static CORE_V1_CONTAINERSTATE: Type = Type { name: "io.k8s.api.core.v1.ContainerState", gvk: None, atomic: false, fields: &[
     f("running", of(&CORE_V1_CONTAINERSTATERUNNING)).at(2),
@@ -396,15 +401,15 @@ static CORE_V1_CONTAINERSTATEWAITING: Type = Type { name: "io.k8s.api.core.v1.Co
     f("message", STRING).at(2).omits_zero(), f("reason", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_CONTAINERSTATUS: Type = Type { name: "io.k8s.api.core.v1.ContainerStatus", gvk: None, atomic: false, fields: &[
-    f("allocatedResources", map(QUANTITY)).at(10),
-    f("allocatedResourcesStatus", list(of(&CORE_V1_RESOURCESTATUS))).at(14).list_map(&["name"]).merge("name"),
+    f("allocatedResources", map(QUANTITY)).at(10).omits_zero(),
+    f("allocatedResourcesStatus", list(of(&CORE_V1_RESOURCESTATUS))).at(14).omits_zero().list_map(&["name"]).merge("name"),
     f("containerID", STRING).at(8).omits_zero(), f("image", STRING).at(6).required(),
     f("imageID", STRING).at(7).required(), f("lastState", of(&CORE_V1_CONTAINERSTATE)).at(3),
     f("name", STRING).at(1).required(), f("ready", BOOL).at(4).required(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(11), f("restartCount", INT32).at(5).required(),
     f("started", BOOL).at(9), f("state", of(&CORE_V1_CONTAINERSTATE)).at(2), f("stopSignal", STRING).at(15),
     f("user", of(&CORE_V1_CONTAINERUSER)).at(13),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).at(12).list_map(&["mountPath"]).merge("mountPath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).at(12).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
 ] };
 static CORE_V1_CONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.ContainerUser", gvk: None, atomic: false, fields: &[
     f("linux", of(&CORE_V1_LINUXCONTAINERUSER)).at(1),
@@ -413,14 +418,15 @@ static CORE_V1_DAEMONENDPOINT: Type = Type { name: "io.k8s.api.core.v1.DaemonEnd
     f("Port", INT32).at(1).required(),
 ] };
 static CORE_V1_DOWNWARDAPIPROJECTION: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).list_atomic(),
+    f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMEFILE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeFile", gvk: None, atomic: false, fields: &[
     f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)).at(2), f("mode", INT32).at(4), f("path", STRING).at(1).required(),
     f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)).at(3),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32).at(2), f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).list_atomic(),
+    f("defaultMode", INT32).at(2),
+    f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_EMPTYDIRVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.EmptyDirVolumeSource", gvk: None, atomic: false, fields: &[
     f("medium", STRING).at(1).omits_zero(), f("sizeLimit", QUANTITY).at(2),
@@ -434,13 +440,13 @@ static CORE_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.core.v1.EndpointPor
     f("protocol", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_ENDPOINTSUBSET: Type = Type { name: "io.k8s.api.core.v1.EndpointSubset", gvk: None, atomic: false, fields: &[
-    f("addresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(1).list_atomic(),
-    f("notReadyAddresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(2).list_atomic(),
-    f("ports", list(of(&CORE_V1_ENDPOINTPORT))).at(3).list_atomic(),
+    f("addresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(1).omits_zero().list_atomic(),
+    f("notReadyAddresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(2).omits_zero().list_atomic(),
+    f("ports", list(of(&CORE_V1_ENDPOINTPORT))).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_ENDPOINTS: Type = Type { name: "io.k8s.api.core.v1.Endpoints", gvk: Some(("", "v1", "Endpoints")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("subsets", list(of(&CORE_V1_ENDPOINTSUBSET))).at(2).list_atomic(),
+    f("subsets", list(of(&CORE_V1_ENDPOINTSUBSET))).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_ENDPOINTSLIST: Type = Type { name: "io.k8s.api.core.v1.EndpointsList", gvk: Some(("", "v1", "EndpointsList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("items", list(of(&CORE_V1_ENDPOINTS))).at(2).required(), f("kind", STRING),
@@ -461,24 +467,25 @@ static CORE_V1_ENVVARSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvVarSourc
     f("secretKeyRef", of(&CORE_V1_SECRETKEYSELECTOR)).at(4),
 ] };
 static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.EphemeralContainer", gvk: None, atomic: false, fields: &[
-    f("args", list(STRING)).at(4).inside(1).list_atomic(), f("command", list(STRING)).at(3).inside(1).list_atomic(),
-    f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(1).list_map(&["name"]).merge("name"),
-    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(1).list_atomic(),
+    f("args", list(STRING)).at(4).inside(1).omits_zero().list_atomic(),
+    f("command", list(STRING)).at(3).inside(1).omits_zero().list_atomic(),
+    f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(1).omits_zero().list_map(&["name"]).merge("name"),
+    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(1).omits_zero().list_atomic(),
     f("image", STRING).at(2).inside(1).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(1).omits_zero(),
     f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(1), f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(1),
     f("name", STRING).at(1).inside(1).required(),
-    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(1).list_map(&["containerPort","protocol"]).merge("containerPort"),
+    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(1).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
     f("readinessProbe", of(&CORE_V1_PROBE)).at(11).inside(1),
-    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(1).list_atomic(),
+    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(1).omits_zero().list_atomic(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(1), f("restartPolicy", STRING).at(24).inside(1),
-    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(1).list_atomic(),
+    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(1).omits_zero().list_atomic(),
     f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).inside(1),
     f("startupProbe", of(&CORE_V1_PROBE)).at(22).inside(1), f("stdin", BOOL).at(16).inside(1).omits_zero(),
     f("stdinOnce", BOOL).at(17).inside(1).omits_zero(), f("targetContainerName", STRING).at(2).omits_zero(),
     f("terminationMessagePath", STRING).at(13).inside(1).omits_zero(),
     f("terminationMessagePolicy", STRING).at(20).inside(1).omits_zero(), f("tty", BOOL).at(18).inside(1).omits_zero(),
-    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(1).list_map(&["devicePath"]).merge("devicePath"),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(1).list_map(&["mountPath"]).merge("mountPath"),
+    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(1).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(1).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
     f("workingDir", STRING).at(5).inside(1).omits_zero(),
 ] };
 static CORE_V1_EPHEMERALVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.EphemeralVolumeSource", gvk: None, atomic: false, fields: &[
@@ -505,19 +512,21 @@ static CORE_V1_EVENTSOURCE: Type = Type { name: "io.k8s.api.core.v1.EventSource"
     f("component", STRING).at(1).omits_zero(), f("host", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_EXECACTION: Type = Type { name: "io.k8s.api.core.v1.ExecAction", gvk: None, atomic: false, fields: &[
-    f("command", list(STRING)).at(1).list_atomic(),
+    f("command", list(STRING)).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_FCVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FCVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(3).omits_zero(), f("lun", INT32).at(2), f("readOnly", BOOL).at(4).omits_zero(),
-    f("targetWWNs", list(STRING)).at(1).list_atomic(), f("wwids", list(STRING)).at(5).list_atomic(),
+    f("targetWWNs", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("wwids", list(STRING)).at(5).omits_zero().list_atomic(),
 ] };
 static CORE_V1_FILEKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.FileKeySelector", gvk: None, atomic: true, fields: &[
     f("key", STRING).at(3).required(), f("optional", BOOL).at(4), f("path", STRING).at(2).required(),
     f("volumeName", STRING).at(1).required(),
 ] };
 static CORE_V1_FLEXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FlexVolumeSource", gvk: None, atomic: false, fields: &[
-    f("driver", STRING).at(1).required(), f("fsType", STRING).at(2).omits_zero(), f("options", map(STRING)).at(5),
-    f("readOnly", BOOL).at(4).omits_zero(), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3),
+    f("driver", STRING).at(1).required(), f("fsType", STRING).at(2).omits_zero(),
+    f("options", map(STRING)).at(5).omits_zero(), f("readOnly", BOOL).at(4).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3),
 ] };
 static CORE_V1_FLOCKERVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FlockerVolumeSource", gvk: None, atomic: false, fields: &[
     f("datasetName", STRING).at(1).omits_zero(), f("datasetUUID", STRING).at(2).omits_zero(),
@@ -537,7 +546,8 @@ static CORE_V1_GLUSTERFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.Gl
     f("endpoints", STRING).at(1).required(), f("path", STRING).at(2).required(), f("readOnly", BOOL).at(3).omits_zero(),
 ] };
 static CORE_V1_HTTPGETACTION: Type = Type { name: "io.k8s.api.core.v1.HTTPGetAction", gvk: None, atomic: false, fields: &[
-    f("host", STRING).at(3).omits_zero(), f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).at(5).list_atomic(),
+    f("host", STRING).at(3).omits_zero(),
+    f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).at(5).omits_zero().list_atomic(),
     f("path", STRING).at(1).omits_zero(), f("port", INTORSTRING).at(2).required(),
     f("scheme", STRING).at(4).omits_zero(),
 ] };
@@ -545,7 +555,7 @@ static CORE_V1_HTTPHEADER: Type = Type { name: "io.k8s.api.core.v1.HTTPHeader", 
     f("name", STRING).at(1).required(), f("value", STRING).at(2).required(),
 ] };
 static CORE_V1_HOSTALIAS: Type = Type { name: "io.k8s.api.core.v1.HostAlias", gvk: None, atomic: false, fields: &[
-    f("hostnames", list(STRING)).at(2).list_atomic(), f("ip", STRING).at(1).required(),
+    f("hostnames", list(STRING)).at(2).omits_zero().list_atomic(), f("ip", STRING).at(1).required(),
 ] };
 static CORE_V1_HOSTIP: Type = Type { name: "io.k8s.api.core.v1.HostIP", gvk: None, atomic: false, fields: &[
     f("ip", STRING).at(1).required(),
@@ -557,7 +567,7 @@ static CORE_V1_ISCSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ISCSIV
     f("chapAuthDiscovery", BOOL).at(8).omits_zero(), f("chapAuthSession", BOOL).at(11).omits_zero(),
     f("fsType", STRING).at(5).omits_zero(), f("initiatorName", STRING).at(12), f("iqn", STRING).at(2).required(),
     f("iscsiInterface", STRING).at(4).omits_zero(), f("lun", INT32).at(3).required(),
-    f("portals", list(STRING)).at(7).list_atomic(), f("readOnly", BOOL).at(6).omits_zero(),
+    f("portals", list(STRING)).at(7).omits_zero().list_atomic(), f("readOnly", BOOL).at(6).omits_zero(),
     f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(10), f("targetPortal", STRING).at(1).required(),
 ] };
 static CORE_V1_IMAGEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeSource", gvk: None, atomic: false, fields: &[
@@ -578,15 +588,15 @@ static CORE_V1_LIFECYCLEHANDLER: Type = Type { name: "io.k8s.api.core.v1.Lifecyc
     f("sleep", of(&CORE_V1_SLEEPACTION)).at(4), f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3),
 ] };
 static CORE_V1_LINUXCONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.LinuxContainerUser", gvk: None, atomic: false, fields: &[
-    f("gid", INT64).at(2).required(), f("supplementalGroups", list(INT64)).at(3).list_atomic(),
+    f("gid", INT64).at(2).required(), f("supplementalGroups", list(INT64)).at(3).omits_zero().list_atomic(),
     f("uid", INT64).at(1).required(),
 ] };
 static CORE_V1_LOADBALANCERINGRESS: Type = Type { name: "io.k8s.api.core.v1.LoadBalancerIngress", gvk: None, atomic: false, fields: &[
     f("hostname", STRING).at(2).omits_zero(), f("ip", STRING).at(1).omits_zero(), f("ipMode", STRING).at(3),
-    f("ports", list(of(&CORE_V1_PORTSTATUS))).at(4).list_atomic(),
+    f("ports", list(of(&CORE_V1_PORTSTATUS))).at(4).omits_zero().list_atomic(),
 ] };
 static CORE_V1_LOADBALANCERSTATUS: Type = Type { name: "io.k8s.api.core.v1.LoadBalancerStatus", gvk: None, atomic: false, fields: &[
-    f("ingress", list(of(&CORE_V1_LOADBALANCERINGRESS))).at(1).list_atomic(),
+    f("ingress", list(of(&CORE_V1_LOADBALANCERINGRESS))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_LOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.LocalObjectReference", gvk: None, atomic: true, fields: &[
     f("name", STRING).at(1).omits_zero(),
@@ -607,10 +617,10 @@ static CORE_V1_NAMESPACELIST: Type = Type { name: "io.k8s.api.core.v1.NamespaceL
     f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_NAMESPACESPEC: Type = Type { name: "io.k8s.api.core.v1.NamespaceSpec", gvk: None, atomic: false, fields: &[
-    f("finalizers", list(STRING)).at(1).list_atomic(),
+    f("finalizers", list(STRING)).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NAMESPACESTATUS: Type = Type { name: "io.k8s.api.core.v1.NamespaceStatus", gvk: None, atomic: false, fields: &[
-    f("conditions", list(of(&CORE_V1_NAMESPACECONDITION))).at(2).list_map(&["type"]).merge("type"),
+    f("conditions", list(of(&CORE_V1_NAMESPACECONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
     f("phase", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_NODE: Type = Type { name: "io.k8s.api.core.v1.Node", gvk: Some(("", "v1", "Node")), atomic: false, fields: &[
@@ -621,11 +631,11 @@ static CORE_V1_NODEADDRESS: Type = Type { name: "io.k8s.api.core.v1.NodeAddress"
     f("address", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_NODEAFFINITY: Type = Type { name: "io.k8s.api.core.v1.NodeAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PREFERREDSCHEDULINGTERM))).at(2).list_atomic(),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PREFERREDSCHEDULINGTERM))).at(2).omits_zero().list_atomic(),
     f("requiredDuringSchedulingIgnoredDuringExecution", of(&CORE_V1_NODESELECTOR)).at(1),
 ] };
 static CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("containers", list(STRING)).at(2).list_set(), f("resourceClaimName", STRING).at(1).required(),
+    f("containers", list(STRING)).at(2).omits_zero().list_set(), f("resourceClaimName", STRING).at(1).required(),
     f("resources", map(QUANTITY)).at(3).required(),
 ] };
 static CORE_V1_NODECONDITION: Type = Type { name: "io.k8s.api.core.v1.NodeCondition", gvk: None, atomic: false, fields: &[
@@ -660,29 +670,30 @@ static CORE_V1_NODESELECTOR: Type = Type { name: "io.k8s.api.core.v1.NodeSelecto
 ] };
 static CORE_V1_NODESELECTORREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorRequirement", gvk: None, atomic: false, fields: &[
     f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
-    f("values", list(STRING)).at(3).list_atomic(),
+    f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NODESELECTORTERM: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorTerm", gvk: None, atomic: true, fields: &[
-    f("matchExpressions", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(1).list_atomic(),
-    f("matchFields", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(2).list_atomic(),
+    f("matchExpressions", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(1).omits_zero().list_atomic(),
+    f("matchFields", list(of(&CORE_V1_NODESELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NODESPEC: Type = Type { name: "io.k8s.api.core.v1.NodeSpec", gvk: None, atomic: false, fields: &[
     f("configSource", of(&CORE_V1_NODECONFIGSOURCE)).at(6), f("externalID", STRING).at(2).omits_zero(),
-    f("podCIDR", STRING).at(1).omits_zero(), f("podCIDRs", list(STRING)).at(7).list_set().merge(""),
-    f("providerID", STRING).at(3).omits_zero(), f("taints", list(of(&CORE_V1_TAINT))).at(5).list_atomic(),
+    f("podCIDR", STRING).at(1).omits_zero(), f("podCIDRs", list(STRING)).at(7).omits_zero().list_set().merge(""),
+    f("providerID", STRING).at(3).omits_zero(), f("taints", list(of(&CORE_V1_TAINT))).at(5).omits_zero().list_atomic(),
     f("unschedulable", BOOL).at(4).omits_zero(),
 ] };
 static CORE_V1_NODESTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeStatus", gvk: None, atomic: false, fields: &[
-    f("addresses", list(of(&CORE_V1_NODEADDRESS))).at(5).list_map(&["type"]).merge("type"),
-    f("allocatable", map(QUANTITY)).at(2), f("capacity", map(QUANTITY)).at(1),
-    f("conditions", list(of(&CORE_V1_NODECONDITION))).at(4).list_map(&["type"]).merge("type"),
+    f("addresses", list(of(&CORE_V1_NODEADDRESS))).at(5).omits_zero().list_map(&["type"]).merge("type"),
+    f("allocatable", map(QUANTITY)).at(2).omits_zero(), f("capacity", map(QUANTITY)).at(1).omits_zero(),
+    f("conditions", list(of(&CORE_V1_NODECONDITION))).at(4).omits_zero().list_map(&["type"]).merge("type"),
     f("config", of(&CORE_V1_NODECONFIGSTATUS)).at(11), f("daemonEndpoints", of(&CORE_V1_NODEDAEMONENDPOINTS)).at(6),
-    f("declaredFeatures", list(STRING)).at(14).list_atomic(), f("features", of(&CORE_V1_NODEFEATURES)).at(13),
-    f("images", list(of(&CORE_V1_CONTAINERIMAGE))).at(8).list_atomic(),
+    f("declaredFeatures", list(STRING)).at(14).omits_zero().list_atomic(),
+    f("features", of(&CORE_V1_NODEFEATURES)).at(13),
+    f("images", list(of(&CORE_V1_CONTAINERIMAGE))).at(8).omits_zero().list_atomic(),
     f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7), f("phase", STRING).at(3).omits_zero(),
-    f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).at(12).list_atomic(),
-    f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).at(10).list_atomic(),
-    f("volumesInUse", list(STRING)).at(9).list_atomic(),
+    f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).at(12).omits_zero().list_atomic(),
+    f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).at(10).omits_zero().list_atomic(),
+    f("volumesInUse", list(STRING)).at(9).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NODESWAPSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeSwapStatus", gvk: None, atomic: false, fields: &[
     f("capacity", INT64).at(1),
@@ -705,7 +716,8 @@ static CORE_V1_OBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.ObjectRe
     f("uid", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMSPEC: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimSpec", gvk: None, atomic: false, fields: &[
-    f("accessModes", list(STRING)).at(1).list_atomic(), f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)).at(7),
+    f("accessModes", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)).at(7),
     f("dataSourceRef", of(&CORE_V1_TYPEDOBJECTREFERENCE)).at(8),
     f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)).at(2), f("selector", of(&META_V1_LABELSELECTOR)).at(4),
     f("storageClassName", STRING).at(5), f("volumeAttributesClassName", STRING).at(9), f("volumeMode", STRING).at(6),
@@ -725,23 +737,25 @@ static CORE_V1_POD: Type = Type { name: "io.k8s.api.core.v1.Pod", gvk: Some(("",
     f("spec", of(&CORE_V1_PODSPEC)).at(2), f("status", of(&CORE_V1_PODSTATUS)).at(3),
 ] };
 static CORE_V1_PODAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).list_atomic(),
-    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).list_atomic(),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).omits_zero().list_atomic(),
+    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_PODAFFINITYTERM: Type = Type { name: "io.k8s.api.core.v1.PodAffinityTerm", gvk: None, atomic: false, fields: &[
-    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(1), f("matchLabelKeys", list(STRING)).at(5).list_atomic(),
-    f("mismatchLabelKeys", list(STRING)).at(6).list_atomic(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(4),
-    f("namespaces", list(STRING)).at(2).list_atomic(), f("topologyKey", STRING).at(3).required(),
+    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(1),
+    f("matchLabelKeys", list(STRING)).at(5).omits_zero().list_atomic(),
+    f("mismatchLabelKeys", list(STRING)).at(6).omits_zero().list_atomic(),
+    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(4),
+    f("namespaces", list(STRING)).at(2).omits_zero().list_atomic(), f("topologyKey", STRING).at(3).required(),
 ] };
 static CORE_V1_PODANTIAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAntiAffinity", gvk: None, atomic: false, fields: &[
-    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).list_atomic(),
-    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).list_atomic(),
+    f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).omits_zero().list_atomic(),
+    f("requiredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PODAFFINITYTERM))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_PODCERTIFICATEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.PodCertificateProjection", gvk: None, atomic: false, fields: &[
     f("certificateChainPath", STRING).at(6).omits_zero(), f("credentialBundlePath", STRING).at(4).omits_zero(),
     f("keyPath", STRING).at(5).omits_zero(), f("keyType", STRING).at(2).omits_zero().required(),
     f("maxExpirationSeconds", INT32).at(3), f("signerName", STRING).at(1).omits_zero().required(),
-    f("userAnnotations", map(STRING)).at(7),
+    f("userAnnotations", map(STRING)).at(7).omits_zero(),
 ] };
 static CORE_V1_PODCONDITION: Type = Type { name: "io.k8s.api.core.v1.PodCondition", gvk: None, atomic: false, fields: &[
     f("lastProbeTime", TIME).at(3), f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
@@ -749,9 +763,9 @@ static CORE_V1_PODCONDITION: Type = Type { name: "io.k8s.api.core.v1.PodConditio
     f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_PODDNSCONFIG: Type = Type { name: "io.k8s.api.core.v1.PodDNSConfig", gvk: None, atomic: false, fields: &[
-    f("nameservers", list(STRING)).at(1).list_atomic(),
-    f("options", list(of(&CORE_V1_PODDNSCONFIGOPTION))).at(3).list_atomic(),
-    f("searches", list(STRING)).at(2).list_atomic(),
+    f("nameservers", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("options", list(of(&CORE_V1_PODDNSCONFIGOPTION))).at(3).omits_zero().list_atomic(),
+    f("searches", list(STRING)).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_PODDNSCONFIGOPTION: Type = Type { name: "io.k8s.api.core.v1.PodDNSConfigOption", gvk: None, atomic: false, fields: &[
     f("name", STRING).at(1).omits_zero(), f("value", STRING).at(2),
@@ -791,8 +805,8 @@ static CORE_V1_PODSECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.PodSe
     f("fsGroupChangePolicy", STRING).at(9), f("runAsGroup", INT64).at(6), f("runAsNonRoot", BOOL).at(3),
     f("runAsUser", INT64).at(2), f("seLinuxChangePolicy", STRING).at(13),
     f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(1), f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)).at(10),
-    f("supplementalGroups", list(INT64)).at(4).list_atomic(), f("supplementalGroupsPolicy", STRING).at(12),
-    f("sysctls", list(of(&CORE_V1_SYSCTL))).at(7).list_atomic(),
+    f("supplementalGroups", list(INT64)).at(4).omits_zero().list_atomic(), f("supplementalGroupsPolicy", STRING).at(12),
+    f("sysctls", list(of(&CORE_V1_SYSCTL))).at(7).omits_zero().list_atomic(),
     f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(8),
 ] };
 static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: None, atomic: false, fields: &[
@@ -801,46 +815,48 @@ static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: N
     f("containers", list(of(&CORE_V1_CONTAINER))).at(2).list_map(&["name"]).merge("name").required(),
     f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)).at(26), f("dnsPolicy", STRING).at(6).omits_zero(),
     f("enableServiceLinks", BOOL).at(30),
-    f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).at(34).list_map(&["name"]).merge("name"),
-    f("hostAliases", list(of(&CORE_V1_HOSTALIAS))).at(23).list_map(&["ip"]).merge("ip"),
+    f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).at(34).omits_zero().list_map(&["name"]).merge("name"),
+    f("hostAliases", list(of(&CORE_V1_HOSTALIAS))).at(23).omits_zero().list_map(&["ip"]).merge("ip"),
     f("hostIPC", BOOL).at(13).omits_zero(), f("hostNetwork", BOOL).at(11).omits_zero(),
     f("hostPID", BOOL).at(12).omits_zero(), f("hostUsers", BOOL).at(37), f("hostname", STRING).at(16).omits_zero(),
     f("hostnameOverride", STRING).at(41),
-    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(15).list_map(&["name"]).merge("name"),
-    f("initContainers", list(of(&CORE_V1_CONTAINER))).at(20).list_map(&["name"]).merge("name"),
-    f("nodeName", STRING).at(10).omits_zero(), f("nodeSelector", map(STRING)).at(7).atomic(),
-    f("os", of(&CORE_V1_PODOS)).at(36), f("overhead", map(QUANTITY)).at(32), f("preemptionPolicy", STRING).at(31),
-    f("priority", INT32).at(25), f("priorityClassName", STRING).at(24).omits_zero(),
-    f("readinessGates", list(of(&CORE_V1_PODREADINESSGATE))).at(28).list_atomic(),
-    f("resourceClaims", list(of(&CORE_V1_PODRESOURCECLAIM))).at(39).list_map(&["name"]).merge("name").retain_keys(),
+    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(15).omits_zero().list_map(&["name"]).merge("name"),
+    f("initContainers", list(of(&CORE_V1_CONTAINER))).at(20).omits_zero().list_map(&["name"]).merge("name"),
+    f("nodeName", STRING).at(10).omits_zero(), f("nodeSelector", map(STRING)).at(7).omits_zero().atomic(),
+    f("os", of(&CORE_V1_PODOS)).at(36), f("overhead", map(QUANTITY)).at(32).omits_zero(),
+    f("preemptionPolicy", STRING).at(31), f("priority", INT32).at(25),
+    f("priorityClassName", STRING).at(24).omits_zero(),
+    f("readinessGates", list(of(&CORE_V1_PODREADINESSGATE))).at(28).omits_zero().list_atomic(),
+    f("resourceClaims", list(of(&CORE_V1_PODRESOURCECLAIM))).at(39).omits_zero().list_map(&["name"]).merge("name").retain_keys(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(40), f("restartPolicy", STRING).at(3).omits_zero(),
     f("runtimeClassName", STRING).at(29), f("schedulerName", STRING).at(19).omits_zero(),
-    f("schedulingGates", list(of(&CORE_V1_PODSCHEDULINGGATE))).at(38).list_map(&["name"]).merge("name"),
+    f("schedulingGates", list(of(&CORE_V1_PODSCHEDULINGGATE))).at(38).omits_zero().list_map(&["name"]).merge("name"),
     f("schedulingGroup", of(&CORE_V1_PODSCHEDULINGGROUP)).at(43),
     f("securityContext", of(&CORE_V1_PODSECURITYCONTEXT)).at(14), f("serviceAccount", STRING).at(9).omits_zero(),
     f("serviceAccountName", STRING).at(8).omits_zero(), f("setHostnameAsFQDN", BOOL).at(35),
     f("shareProcessNamespace", BOOL).at(27), f("subdomain", STRING).at(17).omits_zero(),
     f("terminationGracePeriodSeconds", INT64).at(4),
-    f("tolerations", list(of(&CORE_V1_TOLERATION))).at(22).list_atomic(),
-    f("topologySpreadConstraints", list(of(&CORE_V1_TOPOLOGYSPREADCONSTRAINT))).at(33).list_map(&["topologyKey","whenUnsatisfiable"]).merge("topologyKey"),
-    f("volumes", list(of(&CORE_V1_VOLUME))).at(1).list_map(&["name"]).merge("name").retain_keys(),
+    f("tolerations", list(of(&CORE_V1_TOLERATION))).at(22).omits_zero().list_atomic(),
+    f("topologySpreadConstraints", list(of(&CORE_V1_TOPOLOGYSPREADCONSTRAINT))).at(33).omits_zero().list_map(&["topologyKey","whenUnsatisfiable"]).merge("topologyKey"),
+    f("volumes", list(of(&CORE_V1_VOLUME))).at(1).omits_zero().list_map(&["name"]).merge("name").retain_keys(),
 ] };
 static CORE_V1_PODSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodStatus", gvk: None, atomic: false, fields: &[
-    f("allocatedResources", map(QUANTITY)).at(19),
-    f("conditions", list(of(&CORE_V1_PODCONDITION))).at(2).list_map(&["type"]).merge("type"),
-    f("containerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(8).list_atomic(),
-    f("ephemeralContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(13).list_atomic(),
+    f("allocatedResources", map(QUANTITY)).at(19).omits_zero(),
+    f("conditions", list(of(&CORE_V1_PODCONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
+    f("containerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(8).omits_zero().list_atomic(),
+    f("ephemeralContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(13).omits_zero().list_atomic(),
     f("extendedResourceClaimStatus", of(&CORE_V1_PODEXTENDEDRESOURCECLAIMSTATUS)).at(18),
-    f("hostIP", STRING).at(5).omits_zero(), f("hostIPs", list(of(&CORE_V1_HOSTIP))).at(16).list_atomic().merge("ip"),
-    f("initContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(10).list_atomic(),
+    f("hostIP", STRING).at(5).omits_zero(),
+    f("hostIPs", list(of(&CORE_V1_HOSTIP))).at(16).omits_zero().list_atomic().merge("ip"),
+    f("initContainerStatuses", list(of(&CORE_V1_CONTAINERSTATUS))).at(10).omits_zero().list_atomic(),
     f("message", STRING).at(3).omits_zero(),
-    f("nodeAllocatableResourceClaimStatuses", list(of(&CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS))).at(21).list_atomic(),
+    f("nodeAllocatableResourceClaimStatuses", list(of(&CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS))).at(21).omits_zero().list_atomic(),
     f("nominatedNodeName", STRING).at(11).omits_zero(), f("observedGeneration", INT64).at(17).omits_zero(),
     f("phase", STRING).at(1).omits_zero(), f("podIP", STRING).at(6).omits_zero(),
-    f("podIPs", list(of(&CORE_V1_PODIP))).at(12).list_map(&["ip"]).merge("ip"),
+    f("podIPs", list(of(&CORE_V1_PODIP))).at(12).omits_zero().list_map(&["ip"]).merge("ip"),
     f("qosClass", STRING).at(9).omits_zero(), f("reason", STRING).at(4).omits_zero(),
     f("resize", STRING).at(14).omits_zero(),
-    f("resourceClaimStatuses", list(of(&CORE_V1_PODRESOURCECLAIMSTATUS))).at(15).list_map(&["name"]).merge("name").retain_keys(),
+    f("resourceClaimStatuses", list(of(&CORE_V1_PODRESOURCECLAIMSTATUS))).at(15).omits_zero().list_map(&["name"]).merge("name").retain_keys(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(20), f("startTime", TIME).at(7),
 ] };
 static CORE_V1_PODTEMPLATESPEC: Type = Type { name: "io.k8s.api.core.v1.PodTemplateSpec", gvk: None, atomic: false, fields: &[
@@ -887,12 +903,12 @@ static CORE_V1_RESOURCEHEALTH: Type = Type { name: "io.k8s.api.core.v1.ResourceH
     f("health", STRING).at(2).omits_zero(), f("message", STRING).at(6), f("resourceID", STRING).at(1).required(),
 ] };
 static CORE_V1_RESOURCEREQUIREMENTS: Type = Type { name: "io.k8s.api.core.v1.ResourceRequirements", gvk: None, atomic: false, fields: &[
-    f("claims", list(of(&CORE_V1_RESOURCECLAIM))).at(3).list_map(&["name"]), f("limits", map(QUANTITY)).at(1),
-    f("requests", map(QUANTITY)).at(2),
+    f("claims", list(of(&CORE_V1_RESOURCECLAIM))).at(3).omits_zero().list_map(&["name"]),
+    f("limits", map(QUANTITY)).at(1).omits_zero(), f("requests", map(QUANTITY)).at(2).omits_zero(),
 ] };
 static CORE_V1_RESOURCESTATUS: Type = Type { name: "io.k8s.api.core.v1.ResourceStatus", gvk: None, atomic: false, fields: &[
     f("name", STRING).at(1).required(),
-    f("resources", list(of(&CORE_V1_RESOURCEHEALTH))).at(2).list_map(&["resourceID"]),
+    f("resources", list(of(&CORE_V1_RESOURCEHEALTH))).at(2).omits_zero().list_map(&["resourceID"]),
 ] };
 static CORE_V1_SELINUXOPTIONS: Type = Type { name: "io.k8s.api.core.v1.SELinuxOptions", gvk: None, atomic: false, fields: &[
     f("level", STRING).at(4).omits_zero(), f("role", STRING).at(2).omits_zero(), f("type", STRING).at(3).omits_zero(),
@@ -909,8 +925,8 @@ static CORE_V1_SECCOMPPROFILE: Type = Type { name: "io.k8s.api.core.v1.SeccompPr
     f("localhostProfile", STRING).at(2), f("type", STRING).at(1).required(),
 ] };
 static CORE_V1_SECRET: Type = Type { name: "io.k8s.api.core.v1.Secret", gvk: Some(("", "v1", "Secret")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("data", map(BYTES)).at(2), f("immutable", BOOL).at(5), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("stringData", map(STRING)).at(4),
+    f("apiVersion", STRING), f("data", map(BYTES)).at(2).omits_zero(), f("immutable", BOOL).at(5), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("stringData", map(STRING)).at(4).omits_zero(),
     f("type", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_SECRETENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretEnvSource", gvk: None, atomic: false, fields: &[
@@ -924,11 +940,11 @@ static CORE_V1_SECRETLIST: Type = Type { name: "io.k8s.api.core.v1.SecretList", 
     f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static CORE_V1_SECRETPROJECTION: Type = Type { name: "io.k8s.api.core.v1.SecretProjection", gvk: None, atomic: false, fields: &[
-    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(), f("name", STRING).at(1).inside(1).omits_zero(),
-    f("optional", BOOL).at(4),
+    f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
+    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_SECRETVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).list_atomic(),
+    f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
     f("optional", BOOL).at(4), f("secretName", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_SECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.SecurityContext", gvk: None, atomic: false, fields: &[
@@ -945,9 +961,9 @@ static CORE_V1_SERVICE: Type = Type { name: "io.k8s.api.core.v1.Service", gvk: S
 ] };
 static CORE_V1_SERVICEACCOUNT: Type = Type { name: "io.k8s.api.core.v1.ServiceAccount", gvk: Some(("", "v1", "ServiceAccount")), atomic: false, fields: &[
     f("apiVersion", STRING), f("automountServiceAccountToken", BOOL).at(4),
-    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(3).list_atomic(), f("kind", STRING),
+    f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(3).omits_zero().list_atomic(), f("kind", STRING),
     f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("secrets", list(of(&CORE_V1_OBJECTREFERENCE))).at(2).list_map(&["name"]).merge("name"),
+    f("secrets", list(of(&CORE_V1_OBJECTREFERENCE))).at(2).omits_zero().list_map(&["name"]).merge("name"),
 ] };
 static CORE_V1_SERVICEACCOUNTLIST: Type = Type { name: "io.k8s.api.core.v1.ServiceAccountList", gvk: Some(("", "v1", "ServiceAccountList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICEACCOUNT))).at(2).required(), f("kind", STRING),
@@ -966,20 +982,21 @@ static CORE_V1_SERVICEPORT: Type = Type { name: "io.k8s.api.core.v1.ServicePort"
 ] };
 static CORE_V1_SERVICESPEC: Type = Type { name: "io.k8s.api.core.v1.ServiceSpec", gvk: None, atomic: false, fields: &[
     f("allocateLoadBalancerNodePorts", BOOL).at(20), f("clusterIP", STRING).at(3).omits_zero(),
-    f("clusterIPs", list(STRING)).at(18).list_atomic(), f("externalIPs", list(STRING)).at(5).list_atomic(),
-    f("externalName", STRING).at(10).omits_zero(), f("externalTrafficPolicy", STRING).at(11).omits_zero(),
-    f("healthCheckNodePort", INT32).at(12).omits_zero(), f("internalTrafficPolicy", STRING).at(22),
-    f("ipFamilies", list(STRING)).at(19).list_atomic(), f("ipFamilyPolicy", STRING).at(17),
-    f("loadBalancerClass", STRING).at(21), f("loadBalancerIP", STRING).at(8).omits_zero(),
-    f("loadBalancerSourceRanges", list(STRING)).at(9).list_atomic(),
-    f("ports", list(of(&CORE_V1_SERVICEPORT))).at(1).list_map(&["port","protocol"]).merge("port"),
-    f("publishNotReadyAddresses", BOOL).at(13).omits_zero(), f("selector", map(STRING)).at(2).atomic(),
+    f("clusterIPs", list(STRING)).at(18).omits_zero().list_atomic(),
+    f("externalIPs", list(STRING)).at(5).omits_zero().list_atomic(), f("externalName", STRING).at(10).omits_zero(),
+    f("externalTrafficPolicy", STRING).at(11).omits_zero(), f("healthCheckNodePort", INT32).at(12).omits_zero(),
+    f("internalTrafficPolicy", STRING).at(22), f("ipFamilies", list(STRING)).at(19).omits_zero().list_atomic(),
+    f("ipFamilyPolicy", STRING).at(17), f("loadBalancerClass", STRING).at(21),
+    f("loadBalancerIP", STRING).at(8).omits_zero(),
+    f("loadBalancerSourceRanges", list(STRING)).at(9).omits_zero().list_atomic(),
+    f("ports", list(of(&CORE_V1_SERVICEPORT))).at(1).omits_zero().list_map(&["port","protocol"]).merge("port"),
+    f("publishNotReadyAddresses", BOOL).at(13).omits_zero(), f("selector", map(STRING)).at(2).omits_zero().atomic(),
     f("sessionAffinity", STRING).at(7).omits_zero(),
     f("sessionAffinityConfig", of(&CORE_V1_SESSIONAFFINITYCONFIG)).at(14), f("trafficDistribution", STRING).at(23),
     f("type", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_SERVICESTATUS: Type = Type { name: "io.k8s.api.core.v1.ServiceStatus", gvk: None, atomic: false, fields: &[
-    f("conditions", list(of(&META_V1_CONDITION))).at(2).list_map(&["type"]).merge("type"),
+    f("conditions", list(of(&META_V1_CONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
     f("loadBalancer", of(&CORE_V1_LOADBALANCERSTATUS)).at(1),
 ] };
 static CORE_V1_SESSIONAFFINITYCONFIG: Type = Type { name: "io.k8s.api.core.v1.SessionAffinityConfig", gvk: None, atomic: false, fields: &[
@@ -1009,10 +1026,10 @@ static CORE_V1_TOLERATION: Type = Type { name: "io.k8s.api.core.v1.Toleration", 
     f("value", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_TOPOLOGYSPREADCONSTRAINT: Type = Type { name: "io.k8s.api.core.v1.TopologySpreadConstraint", gvk: None, atomic: false, fields: &[
-    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(4), f("matchLabelKeys", list(STRING)).at(8).list_atomic(),
-    f("maxSkew", INT32).at(1).required(), f("minDomains", INT32).at(5), f("nodeAffinityPolicy", STRING).at(6),
-    f("nodeTaintsPolicy", STRING).at(7), f("topologyKey", STRING).at(2).required(),
-    f("whenUnsatisfiable", STRING).at(3).required(),
+    f("labelSelector", of(&META_V1_LABELSELECTOR)).at(4),
+    f("matchLabelKeys", list(STRING)).at(8).omits_zero().list_atomic(), f("maxSkew", INT32).at(1).required(),
+    f("minDomains", INT32).at(5), f("nodeAffinityPolicy", STRING).at(6), f("nodeTaintsPolicy", STRING).at(7),
+    f("topologyKey", STRING).at(2).required(), f("whenUnsatisfiable", STRING).at(3).required(),
 ] };
 static CORE_V1_TYPEDLOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedLocalObjectReference", gvk: None, atomic: true, fields: &[
     f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
@@ -1072,7 +1089,7 @@ static CORE_V1_VOLUMEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.VolumeP
     f("serviceAccountToken", of(&CORE_V1_SERVICEACCOUNTTOKENPROJECTION)).at(4),
 ] };
 static CORE_V1_VOLUMERESOURCEREQUIREMENTS: Type = Type { name: "io.k8s.api.core.v1.VolumeResourceRequirements", gvk: None, atomic: false, fields: &[
-    f("limits", map(QUANTITY)).at(1), f("requests", map(QUANTITY)).at(2),
+    f("limits", map(QUANTITY)).at(1).omits_zero(), f("requests", map(QUANTITY)).at(2).omits_zero(),
 ] };
 static CORE_V1_VOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.VolumeStatus", gvk: None, atomic: false, fields: &[
     f("image", of(&CORE_V1_IMAGEVOLUMESTATUS)).at(1),
@@ -1090,16 +1107,17 @@ static CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS: Type = Type { name: "io.k8s.api.co
 ] };
 static DISCOVERY_V1_ENDPOINT: Type = Type { name: "io.k8s.api.discovery.v1.Endpoint", gvk: None, atomic: false, fields: &[
     f("addresses", list(STRING)).at(1).list_set().required(),
-    f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)).at(2), f("deprecatedTopology", map(STRING)).at(5),
-    f("hints", of(&DISCOVERY_V1_ENDPOINTHINTS)).at(8), f("hostname", STRING).at(3), f("nodeName", STRING).at(6),
-    f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(4), f("zone", STRING).at(7),
+    f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)).at(2),
+    f("deprecatedTopology", map(STRING)).at(5).omits_zero(), f("hints", of(&DISCOVERY_V1_ENDPOINTHINTS)).at(8),
+    f("hostname", STRING).at(3), f("nodeName", STRING).at(6), f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(4),
+    f("zone", STRING).at(7),
 ] };
 static DISCOVERY_V1_ENDPOINTCONDITIONS: Type = Type { name: "io.k8s.api.discovery.v1.EndpointConditions", gvk: None, atomic: false, fields: &[
     f("ready", BOOL).at(1), f("serving", BOOL).at(2), f("terminating", BOOL).at(3),
 ] };
 static DISCOVERY_V1_ENDPOINTHINTS: Type = Type { name: "io.k8s.api.discovery.v1.EndpointHints", gvk: None, atomic: false, fields: &[
-    f("forNodes", list(of(&DISCOVERY_V1_FORNODE))).at(2).list_atomic(),
-    f("forZones", list(of(&DISCOVERY_V1_FORZONE))).at(1).list_atomic(),
+    f("forNodes", list(of(&DISCOVERY_V1_FORNODE))).at(2).omits_zero().list_atomic(),
+    f("forZones", list(of(&DISCOVERY_V1_FORZONE))).at(1).omits_zero().list_atomic(),
 ] };
 static DISCOVERY_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.discovery.v1.EndpointPort", gvk: None, atomic: true, fields: &[
     f("appProtocol", STRING).at(4), f("name", STRING).at(1), f("port", INT32).at(3), f("protocol", STRING).at(2),
@@ -1137,7 +1155,7 @@ static EVENTS_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.events.v1.EventSer
     f("count", INT32).at(1).required(), f("lastObservedTime", MICROTIME).at(2).required(),
 ] };
 static RBAC_V1_AGGREGATIONRULE: Type = Type { name: "io.k8s.api.rbac.v1.AggregationRule", gvk: None, atomic: false, fields: &[
-    f("clusterRoleSelectors", list(of(&META_V1_LABELSELECTOR))).at(1).list_atomic(),
+    f("clusterRoleSelectors", list(of(&META_V1_LABELSELECTOR))).at(1).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLE: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRole", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRole")), atomic: false, fields: &[
     f("aggregationRule", of(&RBAC_V1_AGGREGATIONRULE)).at(3), f("apiVersion", STRING), f("kind", STRING),
@@ -1145,7 +1163,8 @@ static RBAC_V1_CLUSTERROLE: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRole"
 ] };
 static RBAC_V1_CLUSTERROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).list_atomic(),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(),
+    f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBindingList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLEBINDING))).at(2).required(), f("kind", STRING),
@@ -1156,8 +1175,10 @@ static RBAC_V1_CLUSTERROLELIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterR
     f("metadata", of(&META_V1_LISTMETA)).at(1),
 ] };
 static RBAC_V1_POLICYRULE: Type = Type { name: "io.k8s.api.rbac.v1.PolicyRule", gvk: None, atomic: false, fields: &[
-    f("apiGroups", list(STRING)).at(2).list_atomic(), f("nonResourceURLs", list(STRING)).at(5).list_atomic(),
-    f("resourceNames", list(STRING)).at(4).list_atomic(), f("resources", list(STRING)).at(3).list_atomic(),
+    f("apiGroups", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("nonResourceURLs", list(STRING)).at(5).omits_zero().list_atomic(),
+    f("resourceNames", list(STRING)).at(4).omits_zero().list_atomic(),
+    f("resources", list(STRING)).at(3).omits_zero().list_atomic(),
     f("verbs", list(STRING)).at(1).list_atomic().required(),
 ] };
 static RBAC_V1_ROLE: Type = Type { name: "io.k8s.api.rbac.v1.Role", gvk: Some(("rbac.authorization.k8s.io", "v1", "Role")), atomic: false, fields: &[
@@ -1166,7 +1187,8 @@ static RBAC_V1_ROLE: Type = Type { name: "io.k8s.api.rbac.v1.Role", gvk: Some(("
 ] };
 static RBAC_V1_ROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.RoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBinding")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(), f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).list_atomic(),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(),
+    f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_ROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.RoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBindingList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLEBINDING))).at(2).required(), f("kind", STRING),
@@ -1195,16 +1217,16 @@ static SCHEDULING_V1_PRIORITYCLASSLIST: Type = Type { name: "io.k8s.api.scheduli
 static META_V1_APIGROUP: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup", gvk: Some(("", "v1", "APIGroup")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("name", STRING).at(1).required(),
     f("preferredVersion", of(&META_V1_GROUPVERSIONFORDISCOVERY)).at(3),
-    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(4).list_atomic(),
+    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(4).omits_zero().list_atomic(),
     f("versions", list(of(&META_V1_GROUPVERSIONFORDISCOVERY))).at(2).list_atomic().required(),
 ] };
 static META_V1_APIGROUPLIST: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList", gvk: Some(("", "v1", "APIGroupList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("groups", list(of(&META_V1_APIGROUP))).at(1).list_atomic().required(), f("kind", STRING),
 ] };
 static META_V1_APIRESOURCE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIResource", gvk: None, atomic: false, fields: &[
-    f("categories", list(STRING)).at(7).list_atomic(), f("group", STRING).at(8).omits_zero(),
+    f("categories", list(STRING)).at(7).omits_zero().list_atomic(), f("group", STRING).at(8).omits_zero(),
     f("kind", STRING).at(3).required(), f("name", STRING).at(1).required(), f("namespaced", BOOL).at(2).required(),
-    f("shortNames", list(STRING)).at(5).list_atomic(), f("singularName", STRING).at(6).required(),
+    f("shortNames", list(STRING)).at(5).omits_zero().list_atomic(), f("singularName", STRING).at(6).required(),
     f("storageVersionHash", STRING).at(10).omits_zero(), f("verbs", list(STRING)).at(4).required(),
     f("version", STRING).at(9).omits_zero(),
 ] };
@@ -1223,25 +1245,25 @@ static META_V1_CONDITION: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta
     f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
 ] };
 static META_V1_DELETEOPTIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", gvk: Some(("", "v1", "DeleteOptions")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("dryRun", list(STRING)).at(5).list_atomic(), f("gracePeriodSeconds", INT64).at(1),
-    f("ignoreStoreReadErrorWithClusterBreakingPotential", BOOL).at(6), f("kind", STRING),
-    f("orphanDependents", BOOL).at(3), f("preconditions", of(&META_V1_PRECONDITIONS)).at(2),
+    f("apiVersion", STRING), f("dryRun", list(STRING)).at(5).omits_zero().list_atomic(),
+    f("gracePeriodSeconds", INT64).at(1), f("ignoreStoreReadErrorWithClusterBreakingPotential", BOOL).at(6),
+    f("kind", STRING), f("orphanDependents", BOOL).at(3), f("preconditions", of(&META_V1_PRECONDITIONS)).at(2),
     f("propagationPolicy", STRING).at(4),
 ] };
 static META_V1_FIELDSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.FieldSelectorRequirement", gvk: None, atomic: false, fields: &[
     f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
-    f("values", list(STRING)).at(3).list_atomic(),
+    f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static META_V1_GROUPVERSIONFORDISCOVERY: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.GroupVersionForDiscovery", gvk: None, atomic: false, fields: &[
     f("groupVersion", STRING).at(1).required(), f("version", STRING).at(2).required(),
 ] };
 static META_V1_LABELSELECTOR: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", gvk: None, atomic: true, fields: &[
-    f("matchExpressions", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).list_atomic(),
-    f("matchLabels", map(STRING)).at(1),
+    f("matchExpressions", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
+    f("matchLabels", map(STRING)).at(1).omits_zero(),
 ] };
 static META_V1_LABELSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", gvk: None, atomic: false, fields: &[
     f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
-    f("values", list(STRING)).at(3).list_atomic(),
+    f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static META_V1_LISTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", gvk: None, atomic: false, fields: &[
     f("continue", STRING).at(3).omits_zero(), f("remainingItemCount", INT64).at(4),
@@ -1254,13 +1276,14 @@ static META_V1_MANAGEDFIELDSENTRY: Type = Type { name: "io.k8s.apimachinery.pkg.
     f("subresource", STRING).at(8).omits_zero(), f("time", TIME).at(4),
 ] };
 static META_V1_OBJECTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", gvk: None, atomic: false, fields: &[
-    f("annotations", map(STRING)).at(12), f("creationTimestamp", TIME).at(8),
+    f("annotations", map(STRING)).at(12).omits_zero(), f("creationTimestamp", TIME).at(8),
     f("deletionGracePeriodSeconds", INT64).at(10), f("deletionTimestamp", TIME).at(9),
-    f("finalizers", list(STRING)).at(14).list_set().merge(""), f("generateName", STRING).at(2).omits_zero(),
-    f("generation", INT64).at(7).omits_zero(), f("labels", map(STRING)).at(11),
-    f("managedFields", list(of(&META_V1_MANAGEDFIELDSENTRY))).at(17).list_atomic(),
+    f("finalizers", list(STRING)).at(14).omits_zero().list_set().merge(""),
+    f("generateName", STRING).at(2).omits_zero(), f("generation", INT64).at(7).omits_zero(),
+    f("labels", map(STRING)).at(11).omits_zero(),
+    f("managedFields", list(of(&META_V1_MANAGEDFIELDSENTRY))).at(17).omits_zero().list_atomic(),
     f("name", STRING).at(1).omits_zero(), f("namespace", STRING).at(3).omits_zero(),
-    f("ownerReferences", list(of(&META_V1_OWNERREFERENCE))).at(13).list_map(&["uid"]).merge("uid"),
+    f("ownerReferences", list(of(&META_V1_OWNERREFERENCE))).at(13).omits_zero().list_map(&["uid"]).merge("uid"),
     f("resourceVersion", STRING).at(6).omits_zero(), f("selfLink", STRING).at(4).omits_zero(),
     f("uid", STRING).at(5).omits_zero(),
 ] };
@@ -1287,7 +1310,7 @@ static META_V1_STATUSCAUSE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.me
     f("reason", STRING).at(1).omits_zero(),
 ] };
 static META_V1_STATUSDETAILS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.StatusDetails", gvk: None, atomic: false, fields: &[
-    f("causes", list(of(&META_V1_STATUSCAUSE))).at(4).list_atomic(), f("group", STRING).at(2).omits_zero(),
+    f("causes", list(of(&META_V1_STATUSCAUSE))).at(4).omits_zero().list_atomic(), f("group", STRING).at(2).omits_zero(),
     f("kind", STRING).at(3).omits_zero(), f("name", STRING).at(1).omits_zero(),
     f("retryAfterSeconds", INT32).at(5).omits_zero(), f("uid", STRING).at(6).omits_zero(),
 ] };

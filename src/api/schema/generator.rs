@@ -65,7 +65,8 @@ fn shape(schema: &Value) -> String {
 }
 
 fn field(name: &str, schema: &Value, required: bool, tag: Tag) -> String {
-    let mut out = format!("f({name:?}, {})", shape(schema));
+    let shape = shape(schema);
+    let mut out = format!("f({name:?}, {shape})");
     if tag.number != 0 {
         write!(out, ".at({})", tag.number).unwrap();
     }
@@ -73,8 +74,9 @@ fn field(name: &str, schema: &Value, required: bool, tag: Tag) -> String {
         write!(out, ".inside({})", tag.inside).unwrap();
     }
     // Go leaves out neither empty structs nor what writes itself, such as a quantity.
-    let scalar = matches!(shape(schema).as_str(), "STRING" | "BOOL" | "INT32" | "INT64" | "DOUBLE" | "BYTES");
-    if tag.omits_zero && scalar {
+    let scalar = matches!(shape.as_str(), "STRING" | "BOOL" | "INT32" | "INT64" | "DOUBLE" | "BYTES");
+    let several = shape.starts_with("list(") || shape.starts_with("map(");
+    if tag.omits_zero && (scalar || several) {
         out += ".omits_zero()";
     }
     let keys = schema["x-kubernetes-list-map-keys"].as_array();

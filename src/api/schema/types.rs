@@ -1,6 +1,8 @@
 //! Types: the shape of the schema table. Everything is `const`, so that the table is static data: nothing is built
 //! at start and nothing lives on the heap.
 
+use serde_json::Value;
+
 /// One structured type.
 #[derive(Debug)]
 pub struct Type {
@@ -35,8 +37,24 @@ pub struct Field {
     pub number: u16,
     /// The number of the embedded struct that holds it in protobuf, where JSON has the fields of both in one object.
     pub inside: u16,
-    /// JSON leaves out a zero, which protobuf sends.
+    /// JSON leaves out a zero, an empty list or map (Go's `omitempty` on what is no pointer).
     pub omits_zero: bool,
+}
+
+impl Field {
+    /// Whether an object has this value by not having the field.
+    #[must_use]
+    pub fn omits(&self, value: &Value) -> bool {
+        self.omits_zero
+            && match value {
+                Value::Bool(b) => !b,
+                Value::Number(n) => n.as_f64() == Some(0.0),
+                Value::String(s) => s.is_empty(),
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                Value::Null => false,
+            }
+    }
 }
 
 /// What a field holds: an item, or a list or map of them.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin};
 use crate::api::resource::find_storage;
-use crate::api::status::{Cause, Details, Status};
+use crate::api::status::{Cause, Details, NAMESPACE_TERMINATING, Status};
 use crate::server::objects::SharedObjects;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -64,7 +64,7 @@ fn terminating(attributes: &Attributes<'_>, object: &Value) -> Status {
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
     let status = attributes.forbidden(Some(object), &why);
     let cause = Cause {
-        reason: "NamespaceTerminating".into(),
+        reason: NAMESPACE_TERMINATING.into(),
         message: format!("namespace {namespace} is being terminated"),
         field: "metadata.namespace".into(),
     };

@@ -9,7 +9,7 @@
 //! The stores say what is left and wake the key when it goes; that nothing is left is asked of the server itself,
 //! for a store may lag and a namespace that is gone cannot be emptied any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
 use super::owners;
 use super::stores::{Stores, row, subscribe_all};
 use crate::api::resource::{DELETE_COLLECTION, LIST, RESOURCES, Resource};
-use crate::client::request::{Request, Verb};
+use crate::client::request::{Class, Request, Verb};
+use crate::client::store::Count;
 
 const FINALIZER: &str = "kubernetes";
 /// When a store did not show what the server has, or finalizers of others hold things up.
@@ -36,9 +37,7 @@ pub struct NamespaceDeletion {
 /// What is left of one resource.
 struct Left {
     resource: &'static Resource,
-    total: usize,
-    /// Not being deleted yet.
-    live: usize,
+    count: Count,
 }
 
 /// Every namespaced resource, once.
@@ -86,8 +85,8 @@ impl Controller for NamespaceDeletion {
         let left: Vec<Left> = contents()
             .into_iter()
             .filter_map(|resource| {
-                let (total, live) = stores.view(resource.storage)?.count(&key.name);
-                (total > 0).then_some(Left { resource, total, live })
+                let count = stores.view(resource.storage)?.count(&key.name);
+                (count.total > 0).then_some(Left { resource, count })
             })
             .collect();
         if !left.is_empty() {
@@ -133,7 +132,7 @@ fn empty(namespace: &Namespace, left: &[Left], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let pods_left = left.iter().any(|l| l.resource.storage == "pods");
-    for one in left.iter().filter(|l| l.live > 0 && (!pods_left || l.resource.storage == "pods")) {
+    for one in left.iter().filter(|l| l.count.live > 0 && (!pods_left || l.resource.storage == "pods")) {
         plan.push(delete_all(one.resource, name));
     }
     plan.actions.extend(conditions(namespace, left, now));
@@ -170,7 +169,7 @@ fn finalize(namespace: &Namespace, now: Timestamp) -> Plan {
     });
     let name = meta.name.as_deref().unwrap_or_default();
     let mut write = Write::delete(Request::new(Verb::Update, row("namespaces"), "", name, body).on("finalize"));
-    write.fine = &[crate::client::request::Class::NotFound];
+    write.fine = &[Class::NotFound];
     plan.push(write);
     plan
 }
@@ -180,12 +179,22 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
     let remaining = left
         .iter()
         .map(|l| {
-            let r = l.resource;
-            let group = if r.group.is_empty() { String::new() } else { format!(".{}", r.group) };
-            format!("{}{group} has {} resource instances", r.plural, l.total)
+            // The dot after a resource of the core group is upstream's.
+            format!("{}.{} has {} resource instances", l.resource.plural, l.resource.group, l.count.total)
         })
         .collect::<Vec<_>>()
         .join(", ");
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+    for (finalizer, count) in left.iter().flat_map(|l| &l.count.finalizers) {
+        *held.entry(finalizer).or_default() += count;
+    }
+    let holders = held.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect::<Vec<_>>().join(", ");
+    let finalizers = if held.is_empty() {
+        ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
+    } else {
+        let message = format!("Some content in the namespace has finalizers remaining: {holders}");
+        ("True", "SomeFinalizersRemain", message)
+    };
     let content = if left.is_empty() {
         ("False", "ContentRemoved", "All content successfully removed".to_owned())
     } else {
@@ -211,12 +220,7 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
             "All content successfully deleted, may be waiting on finalization".to_owned(),
         ),
         ("NamespaceContentRemaining", content.0, content.1, content.2),
-        (
-            "NamespaceFinalizersRemaining",
-            "False",
-            "ContentHasNoFinalizers",
-            "All content-preserving finalizers finished".to_owned(),
-        ),
+        ("NamespaceFinalizersRemaining", finalizers.0, finalizers.1, finalizers.2),
     ];
     let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let mut new: Vec<NamespaceCondition> = Vec::new();
@@ -237,7 +241,7 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let body = json!({ "metadata": { "uid": namespace.metadata.uid }, "status": { "conditions": new } });
     let mut write = Write::new(Request::new(Verb::MergePatch, row("namespaces"), "", name, body).on("status"));
-    write.fine = &[crate::client::request::Class::NotFound];
+    write.fine = &[Class::NotFound];
     Some(write.into())
 }
 

@@ -36,7 +36,7 @@ use crate::api::status::Status;
 pub enum Class {
     /// On disk before it is acknowledged.
     Durable,
-    /// Acknowledged at once, on disk within [`sqlite::FLUSH_INTERVAL`].
+    /// Acknowledged at once, on disk a while later ([`sqlite::FLUSH_INTERVAL`]; renewals take up to a minute).
     Volatile,
 }
 

@@ -123,7 +123,7 @@ fn conclude(
             applied.unseen.extend(unseen(&write.request, &answer));
             Ok(())
         }
-        Err(error) if write.fine.contains(&error.class()) => Ok(()),
+        Err(error) if error.class() == Class::Ending || write.fine.contains(&error.class()) => Ok(()),
         Err(error) => {
             if let Some(report) = &write.report {
                 let text = report.failed.as_ref().map(|(r, m)| (*r, m.replace("{error}", &error.to_string())));

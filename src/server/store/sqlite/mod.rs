@@ -20,8 +20,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Error, OpenError, Sink, Store, Write};
 use crate::api::object::ObjectRef;
 
-/// Volatile changes are on disk this long after they were made, or sooner when something durable is written.
+/// A volatile object that appeared or went is so on disk after this time, or sooner when something durable is written.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// How many times longer a new text of one that stays may wait: a heartbeat is worth little after a crash, and each
+/// flush wears the card.
+const RENEWAL_FACTOR: u32 = 12;
 /// Most writes that wait for the writer; the next ones wait for room.
 pub const MAX_QUEUE: usize = 1024;
 /// Most writes that share one transaction.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::file::{self, File};
-use super::{Idle, Job, MAX_BATCH};
+use super::{Idle, Job, MAX_BATCH, RENEWAL_FACTOR};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
@@ -210,6 +210,7 @@ impl Writer {
     /// Merges a volatile change into what is unwritten: only the last state of a row reaches the disk.
     fn remember(&mut self, row: i64, key: Key, change: RowChange) {
         let fresh = matches!(self.unwritten.get(&row), Some(RowChange::Insert(..)));
+        let renewal = matches!(change, RowChange::Update(..)) && !fresh;
         match change {
             RowChange::Delete if fresh => {
                 self.unwritten.remove(&row);
@@ -221,11 +222,9 @@ impl Writer {
                 self.unwritten.insert(row, change);
             }
         }
-        self.flush_at = match self.flush_at {
-            _ if self.unwritten.is_empty() => None,
-            None => Some(clock::instant() + self.flush_interval),
-            at => at,
-        };
+        let wait = if renewal { self.flush_interval * RENEWAL_FACTOR } else { self.flush_interval };
+        let at = clock::instant() + wait;
+        self.flush_at = (!self.unwritten.is_empty()).then(|| self.flush_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// One transaction. What is volatile and unwritten rides along: the sync is paid for.

@@ -149,6 +149,14 @@ async fn volatile_writes_reach_the_disk_in_batches_and_nothing_is_written_when_i
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(files(&folder), flushed, "an idle store writes nothing");
 
+    // A renewal alone waits longer; what appears or goes takes it along.
+    let next = draft("v", "lease", "again");
+    lease = store.commit(contract::volatile(Intent::Update(next, lease.revision))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(files(&folder), flushed, "a renewal is not worth a write of its own yet");
+    store.commit(contract::volatile(Intent::Create(draft("v", "event", "")))).await.unwrap();
+    wait_for("the flush of both", on_disk).await;
+
     let gone = draft("v", "lease", "");
     store.commit(contract::volatile(Intent::Delete(gone, lease.revision))).await.unwrap();
     wait_for("the deletion", on_disk).await;
