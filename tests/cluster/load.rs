@@ -17,6 +17,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
@@ -51,13 +52,16 @@ impl Target {
         let name = ServerName::from(self.address.ip());
         let stream = self.tls.connect(name, stream).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Connection { sender }
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        Connection { sender, _driver: driver }
     }
 }
 
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// Moves the bytes; ends with the connection.
+    _driver: JoinSet<hyper::Result<()>>,
 }
 
 impl Connection {
