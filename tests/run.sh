@@ -32,8 +32,8 @@ export PATH
 
 SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
 # The oldest client that is promised to work, where the machine has it; else the oldest that Debian still has.
-SKIFF_TEST_KUBECTL_OLD=$(command -v kubectl.1.30 || ls /usr/lib/google-cloud-sdk/bin/kubectl.1.30 2>/dev/null ||
-    sh tests/tools/kubectl.sh trixie)
+SKIFF_TEST_KUBECTL_OLD=$(readlink -f "$(command -v kubectl)" 2>/dev/null | sed 's|[^/]*$|kubectl.1.30|')
+[ -x "$SKIFF_TEST_KUBECTL_OLD" ] || SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
 export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD
 
 step "the static binary"

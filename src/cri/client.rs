@@ -449,3 +449,22 @@ impl Images for Client {
         Ok(response.image_filesystems.iter().filter_map(|f| f.used_bytes).map(|b| b.value).sum())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn starts_take_turns_but_not_for_ever() {
+        let client = Client::new(Path::new("/nowhere"));
+        let mut turns = Vec::new();
+        while client.starts.available_permits() > 0 {
+            turns.push(client.turn().await.expect("a turn is free"));
+        }
+        let begin = crate::clock::instant();
+        assert!(client.turn().await.is_none(), "those before it hang: it goes ahead");
+        assert!(begin.elapsed() >= TURN_LIMIT);
+        turns.pop();
+        assert!(client.turn().await.is_some());
+    }
+}

@@ -3,10 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
-
 use crate::lab::{Lab, binary, condition, wait_for};
-use crate::support::{images, skip};
+use crate::support::skip;
 
 fn fails(arguments: &[&str]) -> String {
     let output = Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap();
@@ -133,10 +131,7 @@ fn a_dead_containerd_makes_the_node_not_ready_and_comes_back() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
-    let mut lab = Lab::new(1);
-    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sleep", "1000"]}), &[]));
-    lab.server(&[]);
-    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let lab = Lab::with_server(1);
     lab.kubectl(&["run", "sleeper", "--image=test.local/busybox:1"]);
     let running = |lab: &Lab| lab.json(&["get", "pod", "sleeper"]).is_ok_and(|p| p["status"]["phase"] == "Running");
     wait_for("the pod", || running(&lab).then_some(()));
@@ -163,10 +158,7 @@ fn uninstalling_takes_everything_away() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
-    let mut lab = Lab::new(1);
-    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sleep", "1000"]}), &[]));
-    lab.server(&[]);
-    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let mut lab = Lab::with_server(1);
     let inside = |lab: &Lab, script: &str| {
         let output = lab.machines[0].command("sh".as_ref()).args(["-c", script]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()

@@ -19,9 +19,8 @@ use skiff::cri::containerd::Layout;
 use skiff::cri::{Runtime as _, v1};
 use tokio::task::JoinSet;
 
-use crate::lab::{Lab, now};
+use crate::lab::{IMAGE, Lab, now};
 use crate::load::Target;
-use crate::support::images;
 
 const CONNECTIONS: usize = 16;
 const WATCHERS: usize = 100;
@@ -40,7 +39,7 @@ fn pod(name: &str) -> Pod {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"bench": "pod"}},
         "spec": {
             "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": true,
-            "containers": [{"name": "c", "image": "test.local/busybox:1", "command": ["/bin/sleep", "100000"]}],
+            "containers": [{"name": "c", "image": IMAGE, "command": ["/bin/sleep", "100000"]}],
         },
     }))
     .unwrap()
@@ -112,16 +111,30 @@ fn usage(pid: u32) -> Usage {
     }
 }
 
-/// Runs `work` beside a server of its own, with the kubeconfig, the data directory and the process id.
-fn beside<F: Future<Output = ()>>(work: impl FnOnce(PathBuf, PathBuf, u32) -> F + Send + 'static) {
-    let mut lab = Lab::new(1);
-    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]));
+/// A server that was started a moment ago.
+struct Server {
+    /// Right before its process was.
+    begin: Instant,
+    kubeconfig: PathBuf,
+    data_dir: PathBuf,
+    pid: u32,
+}
+
+/// Runs `work` beside a server of its own.
+fn beside<F: Future<Output = ()>>(work: impl FnOnce(Server) -> F + Send + 'static) {
+    let mut lab = Lab::with_image(1);
+    let begin = now();
     lab.launch_server();
-    let (kubeconfig, data_dir) = (lab.kubeconfig(), lab.machines[0].data_dir.clone());
-    let pid = lab.machines[0].skiff.as_ref().unwrap().id();
-    let thread = lab.machines[0].in_network(move || {
+    let machine = &lab.machines[0];
+    let server = Server {
+        begin,
+        kubeconfig: lab.kubeconfig(),
+        data_dir: machine.data_dir.clone(),
+        pid: machine.skiff.as_ref().unwrap().id(),
+    };
+    let thread = machine.in_network(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(work(kubeconfig, data_dir, pid));
+        runtime.block_on(work(server));
     });
     thread.join().unwrap();
 }
@@ -129,36 +142,39 @@ fn beside<F: Future<Output = ()>>(work: impl FnOnce(PathBuf, PathBuf, u32) -> F 
 #[test]
 #[ignore = "prints figures; run by tests/bench.sh"]
 fn pods() {
-    beside(|kubeconfig, data_dir, pid| async move {
-        cold_start(now(), &kubeconfig).await;
-        let client = client(&kubeconfig).await.unwrap();
-        latency(&client, &Layout::new(&data_dir).socket()).await;
-        idle(&client, pid).await;
+    beside(|server| async move {
+        let client = cold_start(&server).await;
+        latency(&client, &Layout::new(&server.data_dir).socket()).await;
+        idle(&client, server.pid).await;
     });
 }
 
 #[test]
 #[ignore = "prints figures; run by tests/bench.sh"]
 fn requests() {
-    beside(|kubeconfig, _, pid| async move {
-        while client(&kubeconfig).await.is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        rates(&kubeconfig).await;
-        watchers(&kubeconfig).await;
-        println!("memory of skiff with all that was created: {} KiB PSS", usage(pid).pss_kib);
+    beside(|server| async move {
+        served(&server.kubeconfig).await;
+        rates(&server.kubeconfig).await;
+        watchers(&server.kubeconfig).await;
+        println!("memory of skiff with all that was created: {} KiB PSS", usage(server.pid).pss_kib);
     });
 }
 
-async fn cold_start(start: Instant, kubeconfig: &Path) {
-    let client = loop {
+/// A client, once the server is ready for it.
+async fn served(kubeconfig: &Path) -> Client {
+    loop {
         if let Some(client) = client(kubeconfig).await
             && client.request_text(http::Request::get("/readyz").body(Vec::new()).unwrap()).await.is_ok()
         {
-            break client;
+            return client;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
-    };
+    }
+}
+
+async fn cold_start(server: &Server) -> Client {
+    let start = server.begin;
+    let client = served(&server.kubeconfig).await;
     println!("cold start: /readyz after {:.0} ms", milliseconds(start.elapsed()));
     let nodes: Api<Node> = Api::all(client.clone());
     let mut stream = nodes.watch(&WatchParams::default(), "0").await.unwrap().boxed();
@@ -180,6 +196,7 @@ async fn cold_start(start: Instant, kubeconfig: &Path) {
     until(&pods, "0", 1, started).await;
     println!("cold start: first pod Running after {:.0} ms", milliseconds(start.elapsed()));
     pods.delete("first", &DeleteParams::default()).await.unwrap();
+    client
 }
 
 async fn latency(client: &Client, socket: &Path) {
@@ -250,7 +267,7 @@ async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> (String, [f64
     };
     let container = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
-        image: Some(v1::ImageSpec { image: "test.local/busybox:1".into(), ..Default::default() }),
+        image: Some(v1::ImageSpec { image: IMAGE.into(), ..Default::default() }),
         command: vec!["/bin/sleep".into(), "100000".into()],
         ..Default::default()
     };

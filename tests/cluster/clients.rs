@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
-use crate::lab::{self, Lab, wait_for};
-use crate::support::{images, skip};
+use crate::lab::{self, IMAGE, Lab};
+use crate::support::skip;
 
 #[test]
 fn an_older_kubectl_works_without_a_warning() {
@@ -13,10 +11,7 @@ fn an_older_kubectl_works_without_a_warning() {
     let (true, Some(old)) = (nix::unistd::geteuid().is_root(), old) else {
         return skip("needs root and SKIFF_TEST_KUBECTL_OLD");
     };
-    let mut lab = Lab::new(1);
-    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]));
-    lab.server(&[]);
-    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let lab = Lab::with_server(1);
     let run = |arguments: &[&str]| old_kubectl(&lab, &old, arguments);
 
     let resources = run(&["api-resources", "--no-headers"]);
@@ -29,7 +24,7 @@ fn an_older_kubectl_works_without_a_warning() {
     assert!(run(&["cluster-info"]).contains("is running at"));
     run(&["auth", "can-i", "create", "pods"]);
 
-    run(&["create", "deployment", "web", "--image=test.local/busybox:1", "--replicas=2", "--", "sleep", "100000"]);
+    run(&["create", "deployment", "web", &format!("--image={IMAGE}"), "--replicas=2", "--", "sleep", "100000"]);
     run(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     let all = run(&["get", "all", "-o", "wide"]);
     for part in ["pod/web-", "service/kubernetes", "deployment.apps/web", "replicaset.apps/web-"] {

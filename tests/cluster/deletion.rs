@@ -2,17 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, condition, wait_for};
-use crate::support::{images, skip};
+use crate::lab::{IMAGE, Lab, condition, merge, wait_for};
+use crate::support::skip;
 
 fn deployment(name: &str, replicas: u32, spec: &Value) -> String {
-    let mut pod = json!({
-        "terminationGracePeriodSeconds": 1,
-        "containers": [{"name": "c", "image": "test.local/busybox:1", "command": ["/bin/sleep", "100000"]}],
-    });
-    for (key, value) in spec.as_object().into_iter().flatten() {
-        pod[key] = value.clone();
-    }
+    let mut pod = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE}]});
+    merge(&mut pod, spec);
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {
@@ -37,10 +32,7 @@ fn what_hangs_on_something_goes_with_it() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
-    let mut lab = Lab::new(2);
-    lab.image("busybox.tar", &images::busybox("test.local/busybox:1", &json!({"Cmd": ["/bin/sh"]}), &[]));
-    lab.server(&[]);
-    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let mut lab = Lab::with_server(2);
 
     a_namespace_goes_with_all_that_it_holds(&lab);
     a_finalizer_holds_its_namespace(&lab);

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::support::images;
 
 /// Long enough for a slow machine; a test that waits this long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -16,6 +18,9 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Labs share the kernel's cgroups and the processor: one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Busybox, which sleeps unless it is told otherwise.
+pub const IMAGE: &str = "test.local/busybox:1";
 
 pub struct Lab {
     id: String,
@@ -95,6 +100,21 @@ impl Lab {
         for n in 1..=count {
             lab.add_machine(n);
         }
+        lab
+    }
+
+    /// As [`Lab::new`], with [`IMAGE`] on every machine.
+    pub fn with_image(count: u8) -> Self {
+        let lab = Self::new(count);
+        lab.image("busybox.tar", &images::busybox(IMAGE, &json!({"Cmd": ["/bin/sleep", "100000"]}), &[]));
+        lab
+    }
+
+    /// As [`Lab::with_image`], with a cluster on the first machine that takes pods.
+    pub fn with_server(count: u8) -> Self {
+        let mut lab = Self::with_image(count);
+        lab.server(&[]);
+        wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
         lab
     }
 
@@ -233,6 +253,13 @@ impl Lab {
             format!("\n--- {} ---\n{}", m.name, lines[lines.len().saturating_sub(40)..].join("\n"))
         };
         self.machines.iter().map(tail).collect()
+    }
+}
+
+/// Sets the fields of one object in another.
+pub fn merge(into: &mut Value, from: &Value) {
+    for (key, value) in from.as_object().into_iter().flatten() {
+        into[key] = value.clone();
     }
 }
 

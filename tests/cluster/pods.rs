@@ -3,10 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, condition, wait_for};
-use crate::support::{images, skip};
-
-const IMAGE: &str = "test.local/busybox:1";
+use crate::lab::{IMAGE, Lab, condition, merge, wait_for};
+use crate::support::skip;
 
 fn pod(lab: &Lab, name: &str) -> Option<Value> {
     lab.json(&["get", "pod", name]).ok()
@@ -21,12 +19,6 @@ fn start(lab: &Lab, name: &str, script: &str, extra: &Value, spec: &Value) {
     merge(&mut body, spec);
     let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body});
     lab.apply(&manifest.to_string());
-}
-
-fn merge(into: &mut Value, from: &Value) {
-    for (key, value) in from.as_object().into_iter().flatten() {
-        into[key] = value.clone();
-    }
 }
 
 /// Waits until the column STATUS of `kubectl get pods` says this.
@@ -48,10 +40,7 @@ fn pods_behave_as_on_any_cluster() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
-    let mut lab = Lab::new(1);
-    lab.image("busybox.tar", &images::busybox(IMAGE, &json!({"Cmd": ["/bin/sh"]}), &[]));
-    lab.server(&[]);
-    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    let lab = Lab::with_server(1);
 
     exit_codes_and_reasons(&lab);
     init_containers_run_in_order(&lab);
