@@ -42,7 +42,7 @@ fn an_older_kubectl_works_without_a_warning() {
     assert!(run(&["apply", "-f", &manifest]).contains("configmap/c unchanged"));
     run(&["diff", "-f", &manifest]);
     run(&["scale", "deployment/web", "--replicas=0"]);
-    run(&["wait", "deployment/web", "--for=jsonpath={.status.replicas}=0", "--timeout=60s"]);
+    run(&["wait", "pod", "--selector=app=web", "--for=delete", "--timeout=60s"]);
     run(&["drain", "m1", "--ignore-daemonsets", "--timeout=60s"]);
     run(&["uncordon", "m1"]);
     run(&["delete", "deployment/web", "configmap/c", "--timeout=60s"]);
