@@ -33,10 +33,11 @@ first=\$(cat /run/skiff.pid)
 sh packaging/install.sh --data-dir $dir/data
 [ "\$first" = "\$(cat /run/skiff.pid)" ]
 KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes
-kill "\$first"
-while [ -d /proc/\$first ]; do sleep 0.1; done
+# While it runs: the server and all that it started are ended with the rest.
 /usr/local/bin/skiff uninstall --data-dir $dir/data
 [ ! -e $dir/data ]
+[ ! -d /proc/\$first ]
+if pgrep -f "[c]ontainerd.*$dir" >&2; then exit 1; fi
 rm -f /run/skiff.pid /var/log/skiff.log
 STORY
 nsenter --net=/run/netns/$name unshare --mount --uts --propagation private sh $dir/story

@@ -24,6 +24,7 @@ pub mod pod_source;
 pub mod probes;
 mod reconnect;
 mod registry_auth;
+mod running;
 pub mod services;
 pub mod streaming;
 pub mod uninstall;

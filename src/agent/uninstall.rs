@@ -1,30 +1,23 @@
-//! Effects: `skiff uninstall`: ends every pod and removes what skiff made on this machine. Works with nothing of
-//! skiff running, and after any crash.
+//! Effects: `skiff uninstall`: ends skiff and every pod and removes what it made on this machine. Works while it runs,
+//! with nothing of it running, and after any crash.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::running;
 use crate::config::Server;
 use crate::cri::containerd::Layout;
-
-/// Processes are looked at again until none is left, at most this many times.
-const ROUNDS: u32 = 100;
-const ROUND: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
     #[error("{0} is not a data directory of skiff; nothing was removed")]
     NotOurs(PathBuf),
-    #[error("process {0} of a pod does not end; stop it, then run this again")]
-    Stuck(i32),
+    #[error(transparent)]
+    Stuck(#[from] running::Stuck),
     #[error("cannot remove {path}")]
     Remove {
         path: PathBuf,
@@ -33,7 +26,7 @@ pub enum UninstallError {
     },
 }
 
-/// Ends pods, unmounts, removes network devices and rules, the kubeconfig and the data directory.
+/// Ends skiff and pods, unmounts, removes network devices and rules, the kubeconfig and the data directory.
 ///
 /// # Errors
 /// When something resists; running it again goes on where it stopped.
@@ -43,8 +36,9 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     if data_dir.exists() && !ours {
         return Err(UninstallError::NotOurs(data_dir.clone()));
     }
+    running::end_skiff(data_dir).await?;
     let namespaces = network_namespaces(data_dir);
-    end_processes(data_dir).await?;
+    running::end_pods(data_dir).await?;
     unmount_below(data_dir);
     for namespace in namespaces {
         // A file that a namespace was mounted on; the mount went with the machine if it was started anew since.
@@ -84,55 +78,6 @@ fn network_namespaces(data_dir: &Path) -> BTreeSet<PathBuf> {
         named.then(|| path.to_owned())
     };
     fs::read_dir(bundles).into_iter().flatten().flatten().filter_map(bundle).collect()
-}
-
-/// containerd, the shims (both name our socket or configuration in their command line) and all their descendants.
-async fn end_processes(data_dir: &Path) -> Result<(), UninstallError> {
-    let layout = Layout::new(data_dir);
-    let marks = [layout.socket(), layout.config()];
-    for _ in 0..ROUNDS {
-        let doomed = descendants(&marks);
-        let Some(first) = doomed.first().copied() else { return Ok(()) };
-        tracing::debug!(count = doomed.len(), first, "ending processes");
-        for pid in doomed {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        tokio::time::sleep(ROUND).await;
-    }
-    descendants(&marks).first().map_or(Ok(()), |pid| Err(UninstallError::Stuck(*pid)))
-}
-
-fn descendants(marks: &[PathBuf]) -> Vec<i32> {
-    let mut parents = BTreeMap::new();
-    let mut found = Vec::new();
-    let own = std::process::id();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // "pid (name) state ppid": the name may hold anything, so look behind the last parenthesis.
-        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let (state, parent) = (fields.next().unwrap_or_default(), fields.next().and_then(|p| p.parse::<i32>().ok()));
-        if state == "Z" || pid.unsigned_abs() == own {
-            continue;
-        }
-        parents.insert(pid, parent.unwrap_or_default());
-        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if command.split(|b| *b == 0).any(|argument| marks.iter().any(|m| m.as_os_str().as_bytes() == argument)) {
-            found.push(pid);
-        }
-    }
-    let mut next = 0;
-    while let Some(pid) = found.get(next).copied() {
-        next += 1;
-        found.extend(
-            parents
-                .iter()
-                .filter(|(child, parent)| **parent == pid && !found.contains(child))
-                .map(|(c, _)| *c)
-                .collect::<Vec<_>>(),
-        );
-    }
-    found
 }
 
 /// Volumes, snapshots and the pods' shared memory, the deepest first.

@@ -122,8 +122,12 @@ fn known(typed: &[String]) -> Result<(), Problems> {
         Some("agent") => for_agent,
         _ => return Ok(()),
     };
-    let unknown = source::unknown_flags(&typed[2..], has);
-    if unknown.is_empty() { Ok(()) } else { Err(Problems(unknown)) }
+    let mut unknown = source::unknown_flags(&typed[2..], has);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    unknown.push(format!("skiff {} --help lists the flags", typed[1]));
+    Err(Problems(unknown))
 }
 
 fn complain(problems: &[String], code: u8) -> ExitCode {

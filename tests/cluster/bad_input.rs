@@ -158,7 +158,8 @@ fn uninstalling_takes_everything_away() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
-    let mut lab = Lab::with_server(1);
+    let mut lab = Lab::with_server(2);
+    lab.join(2);
     let inside = |lab: &Lab, script: &str| {
         let output = lab.machines[0].command("sh".as_ref()).args(["-c", script]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -168,6 +169,13 @@ fn uninstalling_takes_everything_away() {
     wait_for("the pod", || {
         lab.json(&["get", "pod", "sleeper"]).is_ok_and(|p| p["status"]["phase"] == "Running").then_some(())
     });
+    // An agent that runs is ended with the rest.
+    let data_dir = lab.machines[1].data_dir.clone();
+    let arguments = ["uninstall", &format!("--data-dir={}", data_dir.display()), "--write-kubeconfig=/nonexistent"];
+    let output = lab.machines[1].command(&binary()).args(arguments).output().unwrap();
+    assert!(output.status.success() && !data_dir.exists(), "{output:?}");
+    let agent = lab.machines[1].skiff.as_mut().unwrap();
+    assert!(agent.try_wait().unwrap().is_some(), "the agent still runs");
     // Killed with its pod running, as by a power cut.
     lab.machines[0].kill();
     let data_dir = lab.machines[0].data_dir.clone();

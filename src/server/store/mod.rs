@@ -155,7 +155,7 @@ impl Error {
 /// Why a store cannot be used at all. Nothing was changed on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{} is in use by another server", file.display())]
+    #[error("{} is in use by another server: stop that one, or choose another --data-dir", file.display())]
     InUse { file: PathBuf },
     #[error(
         "{} was written by a newer version of skiff (schema {found}, this one knows up to {known}): upgrade skiff, or \

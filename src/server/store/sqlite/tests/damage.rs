@@ -23,7 +23,10 @@ async fn one_server_at_a_time() {
     let path = folder.path().join("state.db");
     let (store, _) = open(&folder);
     let second = Sqlite::open(&path).err().unwrap();
-    assert_eq!(second.to_string(), format!("{} is in use by another server", path.display()));
+    assert_eq!(
+        second.to_string(),
+        format!("{} is in use by another server: stop that one, or choose another --data-dir", path.display())
+    );
     store.commit(create("a", "")).await.unwrap();
     store.close().await.unwrap();
     Sqlite::open(&path).unwrap().close().await.unwrap();
