@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 name=skinst$$
 dir=/tmp/$name
 cleanup() {
-    if [ -s $dir/pid ]; then kill "$(cat $dir/pid)" 2>/dev/null || true; fi
+    # A story that failed left its server running.
+    ip netns exec $name "$SKIFF_TEST_BINARY" uninstall --data-dir $dir/data --write-kubeconfig $dir/none >&2 || true
     ip netns del $name 2>/dev/null || true
     rm -rf $dir
 }
@@ -28,11 +29,15 @@ mount --bind $dir/etc /etc/skiff
 mount --bind $dir/bin /usr/local/bin
 export SKIFF_BINARY=$SKIFF_TEST_BINARY
 sh packaging/install.sh --data-dir $dir/data
-cp /run/skiff.pid $dir/pid
 first=\$(cat /run/skiff.pid)
 sh packaging/install.sh --data-dir $dir/data
 [ "\$first" = "\$(cat /run/skiff.pid)" ]
-KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes
+# A restart beside what the first run left (addresses on lo, devices) finds the same address, with no default route.
+kill "\$first"
+while [ -d /proc/\$first ]; do sleep 0.1; done
+sh packaging/install.sh --data-dir $dir/data
+first=\$(cat /run/skiff.pid)
+KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes -o wide | tee /dev/stderr | grep -q ' 10\.89\.0\.1 '
 # While it runs: the server and all that it started are ended with the rest.
 /usr/local/bin/skiff uninstall --data-dir $dir/data
 [ ! -e $dir/data ]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::settings::find;
 use super::source::{Problems, Values};
-use super::{Agent, Cidr, Cluster, Server};
+use super::{Agent, BRIDGE, Cidr, Cluster, Server, TUNNEL};
 
 /// What was found out about the machine, for settings that nobody gave.
 #[derive(Clone, Debug)]
@@ -243,12 +243,15 @@ fn address() -> Option<IpAddr> {
     };
     let first = || {
         let addresses = nix::ifaddrs::getifaddrs().ok()?;
-        addresses.filter_map(|a| Some(IpAddr::V4(a.address?.as_sockaddr_in()?.ip()))).find(|ip| match ip {
-            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-            IpAddr::V6(_) => false,
-        })
+        let mut v4 = addresses.filter_map(|a| Some((a.address?.as_sockaddr_in()?.ip(), a.interface_name)));
+        v4.find(|(ip, device)| is_of_machine(*ip, device)).map(|(ip, _)| ip.into())
     };
     routed().filter(|ip| !ip.is_loopback()).or_else(first)
+}
+
+/// What an earlier run left is not the machine's: `lo` has the address of the cluster DNS, our devices those of pods.
+fn is_of_machine(ip: Ipv4Addr, device: &str) -> bool {
+    !ip.is_link_local() && !["lo", BRIDGE, TUNNEL].contains(&device)
 }
 
 #[cfg(test)]
@@ -290,6 +293,20 @@ mod tests {
         let problems = server(&values, &a_machine()).unwrap_err().0;
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems.iter().any(|p| p.contains("did you mean 10.42.0.0/16?")), "{problems:?}");
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_not_the_address_of_the_machine() {
+        let found = [
+            (Ipv4Addr::new(127, 0, 0, 1), "lo"),
+            (Ipv4Addr::new(10, 43, 0, 10), "lo"),
+            (Ipv4Addr::new(10, 42, 0, 0), TUNNEL),
+            (Ipv4Addr::new(10, 42, 0, 1), BRIDGE),
+            (Ipv4Addr::new(169, 254, 7, 7), "eth1"),
+            (Ipv4Addr::new(10, 0, 0, 1), "eth0"),
+        ];
+        let own: Vec<&str> = found.iter().filter(|(ip, d)| is_of_machine(*ip, d)).map(|(_, d)| *d).collect();
+        assert_eq!(own, ["eth0"]);
     }
 
     #[test]

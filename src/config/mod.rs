@@ -10,6 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// The bridge that the pods of a node are attached to.
+pub const BRIDGE: &str = "cni0";
+/// The device that packets to pods of other nodes go out by.
+pub const TUNNEL: &str = "skiff.vxlan";
+
 /// An IPv4 network in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {

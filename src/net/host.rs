@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::netlink::{self, LOOPBACK, Route, Socket};
 use super::nft::{self, Action, Match, Rule, Table};
-use super::{cni, overlay, proxy};
-use crate::config::{Cidr, Cluster};
+use super::{cni, proxy};
+use crate::config::{BRIDGE, Cidr, Cluster, TUNNEL};
 
 /// Masquerades what pods send to the world.
 pub const PODS_TABLE: &str = "skiff-pods";
@@ -66,13 +66,13 @@ pub fn cleanup(cluster: &Cluster) -> Vec<String> {
     }
     let links = || -> netlink::Result<()> {
         let mut socket = Socket::open()?;
-        if let Some(bridge) = socket.link(cni::BRIDGE)? {
+        if let Some(bridge) = socket.link(BRIDGE)? {
             for pod in socket.links()?.into_iter().filter(|l| l.master == Some(bridge.index) && l.kind == "veth") {
                 socket.delete_link(&pod.name)?;
             }
         }
-        socket.delete_link(cni::BRIDGE)?;
-        socket.delete_link(overlay::plan::DEVICE)?;
+        socket.delete_link(BRIDGE)?;
+        socket.delete_link(TUNNEL)?;
         socket.delete_address(LOOPBACK, cluster.cluster_dns, 32)?;
         Ok(())
     };

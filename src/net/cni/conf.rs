@@ -4,12 +4,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::config::Cidr;
+use crate::config::{BRIDGE, Cidr};
 
 /// Name of the plugin, of its `type` and of the symlink to the binary.
 pub const PLUGIN: &str = "skiff-cni";
-/// The bridge that the pods of this node are attached to.
-pub const BRIDGE: &str = "cni0";
 
 /// Makes `<data_dir>/agent/cni/bin` with the names under which the runtime starts plugins, as symlinks to `binary`.
 /// Returns the directory.

@@ -18,7 +18,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 pub(super) use attach::ensure_bridge;
-pub use conf::{BRIDGE, PLUGIN, install, write_conf};
+pub use conf::{PLUGIN, install, write_conf};
 pub use ports::HOSTPORTS_TABLE;
 pub(super) use ports::table as hostports_table;
 use protocol::{Arguments, Code, Conf, Failure};

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::Settings;
 use super::plan::{Action, DEVICE, OVERHEAD, Observed, Peer, Wanted, plan, wanted};
-use crate::config::Cidr;
+use crate::config::{BRIDGE, Cidr};
 use crate::net::netlink::{LOOPBACK, Result, Route, Socket, sysctl};
 use crate::net::{cni, host, nft};
 
@@ -22,7 +22,7 @@ pub fn converge(settings: &Settings, own: Cidr, peers: &[Peer]) -> std::result::
     let mtu = underlay_mtu(&mut socket, settings.node_ip)? - OVERHEAD;
     sysctl::set("net/ipv4/ip_forward", "1")?;
     socket.set_up("lo")?;
-    let bridge = cni::ensure_bridge(&mut socket, cni::BRIDGE, own.nth(1), own.prefix, mtu)?;
+    let bridge = cni::ensure_bridge(&mut socket, BRIDGE, own.nth(1), own.prefix, mtu)?;
     host::service_route(&mut socket, settings.service_cidr, bridge, settings.node_ip)?;
     tunnel(&mut socket, &wanted(own, settings.node_ip, mtu, peers))?;
     nft::apply::apply(&nft::ensure(&cni::hostports_table(None)))?;

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use crate::config::Cidr;
 use crate::net::netlink::{Link, Mac, Neighbour, Route, Vxlan};
 
-pub const DEVICE: &str = "skiff.vxlan";
+pub use crate::config::TUNNEL as DEVICE;
 const VNI: u32 = 1;
 /// UDP.
 const PORT: u16 = 8472;
