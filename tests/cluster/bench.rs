@@ -25,6 +25,8 @@ use crate::load::Target;
 const CONNECTIONS: usize = 16;
 const WATCHERS: usize = 100;
 const IDLE: Duration = Duration::from_secs(60);
+/// What a start leaves to do, such as the import of images and the batch of events, is neither idling nor serving.
+const SETTLE: Duration = Duration::from_secs(10);
 const RATE_TIME: Duration = Duration::from_secs(5);
 
 async fn client(kubeconfig: &Path) -> Option<Client> {
@@ -153,7 +155,8 @@ fn pods() {
 #[ignore = "prints figures; run by tests/bench.sh"]
 fn requests() {
     beside(|server| async move {
-        served(&server.kubeconfig).await;
+        ready(&served(&server.kubeconfig).await).await;
+        tokio::time::sleep(SETTLE).await;
         rates(&server.kubeconfig).await;
         watchers(&server.kubeconfig).await;
         println!("memory of skiff with all that was created: {} KiB PSS", usage(server.pid).pss_kib);
@@ -172,18 +175,22 @@ async fn served(kubeconfig: &Path) -> Client {
     }
 }
 
-async fn cold_start(server: &Server) -> Client {
-    let start = server.begin;
-    let client = served(&server.kubeconfig).await;
-    println!("cold start: /readyz after {:.0} ms", milliseconds(start.elapsed()));
+async fn ready(client: &Client) {
     let nodes: Api<Node> = Api::all(client.clone());
     let mut stream = nodes.watch(&WatchParams::default(), "0").await.unwrap().boxed();
     loop {
         match stream.try_next().await.unwrap() {
-            Some(WatchEvent::Added(node) | WatchEvent::Modified(node)) if is_ready(&node) => break,
+            Some(WatchEvent::Added(node) | WatchEvent::Modified(node)) if is_ready(&node) => return,
             _ => {}
         }
     }
+}
+
+async fn cold_start(server: &Server) -> Client {
+    let start = server.begin;
+    let client = served(&server.kubeconfig).await;
+    println!("cold start: /readyz after {:.0} ms", milliseconds(start.elapsed()));
+    ready(&client).await;
     println!("cold start: node Ready after {:.0} ms", milliseconds(start.elapsed()));
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     loop {
@@ -295,8 +302,7 @@ async fn idle(client: &Client, pid: u32) {
         pods.create(&PostParams::default(), &pod(&format!("idle-{n}"))).await.unwrap();
     }
     until(&pods, &from, 20, started).await;
-    // What the start left to do, such as the events' batch, is not idling.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(SETTLE).await;
     let before = usage(pid);
     tokio::time::sleep(IDLE).await;
     let after = usage(pid);
