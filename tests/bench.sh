@@ -6,5 +6,4 @@ sh packaging/build.sh "$(uname -m)" >&2
 SKIFF_TEST_BINARY=$PWD/target/static/$(uname -m)/skiff
 SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
 export SKIFF_TEST_BINARY SKIFF_TEST_KUBECTL
-# The load generator runs on the same cores: build it as well as the server.
-CARGO_PROFILE_TEST_OPT_LEVEL=3 cargo test --locked -q --test cluster bench:: -- --ignored --nocapture --test-threads=1
+cargo test --locked -q --test cluster bench:: -- --ignored --nocapture --test-threads=1
