@@ -37,11 +37,14 @@ kill "\$first"
 while [ -d /proc/\$first ]; do sleep 0.1; done
 sh packaging/install.sh --data-dir $dir/data
 first=\$(cat /run/skiff.pid)
-KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes -o wide | tee /dev/stderr | grep -q ' 10\.89\.0\.1 '
+nodes=\$(KUBECONFIG=/etc/skiff/skiff.yaml "$SKIFF_TEST_KUBECTL" get nodes -o wide)
+echo "\$nodes"
+case \$nodes in *' 10.89.0.1 '*) ;; *) exit 1 ;; esac
 # While it runs: the server and all that it started are ended with the rest.
 /usr/local/bin/skiff uninstall --data-dir $dir/data
 [ ! -e $dir/data ]
-[ ! -d /proc/\$first ]
+# It has ended; its parent may take a moment to notice.
+if grep -v '^State:.*Z' /proc/\$first/status 2>/dev/null | grep '^State:' >&2; then exit 1; fi
 if pgrep -f "[c]ontainerd.*$dir" >&2; then exit 1; fi
 rm -f /run/skiff.pid /var/log/skiff.log
 STORY
