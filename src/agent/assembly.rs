@@ -91,8 +91,9 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         ready: images_ready,
     };
     supervisor.add("images", |stop| images.run(stop));
+    let (publish, services) = watch::channel(Arc::default());
     let (net_config, cluster, net_api) = (config.clone(), joined.cluster.clone(), api.clone());
-    supervisor.add("network", |stop| async move { net::run(&net_config, &cluster, net_api, stop).await });
+    supervisor.add("network", |stop| async move { net::run(&net_config, &cluster, net_api, publish, stop).await });
 
     supervisor.stage();
     let endpoint = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port);
@@ -103,6 +104,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         client: api,
         runtime: runtime.clone(),
         images: runtime.clone(),
+        services,
         pods_may_start,
     });
     let api = Api { socket, tls: Arc::new(joined.kubelet_tls()?), pods: Arc::new(kubelet.pods()), runtime };

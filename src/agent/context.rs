@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::cgroups::Cgroups;
 use super::events::Recorder;
 use super::images::Puller;
 use super::objects::Objects;
 use super::pod::table::PodTable;
-use super::services::Services;
 use super::volumes::Tokens;
 use super::volumes::fields::Allocatable;
+use crate::net::services::View;
 use crate::{config, cri};
 
 /// One per agent, behind an `Arc`.
@@ -22,7 +24,8 @@ pub struct NodeContext {
     pub images: Puller,
     pub events: Recorder,
     pub objects: Objects,
-    pub services: Services,
+    /// The Services that containers are told of.
+    pub services: watch::Receiver<Arc<View>>,
     pub cgroups: Cgroups,
     pub pods: PodTable,
     pub tokens: Tokens,

@@ -17,7 +17,8 @@ use super::node_status::NodeLoop;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
-use super::{events, gc, logs, services};
+use super::{events, gc, logs};
+use crate::net::services::View;
 use crate::{config, cri};
 
 /// Between attempts to follow the runtime's events.
@@ -32,6 +33,7 @@ pub struct Parts {
     pub client: kube::Client,
     pub runtime: Arc<dyn cri::Runtime>,
     pub images: Arc<dyn cri::Images>,
+    pub services: watch::Receiver<Arc<View>>,
     /// True once the image archives of this node are imported: a pod before that would look for them elsewhere.
     pub pods_may_start: watch::Receiver<bool>,
 }
@@ -39,7 +41,6 @@ pub struct Parts {
 pub struct Kubelet {
     cx: Arc<NodeContext>,
     machine: Machine,
-    services: services::Loop,
     events: events::Writer,
     pods_may_start: watch::Receiver<bool>,
 }
@@ -53,9 +54,8 @@ impl Kubelet {
 
     /// With another root of the control group tree: tests leave the machine's alone.
     pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
-        let Parts { config, cluster, client, runtime, images, pods_may_start } = parts;
+        let Parts { config, cluster, client, runtime, images, services, pods_may_start } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
-        let (services, services_loop) = services::new(client.clone());
         let pods = PodTable::default();
         let machine = Machine::read(&config.data_dir);
         let cx = NodeContext {
@@ -74,7 +74,7 @@ impl Kubelet {
             services,
             pods,
         };
-        Kubelet { cx: Arc::new(cx), machine, services: services_loop, events: writer, pods_may_start }
+        Kubelet { cx: Arc::new(cx), machine, events: writer, pods_may_start }
     }
 
     /// For the kubelet endpoint and whoever looks up pods.
@@ -93,7 +93,6 @@ impl Kubelet {
         let mut tasks = JoinSet::new();
         let (runtime_state, seen_state) = watch::channel(None);
         tasks.spawn(self.events.run(stop.clone()));
-        tasks.spawn(self.services.run(stop.clone()));
         let node = NodeLoop { cx: self.cx.clone(), machine: self.machine, runtime_state: seen_state };
         tasks.spawn(node.run(stop.clone()));
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));

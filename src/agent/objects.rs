@@ -9,14 +9,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::pod::table::PodTable;
-use super::reconnect::Reconnect;
+use crate::client::reflector::{self, Event, Source};
 
 /// How long a pod waits for the first answer about an object.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -133,46 +132,29 @@ impl Objects {
     }
 
     async fn follow(self, key: Key, sender: watch::Sender<Answer>) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", key.2));
         match key.0 {
-            Kind::ConfigMap => {
-                let api = Api::<ConfigMap>::namespaced(self.client.clone(), &key.1);
-                self.pump(&key, watcher(api, config), config_map_data, sender).await;
-            }
-            Kind::Secret => {
-                let api = Api::<Secret>::namespaced(self.client.clone(), &key.1);
-                self.pump(&key, watcher(api, config), secret_data, sender).await;
-            }
+            Kind::ConfigMap => self.pump(&key, "configmaps", config_map_data, sender).await,
+            Kind::Secret => self.pump(&key, "secrets", secret_data, sender).await,
         }
     }
 
-    async fn pump<K: Send + Clone>(
+    async fn pump<K: DeserializeOwned + Send>(
         &self,
         key: &Key,
-        stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send,
+        storage: &str,
         data: fn(K) -> Data,
         sender: watch::Sender<Answer>,
     ) {
-        let mut stream = pin!(stream.backoff(Reconnect::default()));
-        let mut listed = None;
+        let one = Source::of(storage).in_namespace(&key.1).fields(format!("metadata.name={}", key.2));
+        let mut stream = pin!(reflector::typed(self.client.clone(), one));
         while let Some(event) = stream.next().await {
             let next = match event {
-                Ok(watcher::Event::Init) => {
-                    listed = None;
-                    continue;
-                }
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed = Some(Arc::new(data(object)));
-                    continue;
-                }
-                Ok(watcher::Event::InitDone) => listed.take(),
-                Ok(watcher::Event::Apply(object)) => Some(Arc::new(data(object))),
-                Ok(watcher::Event::Delete(_)) => None,
-                Err(error) => {
-                    tracing::debug!(%error, kind = key.0.lower(), namespace = key.1, name = key.2, "watch failed");
-                    continue;
-                }
+                Event::Replace(mut listed, _) => listed.pop(),
+                Event::Set(object) => Some(object),
+                Event::Gone(_) => None,
+                Event::Bookmark(_) => continue,
             };
+            let next = next.map(|object| Arc::new(data(object)));
             let changed = sender.send_if_modified(|answer| {
                 let next = Some(next);
                 let differs = *answer != next;

@@ -8,8 +8,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +16,8 @@ use super::context::NodeContext;
 use super::pod::observed::Observed;
 use super::pod::uid;
 use super::pod::worker::{Desired, Worker};
-use super::reconnect::Reconnect;
 use super::volumes::teardown;
+use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
 
 pub struct PodSource {
@@ -63,24 +61,22 @@ impl PodSource {
 
     async fn follow(&mut self, stop: &CancellationToken) {
         self.found = self.take_stock().await;
-        let api: Api<Pod> = Api::all(self.cx.client.clone());
-        let fields = format!("spec.nodeName={}", self.cx.config.node_name);
-        let stream = watcher(api, watcher::Config::default().fields(&fields)).backoff(Reconnect::default());
-        let mut stream = pin!(stream);
-        let mut listed = BTreeSet::new();
+        let own = Source::of("pods").fields(format!("spec.nodeName={}", self.cx.config.node_name));
+        let mut stream = pin!(reflector::typed::<Pod>(self.cx.client.clone(), own));
         loop {
             tokio::select! {
                 event = stream.next() => match event {
                     None => return,
-                    Some(Err(error)) => tracing::debug!(%error, "watch of pods failed"),
-                    Some(Ok(watcher::Event::Init)) => listed.clear(),
-                    Some(Ok(watcher::Event::InitApply(pod))) => {
-                        listed.insert(uid(&pod).to_owned());
-                        self.put(pod, false, stop).await;
+                    Some(Event::Replace(pods, _)) => {
+                        let listed = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+                        for pod in pods {
+                            self.put(pod, false, stop).await;
+                        }
+                        self.listed(&listed, stop).await;
                     }
-                    Some(Ok(watcher::Event::InitDone)) => self.listed(&listed, stop).await,
-                    Some(Ok(watcher::Event::Apply(pod))) => self.put(pod, false, stop).await,
-                    Some(Ok(watcher::Event::Delete(pod))) => {
+                    Some(Event::Set(pod)) => self.put(pod, false, stop).await,
+                    Some(Event::Bookmark(_)) => {}
+                    Some(Event::Gone(pod)) => {
                         self.finished.remove(uid(&pod));
                         if self.desired.contains_key(uid(&pod)) {
                             self.put(pod, true, stop).await;

@@ -14,6 +14,7 @@ use super::kubelet::{Kubelet, Parts};
 use crate::config::{Agent, Cidr, Cluster};
 use crate::cri::fake::Fake;
 use crate::cri::{self, Runtime};
+use crate::net::services::View;
 
 const POD: &str = "/api/v1/namespaces/ns/pods/p";
 
@@ -44,6 +45,7 @@ impl Node {
             client: self.api.client(),
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
+            services: tokio::sync::watch::channel(Arc::new(View { complete: true, ..View::default() })).1,
             pods_may_start: tokio::sync::watch::channel(true).1,
         };
         // No control groups there: pods run without.

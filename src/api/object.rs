@@ -55,7 +55,9 @@ impl Object {
     /// # Errors
     /// When the bytes are not JSON of that shape.
     pub fn typed<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.json)
+        // From text, as objects are decoded everywhere: a second decoder of every kind would be a megabyte of code.
+        let text = std::str::from_utf8(&self.json).map_err(serde::de::Error::custom)?;
+        serde_json::from_str(text)
     }
 
     #[must_use]

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::reflector::Sink;
+use super::reflector::{Sink, decode};
 use super::request::revision;
 use crate::api::resource::Resource;
 
@@ -133,17 +133,10 @@ impl<K: Kind> Store<K> {
     }
 
     fn decode(&self, raw: &RawValue) -> Option<K> {
-        match serde_json::from_str::<K>(raw.get()) {
-            Ok(mut object) => {
-                object.meta_mut().managed_fields = None;
-                object.trim();
-                Some(object)
-            }
-            Err(error) => {
-                tracing::error!(resource = self.resource.storage, %error, "object cannot be decoded");
-                None
-            }
-        }
+        let mut object: K = decode(self.resource, raw)?;
+        object.meta_mut().managed_fields = None;
+        object.trim();
+        Some(object)
     }
 
     fn set(&self, object: K) {

@@ -33,12 +33,13 @@ pub enum Error {
     Install(#[source] std::io::Error),
 }
 
-/// Runs the network of this node until stopped. What can fail for a while (no server, no nft, a port in use) is logged
+/// Runs the network of this node until stopped, and publishes what it knows of Services. What can fail for a while (no server, no nft, a port in use) is logged
 /// and tried again.
 pub async fn run(
     config: &Agent,
     cluster: &Cluster,
     client: kube::Client,
+    publish: tokio::sync::watch::Sender<Arc<services::View>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let IpAddr::V4(node_ip) = config.node_ip else { return Err(Error::NodeAddress(config.node_ip)) };
@@ -65,7 +66,7 @@ pub async fn run(
         service_cidr: cluster.service_cidr,
         resolv_conf: config.resolv_conf.clone(),
     };
-    let (publish, view) = tokio::sync::watch::channel(Arc::default());
+    let view = publish.subscribe();
     let (_node_changes, node) = tokio::sync::watch::channel(node);
     let mut tasks = JoinSet::new();
     tasks.spawn(overlay::run(client.clone(), overlay, stop.clone()));

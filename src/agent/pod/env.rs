@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
 
 use super::pod_spec;
 use crate::agent::objects::{Data, Kind};
-use crate::agent::services::ServiceEntry;
 use crate::agent::volumes::fields;
+use crate::net::services::{Key, Service, View};
 
 /// What a container's variables may refer to.
 pub struct Sources<'a> {
     pub pod: &'a Pod,
-    pub services: &'a [ServiceEntry],
+    pub services: &'a View,
     /// ConfigMaps and Secrets; `None` for one that does not exist.
     pub objects: &'a HashMap<(Kind, String), Option<Arc<Data>>>,
     pub node_name: &'a str,
@@ -177,38 +177,37 @@ fn pod_field(path: &str, sources: &Sources) -> Result<String, Error> {
 /// `{NAME}_SERVICE_HOST` and the rest that Docker links had. Without service links only the API server's.
 fn service_variables(sources: &Sources) -> Vec<(String, String)> {
     let links = pod_spec(sources.pod).enable_service_links.unwrap_or(true);
+    let namespace = sources.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let master = |key: &Key| key.namespace == "default" && key.name == "kubernetes";
     let mut found = Vec::new();
-    for service in sources.services {
-        let master = service.namespace == "default" && service.name == "kubernetes";
-        if links || master {
-            one_service(service, &mut found);
+    for (key, service) in &sources.services.services {
+        if master(key) || (links && key.namespace == namespace) {
+            one_service(&key.name, service, &mut found);
         }
     }
     found
 }
 
-fn one_service(service: &ServiceEntry, found: &mut Vec<(String, String)>) {
+fn one_service(name: &str, service: &Service, found: &mut Vec<(String, String)>) {
     let upper = |name: &str| name.to_uppercase().replace('-', "_");
-    let prefix = upper(&service.name);
-    let Some(first) = service.ports.first() else { return };
-    let ip = &service.cluster_ip;
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
-    found.push((format!("{prefix}_SERVICE_HOST"), ip.clone()));
+    let prefix = upper(name);
+    let (Some(ip), Some(first)) = (service.cluster_ip, service.ports.first()) else { return };
+    found.push((format!("{prefix}_SERVICE_HOST"), ip.to_string()));
     found.push((format!("{prefix}_SERVICE_PORT"), first.port.to_string()));
     for port in service.ports.iter().filter(|port| !port.name.is_empty()) {
         found.push((format!("{prefix}_SERVICE_PORT_{}", upper(&port.name)), port.port.to_string()));
     }
     for (index, port) in service.ports.iter().enumerate() {
-        let protocol = port.protocol.to_lowercase();
-        let url = format!("{protocol}://{host}:{}", port.port);
+        let protocol = port.protocol.name();
+        let url = format!("{protocol}://{ip}:{}", port.port);
         if index == 0 {
             found.push((format!("{prefix}_PORT"), url.clone()));
         }
-        let link = format!("{prefix}_PORT_{}_{}", port.port, port.protocol.to_uppercase());
+        let link = format!("{prefix}_PORT_{}_{}", port.port, protocol.to_uppercase());
         found.push((link.clone(), url));
-        found.push((format!("{link}_PROTO"), protocol));
+        found.push((format!("{link}_PROTO"), protocol.to_owned()));
         found.push((format!("{link}_PORT"), port.port.to_string()));
-        found.push((format!("{link}_ADDR"), ip.clone()));
+        found.push((format!("{link}_ADDR"), ip.to_string()));
     }
 }
 

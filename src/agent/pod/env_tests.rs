@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::agent::services::PortEntry;
+use crate::net::nft::Protocol;
+use crate::net::services::Port;
 
 fn check(container: &Value, expect: Result<&[(&str, &str)], &str>) {
     let pod: Pod = serde_json::from_value(json!({
@@ -22,7 +23,7 @@ fn check(container: &Value, expect: Result<&[(&str, &str)], &str>) {
     ]);
     let sources = Sources {
         pod: &pod,
-        services: &[],
+        services: &View::default(),
         objects: &objects,
         node_name: "n1",
         host_ips: &["10.0.0.5".to_owned()],
@@ -103,14 +104,13 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn services_as_docker_links() {
-    let service = ServiceEntry {
-        namespace: "default".into(),
-        name: "my-db".into(),
-        cluster_ip: "10.43.0.9".into(),
-        ports: vec![PortEntry { name: "sql".into(), port: 5432, protocol: "TCP".into() }],
+    let service = Service {
+        cluster_ip: Some([10, 43, 0, 9].into()),
+        ports: vec![Port { name: "sql".into(), protocol: Protocol::Tcp, port: 5432, node_port: None }],
+        ..Service::default()
     };
     let mut found = Vec::new();
-    one_service(&service, &mut found);
+    one_service("my-db", &service, &mut found);
     let found: Vec<String> = found.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(
         found,

@@ -286,10 +286,10 @@ impl Operation {
         sandbox: &cri::Sandbox,
     ) -> Result<Vec<(String, String)>, String> {
         let mut services = self.cx.services.clone();
-        let _ = tokio::time::timeout(SERVICES_LIMIT, services.known()).await;
-        let services = services
-            .visible(namespace(&self.pod))
-            .ok_or_else(|| "services have not yet been read at least once, cannot construct envvars".to_owned())?;
+        let services = match tokio::time::timeout(SERVICES_LIMIT, services.wait_for(|view| view.complete)).await {
+            Ok(Ok(view)) => Arc::clone(&view),
+            _ => return Err("services have not yet been read at least once, cannot construct envvars".to_owned()),
+        };
         let mut known = HashMap::new();
         for (kind, object) in env::references(container) {
             let data = match self.cx.objects.get(kind, namespace(&self.pod), &object, uid(&self.pod)).await {

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use super::services::parse_cidr;
+use crate::client::reflector::{self, Event, Source};
 use crate::config::Cidr;
 pub use apply::converge;
 use plan::Peer;
@@ -39,11 +39,8 @@ pub struct Settings {
 type Nodes = BTreeMap<String, Option<Peer>>;
 
 pub async fn run(client: kube::Client, settings: Settings, stop: CancellationToken) {
-    let config = watcher::Config::default().any_semantic();
-    let mut events = std::pin::pin!(watcher(Api::<Node>::all(client), config).default_backoff());
-    let mut nodes = Nodes::new();
-    let mut listing: Option<Nodes> = None;
-    let mut listed = false;
+    let mut events = std::pin::pin!(reflector::typed::<Node>(client, Source::of("nodes")));
+    let mut nodes: Option<Nodes> = None;
     let mut retry = None;
     let mut pause = RETRY;
     loop {
@@ -51,23 +48,17 @@ pub async fn run(client: kube::Client, settings: Settings, stop: CancellationTok
             () = stop.cancelled() => return,
             () = sleep(retry), if retry.is_some() => None,
             event = events.next() => match event {
-                Some(Ok(event)) => Some(event),
-                Some(Err(error)) => {
-                    tracing::warn!(kind = "nodes", %error, "watch was interrupted");
-                    continue;
-                }
+                Some(event) => Some(event),
                 None => return,
             },
         };
         if let Some(event) = event
-            && !take(&mut nodes, &mut listing, &mut listed, event)
+            && !take(&mut nodes, event)
         {
             continue;
         }
-        if !listed {
-            continue;
-        }
-        match update(&settings, &nodes).await {
+        let Some(nodes) = &nodes else { continue };
+        match update(&settings, nodes).await {
             Ok(()) => (retry, pause) = (None, RETRY),
             Err(error) => {
                 let error = crate::supervisor::chain(&*error);
@@ -83,29 +74,21 @@ async fn sleep(duration: Option<Duration>) {
     tokio::time::sleep(duration.unwrap_or_default()).await;
 }
 
-/// Whether anything changed that matters here; heartbeats do not.
-fn take(nodes: &mut Nodes, listing: &mut Option<Nodes>, listed: &mut bool, event: watcher::Event<Node>) -> bool {
-    match event {
-        watcher::Event::Init => {
-            *listing = Some(Nodes::new());
-            false
-        }
-        watcher::Event::InitApply(node) => {
-            listing.get_or_insert_default().insert(node.name_any(), peer(&node));
-            false
-        }
-        watcher::Event::InitDone => {
-            let new = listing.take().unwrap_or_default();
-            let changed = !*listed || *nodes != new;
-            *nodes = new;
-            *listed = true;
+/// Whether anything changed that matters here; heartbeats do not. `nodes` is none before the first list.
+fn take(nodes: &mut Option<Nodes>, event: Event<Node>) -> bool {
+    match (event, nodes) {
+        (Event::Replace(all, _), nodes) => {
+            let new = all.iter().map(|node| (node.name_any(), peer(node))).collect();
+            let changed = nodes.as_ref() != Some(&new);
+            *nodes = Some(new);
             changed
         }
-        watcher::Event::Apply(node) => {
+        (Event::Set(node), Some(nodes)) => {
             let new = peer(&node);
             nodes.insert(node.name_any(), new).is_none_or(|old| old != new)
         }
-        watcher::Event::Delete(node) => nodes.remove(&node.name_any()).is_some(),
+        (Event::Gone(node), Some(nodes)) => nodes.remove(&node.name_any()).is_some(),
+        _ => false,
     }
 }
 
@@ -150,15 +133,15 @@ mod tests {
 
     #[test]
     fn only_addresses_and_networks_matter() {
-        let (mut nodes, mut listing, mut listed) = (Nodes::new(), None, false);
-        let mut take = |event| take(&mut nodes, &mut listing, &mut listed, event);
-        assert!(!take(watcher::Event::Init));
-        assert!(!take(watcher::Event::InitApply(node("a", "192.0.2.1", None))));
-        assert!(take(watcher::Event::InitDone));
-        assert!(!take(watcher::Event::Apply(node("a", "192.0.2.1", None))), "a heartbeat");
-        assert!(take(watcher::Event::Apply(node("a", "192.0.2.1", Some("10.42.0.0/24")))));
-        assert!(!take(watcher::Event::Apply(node("a", "192.0.2.1", Some("10.42.0.0/24")))));
-        assert!(take(watcher::Event::Apply(node("a", "192.0.2.9", Some("10.42.0.0/24")))), "a new address");
-        assert!(take(watcher::Event::Delete(node("a", "192.0.2.9", None))));
+        let mut nodes = None;
+        let mut take = |event| take(&mut nodes, event);
+        assert!(take(Event::Replace(Vec::new(), 1)), "an empty list is known to be empty");
+        assert!(take(Event::Replace(vec![node("a", "192.0.2.1", None)], 2)));
+        assert!(!take(Event::Replace(vec![node("a", "192.0.2.1", None)], 3)));
+        assert!(!take(Event::Set(node("a", "192.0.2.1", None))), "a heartbeat");
+        assert!(take(Event::Set(node("a", "192.0.2.1", Some("10.42.0.0/24")))));
+        assert!(!take(Event::Set(node("a", "192.0.2.1", Some("10.42.0.0/24")))));
+        assert!(take(Event::Set(node("a", "192.0.2.9", Some("10.42.0.0/24")))), "a new address");
+        assert!(take(Event::Gone(node("a", "192.0.2.9", None))));
     }
 }

@@ -112,8 +112,7 @@ impl Stores {
     #[must_use]
     pub fn fed(&self) -> Vec<Fed> {
         fn one<K: Kind>(store: &Arc<Store<K>>) -> Fed {
-            let source = Source { resource: store.resource(), namespace: None, field_selector: "" };
-            Fed { source, sink: Arc::clone(store) as _, view: Arc::clone(store) as _ }
+            Fed { source: Source::all(store.resource()), sink: Arc::clone(store) as _, view: Arc::clone(store) as _ }
         }
         let mut fed = vec![
             one(&self.namespaces),

@@ -210,7 +210,7 @@ impl Call<'_> {
     ) -> Result<T, Status> {
         let target = Target { resource, namespace: namespace.into(), name: name.into(), subresource: "" };
         let object: ObjectRef = self.backend.registry.get(self.cx, &target).await?;
-        serde_json::from_slice(&object.json).map_err(Status::internal)
+        object.typed().map_err(Status::internal)
     }
 
     /// The kubelet endpoint where a pod runs; `None` when it is not scheduled yet.

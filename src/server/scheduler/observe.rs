@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::api::resource::find_storage;
 use crate::client::reflector::{self, Sink, Source};
 use crate::clock;
 
@@ -36,12 +35,10 @@ pub fn feed(
         ("pods", Box::new(Pods(Arc::clone(shared)))),
     ];
     for (storage, sink) in sources {
-        let resource = find_storage(storage).expect("the resource table has the kinds that the scheduler watches");
-        let source = Source { resource, namespace: None, field_selector: "" };
         let (client, stop, count) = (client.clone(), stop.clone(), Arc::clone(&count));
         tasks.spawn(async move {
             let synced = move || count.send_modify(|n| *n += 1);
-            reflector::run(client, source, &*sink, synced, stop).await;
+            reflector::run(client, Source::of(storage), &*sink, synced, stop).await;
         });
     }
     synced

@@ -141,7 +141,9 @@ fn a_node_learns_everything_from_the_server() {
         scope.spawn(|| {
             node.machine.run(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async { skiff::net::run(&agent, &cluster, client(api.clone()), stop.clone()).await })
+                let (publish, _view) = watch::channel(Arc::default());
+                let client = client(api.clone());
+                runtime.block_on(async { skiff::net::run(&agent, &cluster, client, publish, stop.clone()).await })
             })
         });
         let _stopped = stop.clone().drop_guard();
