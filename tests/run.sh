@@ -14,7 +14,7 @@ step() { echo "== $(date +%T) $*"; }
 step "what the tests need"
 packages=
 for package in containerd runc nftables conntrack iproute2 busybox-static protobuf-compiler libprotobuf-dev gcc \
-    libc6-dev qemu-user-static docker-registry openssl util-linux curl procps; do
+    libc6-dev qemu-user-static qemu-system-x86 debootstrap e2fsprogs docker-registry openssl util-linux curl procps; do
     dpkg-query -W -f '${Status}' $package 2>/dev/null | grep -q 'ok installed' || packages="$packages $package"
 done
 if [ -n "$packages" ]; then
@@ -46,4 +46,8 @@ step "tests"
 cargo test --locked --lib --test tidy --test api
 cargo test --locked --test kernel --test cluster -- --test-threads=1
 sh tests/install.sh
+step "whole machines"
+sh tests/machine.sh openrc
+# The emulated machine is an x86_64 one.
+[ "$(uname -m)" != x86_64 ] || sh tests/machine.sh systemd
 step "done"

@@ -59,7 +59,7 @@ impl Paths {
     #[must_use]
     pub fn new(data_dir: &Path) -> Paths {
         let agent = data_dir.join("agent");
-        let logs = match data_dir == Path::new("/var/lib/skiff") {
+        let logs = match data_dir == Path::new(config::settings::DEFAULT_DATA_DIR) {
             true => PathBuf::from("/var/log/pods"),
             false => agent.join("log/pods"),
         };

@@ -13,6 +13,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::api::{schema, strategic};
+
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Clones share it. Objects are kept by their path, such as `/api/v1/namespaces/ns/pods/p`.
@@ -90,6 +92,8 @@ impl FakeApi {
     async fn answer(&self, request: Request<kube::client::Body>) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
+        let content_type =
+            head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -101,7 +105,7 @@ impl FakeApi {
             Method::GET => self.read(&path, &query),
             Method::POST if path.ends_with("/token") => token(),
             Method::POST => self.create(&path, body),
-            Method::PATCH => self.patch(&path, &body),
+            Method::PATCH => self.patch(&path, &content_type, &body),
             Method::DELETE => match self.remove(&path) {
                 Some(object) => answer(200, &object),
                 None => status(404, "NotFound"),
@@ -148,10 +152,16 @@ impl FakeApi {
         answer(201, &body)
     }
 
-    fn patch(&self, path: &str, body: &Value) -> Response<Body> {
+    fn patch(&self, path: &str, content_type: &str, body: &Value) -> Response<Body> {
         let at = path.strip_suffix("/status").unwrap_or(path);
         let Some(mut object) = self.get(at) else { return status(404, "NotFound") };
-        json_patch::merge(&mut object, body);
+        if content_type.contains("strategic") {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let schema = schema::find("", "v1", kind).expect("only kinds of the core group are patched so");
+            object = strategic::merge(&object, body, schema).expect("a patch that makes sense");
+        } else {
+            json_patch::merge(&mut object, body);
+        }
         self.put(at, object.clone());
         answer(200, &object)
     }

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::config::settings::DEFAULT_DATA_DIR;
 use crate::cri::containerd::Layout;
 
 /// Processes are looked at again until none is left, at most this many times.
@@ -32,15 +33,13 @@ pub struct Stuck(i32);
 /// # Errors
 /// When it does not end even when killed.
 pub async fn end_skiff(data_dir: &Path) -> Result<(), Stuck> {
+    leave_managers(data_dir, &skiffs(data_dir));
     for round in 0..ROUNDS {
         let running = skiffs(data_dir);
         if running.is_empty() {
             return Ok(());
         }
         for pid in running {
-            if round == 0 && leave_manager(pid) {
-                continue;
-            }
             let signal = if round < ASKED { Signal::SIGTERM } else { Signal::SIGKILL };
             let _ = kill(Pid::from_raw(pid), signal);
         }
@@ -126,34 +125,66 @@ fn uses(pid: i32, data_dir: &Path) -> bool {
     open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file.starts_with(data_dir))
 }
 
-/// Stops and removes the service that the process belongs to; false when nobody would start it again.
-fn leave_manager(pid: i32) -> bool {
-    let read = |file: String| fs::read_to_string(file).unwrap_or_default();
-    if read(format!("/proc/{pid}/cgroup")).lines().any(|line| line.ends_with("/skiff.service")) {
-        let stopped = command("systemctl", &["disable", "--now", "skiff.service"]);
+/// Stops and removes the services that run skiff on the data directory, or would at the next boot.
+fn leave_managers(data_dir: &Path, running: &[i32]) {
+    let in_unit = |pid: &i32| read(&format!("/proc/{pid}/cgroup")).lines().any(|line| line.ends_with("/skiff.service"));
+    if Path::new(UNIT).exists() && (running.iter().any(in_unit) || is_for(&read(UNIT), data_dir)) {
+        command("systemctl", &["disable", "--now", "skiff.service"]);
         let _ = fs::remove_file(UNIT);
-        return stopped && command("systemctl", &["daemon-reload"]);
+        command("systemctl", &["daemon-reload"]);
     }
-    if read("/run/skiff.pid".into()).trim() == pid.to_string() && PathBuf::from(INIT_SCRIPT).exists() {
-        let stopped = command("rc-service", &["skiff", "stop"]);
-        let stopped = command("rc-update", &["del", "skiff", "default"]) && stopped;
+    let supervisor = read("/run/skiff.pid").trim().parse::<i32>().ok();
+    let processes = processes();
+    // OpenRC's supervisor is the parent of what it runs.
+    let supervised = |pid: &i32| supervisor.is_some() && processes.get(pid).copied() == supervisor;
+    if Path::new(INIT_SCRIPT).exists() && (running.iter().any(supervised) || is_for(&read(INIT_SCRIPT), data_dir)) {
+        command("rc-service", &["--ifstarted", "skiff", "stop"]);
+        command("rc-update", &["--quiet", "del", "skiff"]);
         let _ = fs::remove_file(INIT_SCRIPT);
-        return stopped;
     }
-    false
 }
 
-fn command(program: &str, arguments: &[&str]) -> bool {
+fn read(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+/// Whether a unit or init script starts skiff on the data directory, as far as its flags tell.
+fn is_for(service: &str, data_dir: &Path) -> bool {
+    match service.split_once("--data-dir") {
+        None => data_dir == Path::new(DEFAULT_DATA_DIR),
+        Some((_, rest)) => {
+            let value = rest.trim_start_matches([' ', '=', '\'']);
+            value.split(['\'', '"', ' ', '\n']).next().is_some_and(|named| Path::new(named) == data_dir)
+        }
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) {
     match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => true,
+        Ok(output) if output.status.success() => {}
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
             tracing::warn!(program, ?arguments, said = said.trim(), "the service was not taken away");
-            false
         }
-        Err(error) => {
-            tracing::warn!(program, ?arguments, %error, "the service was not taken away");
-            false
+        Err(error) => tracing::warn!(program, ?arguments, %error, "the service was not taken away"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_for_the_directory_that_its_flags_name() {
+        for (line, default, other) in [
+            ("ExecStart=/usr/local/bin/skiff server", true, false),
+            ("ExecStart=/usr/local/bin/skiff server '--data-dir' '/mnt/x' '--debug'", false, true),
+            ("ExecStart=/usr/local/bin/skiff server '--data-dir=/mnt/x'", false, true),
+            ("command_args=\"server '--data-dir=/mnt/x'\"", false, true),
+            ("ExecStart=/usr/local/bin/skiff server '--data-dir=/mnt/xyz'", false, false),
+        ] {
+            assert_eq!(is_for(line, Path::new(DEFAULT_DATA_DIR)), default, "{line}");
+            assert_eq!(is_for(line, Path::new("/mnt/x")), other, "{line}");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::context::NodeContext;
 use super::fake_api::FakeApi;
 use super::kubelet::{Kubelet, Parts};
 use crate::config::{Agent, Cidr, Cluster};
@@ -18,7 +19,7 @@ use crate::net::services::View;
 
 const POD: &str = "/api/v1/namespaces/ns/pods/p";
 
-struct Node {
+pub(super) struct Node {
     api: FakeApi,
     runtime: Fake,
     directory: tempfile::TempDir,
@@ -27,7 +28,7 @@ struct Node {
 }
 
 impl Node {
-    fn new() -> Node {
+    pub(super) fn new() -> Node {
         Node {
             api: FakeApi::default(),
             runtime: Fake::with_images(&["busybox:1"]),
@@ -37,8 +38,7 @@ impl Node {
         }
     }
 
-    fn start(&mut self) {
-        self.stop = CancellationToken::new();
+    fn kubelet(&self) -> Kubelet {
         let parts = Parts {
             config: config(self.directory.path()),
             cluster: cluster(),
@@ -49,8 +49,17 @@ impl Node {
             pods_may_start: tokio::sync::watch::channel(true).1,
         };
         // No control groups there: pods run without.
-        let kubelet = Kubelet::with_cgroups(parts, self.directory.path());
-        self.tasks.spawn(kubelet.run(self.stop.clone()));
+        Kubelet::with_cgroups(parts, self.directory.path())
+    }
+
+    /// What workers share, with nothing running.
+    pub(super) fn context(&self) -> Arc<NodeContext> {
+        self.kubelet().context()
+    }
+
+    fn start(&mut self) {
+        self.stop = CancellationToken::new();
+        self.tasks.spawn(self.kubelet().run(self.stop.clone()));
     }
 
     async fn halt(&mut self) {

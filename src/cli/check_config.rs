@@ -38,6 +38,11 @@ pub fn run(config: &Server, machine: &Machine) -> ExitCode {
             Note("conntrack is missing: UDP clients keep to endpoints that are gone until they time out".to_owned())
         }
     });
+    if own_containerd && !Path::new("/etc/hosts").exists() {
+        findings.push(Bad(
+            "/etc/hosts is missing, which containerd gives to pods: echo '127.0.0.1 localhost' >/etc/hosts".into(),
+        ));
+    }
     for (file, name) in [("overlay", "overlay"), ("br_netfilter", "bridge"), ("vxlan", "vxlan")] {
         findings.push(module(file, name));
     }

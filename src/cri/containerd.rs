@@ -187,6 +187,8 @@ impl Containerd {
             .arg("--config")
             .arg(self.layout.config())
             .env("PATH", &self.search_path)
+            // What systemd is told is ours to tell.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

@@ -2,30 +2,23 @@
 //! are the server's and not a client's.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// Where the server is, and who asks.
 #[derive(Clone)]
 pub struct Target {
     address: SocketAddr,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 impl Target {
@@ -43,40 +36,67 @@ impl Target {
         let tls = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(own, key).unwrap();
         let url: http::Uri = cluster["server"].as_str().unwrap().parse().unwrap();
         let address = url.authority().unwrap().as_str().parse().unwrap();
-        Self { address, tls: TlsConnector::from(Arc::new(tls)) }
+        Self { address, tls: Arc::new(tls) }
     }
 
-    pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+    pub fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
-        let name = ServerName::from(self.address.ip());
-        let stream = self.tls.connect(name, stream).await.unwrap();
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        Connection { sender, _driver: driver }
+        let session = ClientConnection::new(self.tls.clone(), self.address.ip().into()).unwrap();
+        Connection { stream: StreamOwned::new(session, stream), buffer: vec![0; 65_536] }
     }
 }
 
+/// One connection, one thread: nothing of a client library's comes between.
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    /// Moves the bytes; ends with the connection.
-    _driver: JoinSet<hyper::Result<()>>,
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    /// What was read last.
+    buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// One request; the answer is read to its end.
-    pub async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> (StatusCode, usize) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "skiff")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .unwrap();
-        self.sender.ready().await.unwrap();
-        let response = self.sender.send_request(request).await.unwrap();
-        let status = response.status();
-        (status, response.into_body().collect().await.unwrap().to_bytes().len())
+    /// One request; the answer is read to its end. Returns its status and its length in bytes, head included.
+    pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, usize) {
+        let length = body.len();
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: skiff\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        self.stream.write_all(&request).unwrap();
+        let mut filled = 0;
+        let head = loop {
+            filled += self.read(filled);
+            if let Some(at) = self.buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+        };
+        let text = std::str::from_utf8(&self.buffer[..head]).unwrap();
+        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+        let announced = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|n| n.parse::<usize>());
+        match announced {
+            Some(length) => {
+                let total = head + length.unwrap();
+                while filled < total {
+                    filled += self.read(filled);
+                }
+            }
+            // In chunks, of which the last one is empty.
+            None => {
+                while !self.buffer[..filled].ends_with(b"\r\n0\r\n\r\n") {
+                    filled += self.read(filled);
+                }
+            }
+        }
+        (status, filled)
+    }
+
+    fn read(&mut self, filled: usize) -> usize {
+        if self.buffer.len() - filled < 16_384 {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        let count = self.stream.read(&mut self.buffer[filled..]).unwrap();
+        assert_ne!(count, 0, "the server closed the connection");
+        count
     }
 }

@@ -11,10 +11,9 @@ if [ -x "$dir/root/usr/bin/kubectl" ]; then
 fi
 rm -rf "$dir"
 mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/root"
-mirror=$(awk '$1 == "URIs:" && $2 !~ /security/ && /debian/ { print $2; exit }' /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
-[ -n "$mirror" ] || mirror=$(awk '$1 == "deb" && $2 ~ /debian/ && $2 !~ /security/ { print $2; exit }' /etc/apt/sources.list 2>/dev/null || true)
+mirror=$(sh tests/tools/mirror.sh)
 key=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb [signed-by=$key] ${mirror:-http://deb.debian.org/debian} $suite main" >"$dir/sources.list"
+echo "deb [signed-by=$key] $mirror $suite main" >"$dir/sources.list"
 # An empty status file: a kubectl installed from elsewhere would hide Debian's.
 : >"$dir/status"
 apt="apt-get -q -o Dir::State::Status=$dir/status -o Dir::Etc::SourceList=$dir/sources.list -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$dir/lists -o Dir::Cache=$dir/cache"

@@ -31,11 +31,13 @@ const TERMINATION_MODE: u32 = 0o666;
 #[derive(Debug)]
 pub enum Progress {
     Sandbox(cri::Sandbox),
-    SandboxFailed,
+    SandboxFailed(String),
     SandboxStopped(String),
     Volumes(Mounted),
     /// Nothing can start until they are there.
-    VolumesFailed,
+    VolumesFailed(String),
+    /// The container's image is on the node.
+    Image(String),
     Container(Box<cri::Container>),
     Removed(String),
     Failed(Failed),
@@ -156,8 +158,8 @@ impl Operation {
             }
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {error}");
-                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedCreatePodSandBox", message);
-                self.report(Progress::SandboxFailed).await;
+                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedCreatePodSandBox", message.clone());
+                self.report(Progress::SandboxFailed(message)).await;
                 None
             }
         }
@@ -173,8 +175,9 @@ impl Operation {
                 Some(mounted)
             }
             Err(error) => {
-                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", chain(&error));
-                self.report(Progress::VolumesFailed).await;
+                let message = chain(&error);
+                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", message.clone());
+                self.report(Progress::VolumesFailed(message)).await;
                 None
             }
         }
@@ -184,7 +187,10 @@ impl Operation {
         let (role, container) = container(&self.pod, &start.name)?;
         let wanted = Wanted { pod: &self.pod, role, container, sandbox };
         match self.cx.images.ensure(&wanted, &self.cx.objects, &self.cx.events).await {
-            Ok(image) => Some(image),
+            Ok(image) => {
+                self.report(Progress::Image(start.name.clone())).await;
+                Some(image)
+            }
             Err(error) => {
                 let (name, reason) = (start.name.clone(), error.reason().to_owned());
                 self.report(Progress::Failed(Failed { name, reason, message: error.to_string() })).await;

@@ -366,7 +366,7 @@ fn ready(input: &Input, containers_ready: &PodCondition) -> PodCondition {
 }
 
 /// The strategic merge patch that tells `status`. Conditions merge by type, so that what they no longer have is named
-/// as null; whole lists of containers are replaced. The uid makes it fail on another pod of the same name.
+/// as null; so do addresses, of which the old ones go; lists of containers are replaced anyway. The uid makes it fail on another pod of the same name.
 #[must_use]
 pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
     let mut body = serde_json::to_value(status).unwrap_or_default();
@@ -382,6 +382,11 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
     if let Some(body) = body.as_object_mut() {
         for field in ["reason", "message"] {
             body.entry(field).or_insert(serde_json::Value::Null);
+        }
+        for field in ["podIPs", "hostIPs"] {
+            if let Some(addresses) = body.get_mut(field).and_then(|a| a.as_array_mut()) {
+                addresses.push(serde_json::json!({ "$patch": "replace" }));
+            }
         }
     }
     serde_json::json!({ "metadata": { "uid": pod.metadata.uid }, "status": body })

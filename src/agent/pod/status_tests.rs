@@ -197,3 +197,20 @@ fn the_patch_clears_what_no_longer_holds_and_leaves_others_conditions() {
             {"type": "Ready", "status": "True", "reason": null, "message": null}]}})
     );
 }
+
+#[test]
+fn an_address_of_before_goes() {
+    let status = |ip: &str| PodStatus {
+        pod_ip: Some(ip.into()),
+        pod_ips: Some(vec![PodIP { ip: ip.into() }]),
+        host_ips: Some(vec![HostIP { ip: ip.into() }]),
+        ..PodStatus::default()
+    };
+    let before = json!({"metadata": {"uid": "u"}, "status": status("10.42.0.2")});
+    let mut pod = Pod::default();
+    pod.metadata.uid = Some("u".into());
+    let schema = crate::api::schema::find("", "v1", "Pod").expect("the table has pods");
+    let now = crate::api::strategic::merge(&before, &patch(&pod, &status("10.42.0.3")), schema).expect("a patch");
+    let ips = [&now["status"]["podIP"], &now["status"]["podIPs"], &now["status"]["hostIPs"]];
+    assert_eq!(ips, [&json!("10.42.0.3"), &json!([{"ip": "10.42.0.3"}]), &json!([{"ip": "10.42.0.3"}])]);
+}

@@ -15,6 +15,10 @@ const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// As [`retry_after`] counts: a sandbox is tried at least every eight seconds.
 const SANDBOX_RETRY: u32 = 4;
 
+fn is_pull_error(reason: &str) -> bool {
+    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError"].contains(&reason)
+}
+
 impl Worker {
     pub(super) fn take(&mut self, progress: Progress) {
         match progress {
@@ -23,7 +27,8 @@ impl Worker {
                 self.setup_failures = 0;
                 self.observed.put_sandbox(sandbox);
             }
-            Progress::SandboxFailed => {
+            Progress::SandboxFailed(message) => {
+                self.log_setup_failure(&message);
                 let failures = self.setup_failures.min(SANDBOX_RETRY);
                 self.sandbox_retry_at = Some(retry_after(failures, clock::now()));
                 self.setup_failures += 1;
@@ -38,19 +43,35 @@ impl Worker {
                 self.refresh_at = mounted.refresh_at;
                 self.mounted = Some(mounted);
             }
-            Progress::VolumesFailed => {
+            Progress::VolumesFailed(message) => {
+                self.log_setup_failure(&message);
                 let at = retry_after(self.setup_failures, clock::now());
                 self.setup_failures += 1;
                 for (_, container) in containers(&self.pod) {
                     self.retry_at.insert(container.name.clone(), at);
                 }
             }
+            Progress::Image(name) => self.image_arrived(&name),
             Progress::Container(record) => self.put_container(*record),
             Progress::Removed(id) => {
                 self.observed.forget(&id);
                 self.cx.pods.unregister(&id);
             }
             Progress::Failed(failed) => self.start_failed(failed),
+        }
+    }
+
+    /// The 1st, 2nd, 4th, 8th… failure: a cause that stays for days must not fill the log.
+    fn log_setup_failure(&self, message: &str) {
+        if (self.setup_failures + 1).is_power_of_two() {
+            tracing::info!(pod = describe(&self.pod), message, "pod not set up; trying again");
+        }
+    }
+
+    /// Whatever keeps the container waiting from now on, it is not its image.
+    fn image_arrived(&mut self, name: &str) {
+        if self.held.get(name).is_some_and(|held| is_pull_error(&held.waiting.reason)) {
+            self.held.remove(name);
         }
     }
 
@@ -158,6 +179,32 @@ impl Worker {
             }
             Err(error) => tracing::debug!(%error, id, "runtime not asked"),
             Ok(()) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::agent::pod::observed::Observed;
+    use crate::agent::pod::worker::Desired;
+    use crate::agent::tests::Node;
+
+    #[tokio::test]
+    async fn a_pull_error_gives_way_once_the_image_is_there() {
+        let node = Node::new();
+        let (_desired, pod) = watch::channel(Desired { pod: Pod::default().into(), gone: false });
+        let mut worker = Worker::new(node.context(), pod, Observed::default());
+        let failed = |reason: &str| {
+            Progress::Failed(Failed { name: "web".into(), reason: reason.into(), message: String::new() })
+        };
+        for (reason, stays) in [("ErrImagePull", false), ("ErrImageNeverPull", false), ("CreateContainerError", true)] {
+            worker.take(failed(reason));
+            worker.take(Progress::Image("web".into()));
+            assert_eq!(worker.held.contains_key("web"), stays, "{reason}");
         }
     }
 }
