@@ -37,6 +37,8 @@ pub struct Machine {
     anchor: Child,
     pub data_dir: PathBuf,
     pub skiff: Option<Child>,
+    /// What skiff is started with: the binary, an emulator before it where it needs one.
+    pub program: Vec<PathBuf>,
     /// The command line of the last start.
     arguments: Vec<String>,
 }
@@ -140,7 +142,16 @@ impl Lab {
         let data_dir = self.dir.join(&name);
         fs::create_dir_all(&data_dir).unwrap();
         let ip = Ipv4Addr::new(10, 88, 0, n);
-        self.machines.push(Machine { name, ip, netns, anchor, data_dir, skiff: None, arguments: Vec::new() });
+        self.machines.push(Machine {
+            name,
+            ip,
+            netns,
+            anchor,
+            data_dir,
+            skiff: None,
+            program: vec![binary()],
+            arguments: Vec::new(),
+        });
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -291,8 +302,13 @@ impl Machine {
     /// Starts skiff again with the flags it had.
     pub fn restart(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
-        let mut command = self.command(&binary());
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut command = self.command(&self.program[0]);
+        command
+            .args(&self.program[1..])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.skiff = Some(command.spawn().unwrap());
     }
 

@@ -72,16 +72,20 @@ fn known(call: &Call<'_>, document: Option<Value>) -> Result<Response<Body>, Sta
 
 /// A JSON document that a client which has it need not get again.
 fn tagged(call: &Call<'_>, json: Vec<u8>) -> Response<Body> {
-    let etag = discovery::etag(&json);
+    tagged_as(call, &discovery::etag(&json), || json)
+}
+
+/// The same, made only for a client that does not have it.
+fn tagged_as(call: &Call<'_>, etag: &str, json: impl FnOnce() -> Vec<u8>) -> Response<Body> {
     let has = call.headers.get_all(IF_NONE_MATCH).iter().any(|v| v.as_bytes() == etag.as_bytes());
     let mut response = if has {
         let mut response = Response::new(body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        respond::document(StatusCode::OK, json, JSON)
+        respond::document(StatusCode::OK, json(), JSON)
     };
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
+    if let Ok(etag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(ETAG, etag);
     }
     response
@@ -96,8 +100,7 @@ fn openapi_v2(call: &Call<'_>) -> Result<Response<Body>, Status> {
 /// A client names the version of the document that it knows of by its hash: that one may be kept for ever.
 fn openapi_v3(call: &Call<'_>, group: &str, version: &str) -> Result<Response<Body>, Status> {
     negotiate(call.headers, call.query, Offer::Plain)?;
-    let document = openapi::v3(group, version).ok_or_else(Status::no_such_resource)?;
-    let current = openapi::hash(group, version).unwrap_or_default();
+    let current = openapi::hash(group, version).ok_or_else(Status::no_such_resource)?;
     match call.query.first("hash").filter(|h| !h.is_empty()) {
         Some(hash) if hash != current => {
             let mut response = Response::new(body::empty());
@@ -108,7 +111,8 @@ fn openapi_v3(call: &Call<'_>, group: &str, version: &str) -> Result<Response<Bo
             Ok(response)
         }
         asked => {
-            let mut response = tagged(call, document);
+            let document = || openapi::v3(group, version).unwrap_or_default();
+            let mut response = tagged_as(call, &format!("\"{current}\""), document);
             if asked.is_some() {
                 let forever = HeaderValue::from_static("public, immutable");
                 response.headers_mut().insert(CACHE_CONTROL, forever);
