@@ -95,7 +95,7 @@ boot() {
     trap "kill -9 $machine 2>/dev/null || true" EXIT
     waited=0
     while kill -0 $machine 2>/dev/null; do
-        if grep -q '^story: pull the plug' "$serial"; then
+        if grep -q -e '^story: pull the plug' -e '^story: ended' "$serial"; then
             kill -9 $machine
             break
         fi
@@ -114,11 +114,11 @@ boot() {
 
 run_systemd() {
     dir=$work/systemd
-    sh tests/machine/setup-systemd "$dir/root"
+    sh tests/machine/setup-systemd "$dir/root" || return 1
     rm -f "$dir/disk"
     truncate -s 3G "$dir/disk"
-    mke2fs -q -F -t ext4 -d "$dir/root" "$dir/disk"
-    for phase in 1 2 3; do
+    mke2fs -q -F -t ext4 -d "$dir/root" "$dir/disk" || return 1
+    for phase in 1 2; do
         said=$(boot systemd)
         echo "$said" | sed 's/^story:/systemd:/'
         case $said in
@@ -135,7 +135,7 @@ run_systemd() {
 run_openrc() {
     root=$work/openrc/root
     name=skrc$$
-    ip netns add $name
+    ip netns add $name || return 1
     # shellcheck disable=SC2064
     trap "ip netns del $name" EXIT
     ip -n $name link add eth0 type veth peer name eth1
