@@ -27,8 +27,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["api"]),
     ("pki", &["api", "clock", "config", "inotify"]),
     ("cri", &["api", "clock", "inotify", "supervisor"]),
-    ("net", &["api", "clock", "config", "inotify", "supervisor"]),
-    ("agent", &["api", "clock", "config", "cri", "inotify", "net", "pki", "supervisor", "systemd"]),
+    ("net", &["api", "client", "clock", "config", "inotify", "supervisor"]),
+    ("agent", &["api", "client", "clock", "config", "cri", "inotify", "net", "pki", "supervisor", "systemd"]),
     ("server", &["api", "client", "clock", "config", "inotify", "pki", "supervisor", "systemd"]),
 ];
 

@@ -1,4 +1,4 @@
-//! What controllers, scheduler and addons share to talk to the API: they are clients like any other.
+//! What everything of ours shares to talk to the API (controllers, scheduler, agent, network): a client like any other.
 //!
 //! - [`request`]: the verbs over a `kube::Client`, untyped, one instantiation for all kinds
 //! - [`reflector`]: list and watch of one resource into a sink
