@@ -142,8 +142,9 @@ fn a_node_learns_everything_from_the_server() {
             node.machine.run(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let (publish, _view) = watch::channel(Arc::default());
-                let client = client(api.clone());
-                runtime.block_on(async { skiff::net::run(&agent, &cluster, client, publish, stop.clone()).await })
+                runtime.block_on(async {
+                    skiff::net::run(&agent, &cluster, client(api.clone()), publish, stop.clone()).await
+                })
             })
         });
         let _stopped = stop.clone().drop_guard();
