@@ -13,12 +13,7 @@ cleanup() {
 }
 trap cleanup EXIT
 mkdir -p $dir/etc $dir/bin $dir/run $dir/data
-ip netns add $name
-ip -n $name link add eth0 type veth peer name eth1
-ip -n $name addr add 10.89.0.1/24 dev eth0
-ip -n $name link set eth0 up
-ip -n $name link set eth1 up
-ip -n $name link set lo up
+sh tests/tools/network.sh $name 10.89.0.1/24
 
 # What it writes outside its data directory is covered by folders of the test.
 cat >$dir/story <<STORY

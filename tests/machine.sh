@@ -135,14 +135,9 @@ run_systemd() {
 run_openrc() {
     root=$work/openrc/root
     name=skrc$$
-    ip netns add $name || return 1
     # shellcheck disable=SC2064
     trap "ip netns del $name" EXIT
-    ip -n $name link add eth0 type veth peer name eth1
-    ip -n $name addr add 10.89.1.1/24 dev eth0
-    ip -n $name link set eth0 up
-    ip -n $name link set eth1 up
-    ip -n $name link set lo up
+    sh tests/tools/network.sh $name 10.89.1.1/24 || return 1
     # The first process of the namespace reaps what others leave, and all end with it.
     nsenter --net=/run/netns/$name unshare --mount --uts --pid --fork --kill-child --propagation private sh -eu -c '
         mount --bind "$1" "$1"

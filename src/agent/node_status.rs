@@ -63,6 +63,7 @@ impl NodeLoop {
         self.cx.events.node(&name, EventKind::Normal, "Starting", "Starting kubelet.");
         let mut told: Option<(Observed, tokio::time::Instant)> = None;
         let mut renewed: Option<tokio::time::Instant> = None;
+        let mut away = false;
         let began = clock::instant();
         loop {
             let observed = self.observe().await;
@@ -84,8 +85,12 @@ impl NodeLoop {
                     Err(error) => tracing::debug!(%error, "node status not told"),
                 }
             }
-            if renewed.is_none_or(|at| at.elapsed() >= RENEW) && self.renew().await {
-                renewed = Some(clock::instant());
+            if renewed.is_none_or(|at| at.elapsed() >= RENEW) {
+                let result = self.renew().await;
+                self.note_server(&mut away, &result);
+                if result.is_ok() {
+                    renewed = Some(clock::instant());
+                }
             }
             let pause = match observed.not_ready.is_none() && told.is_some() {
                 true => RENEW,
@@ -228,18 +233,28 @@ impl NodeLoop {
         api.patch_status(&self.cx.config.node_name, &PatchParams::default(), &patch).await.map(drop)
     }
 
-    async fn renew(&self) -> bool {
+    /// The one place that says that the server is away: everything else of the agent tries again in silence.
+    fn note_server(&self, away: &mut bool, renewed: &Result<(), kube::Error>) {
+        let (was_away, server) = (*away, &self.cx.config.server);
+        *away = renewed.is_err();
+        match renewed {
+            Err(error) if !was_away => {
+                let error = crate::supervisor::chain(error);
+                tracing::warn!(server, error, "the API server is away: pods go on, changes wait until it is back");
+            }
+            Ok(()) if was_away => tracing::info!(server, "the API server is back"),
+            _ => {}
+        }
+    }
+
+    async fn renew(&self) -> Result<(), kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.cx.client.clone(), "kube-node-lease");
         let name = &self.cx.config.node_name;
         let patch = Patch::Merge(json!({"spec": {"renewTime": clock::micro_time()}}));
-        let result = match api.patch(name, &PatchParams::default(), &patch).await {
+        match api.patch(name, &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(status)) if status.code == 404 => self.create_lease(&api, name).await,
             other => other.map(drop),
-        };
-        if let Err(error) = &result {
-            tracing::debug!(%error, "lease not renewed");
         }
-        result.is_ok()
     }
 
     async fn create_lease(&self, api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {

@@ -3,7 +3,10 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::source::Values;
 use crate::supervisor::chain;
@@ -16,13 +19,14 @@ const BLOCKING_THREADS: usize = 16;
 /// Runs a command to its end.
 pub fn run<E: std::error::Error>(values: &Values, command: impl Future<Output = Result<(), E>>) -> ExitCode {
     let debug = values.get("debug").and_then(|v| v.last()).is_some_and(|v| v == "true");
-    let level = if debug { "skiff=debug,info" } else { "skiff=info,warn" };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
+    let (ours, others) =
+        if debug { (LevelFilter::DEBUG, LevelFilter::INFO) } else { (LevelFilter::INFO, LevelFilter::WARN) };
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+        .with_target(false);
+    let levels = Targets::new().with_target("skiff", ours).with_default(others);
+    tracing_subscriber::registry().with(lines).with(levels).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)

@@ -34,13 +34,12 @@ pub enum Event<T> {
     Bookmark(u64),
 }
 
-/// Receives what a reflector observes, in order.
+/// An object as the server sent it.
+pub type Raw = Box<RawValue>;
+
+/// Receives what a reflector observes, in order; for whoever keeps sinks of several kinds together.
 pub trait Sink: Send + Sync {
-    /// The complete contents as of `at`.
-    fn replace(&self, items: &[Box<RawValue>], at: u64);
-    fn upsert(&self, raw: &RawValue);
-    fn remove(&self, raw: &RawValue);
-    fn bookmark(&self, at: u64);
+    fn observe(&self, event: Event<Raw>);
 }
 
 /// What to watch.
@@ -134,17 +133,11 @@ pub async fn run(
             () = stop.cancelled() => return,
             event = events.next() => event,
         };
-        match event {
-            None => return,
-            Some(Event::Replace(items, at)) => {
-                sink.replace(&items, at);
-                if let Some(synced) = synced.take() {
-                    synced();
-                }
-            }
-            Some(Event::Set(raw)) => sink.upsert(&raw),
-            Some(Event::Gone(raw)) => sink.remove(&raw),
-            Some(Event::Bookmark(at)) => sink.bookmark(at),
+        let Some(event) = event else { return };
+        sink.observe(event);
+        // The first event is a list.
+        if let Some(synced) = synced.take() {
+            synced();
         }
     }
 }
@@ -152,25 +145,25 @@ pub async fn run(
 /// What happens to one resource, as objects of `K`. Never ends; failures are logged and tried again.
 pub fn typed<K: DeserializeOwned + Send>(client: kube::Client, source: Source) -> impl Stream<Item = Event<K>> + Send {
     let resource = source.resource;
-    let decoded = move |event: Event<Box<RawValue>>| match event {
-        Event::Replace(items, at) => {
-            Some(Event::Replace(items.iter().filter_map(|raw| decode(resource, raw)).collect(), at))
-        }
-        Event::Set(raw) => decode(resource, &raw).map(Event::Set),
-        Event::Gone(raw) => decode(resource, &raw).map(Event::Gone),
-        Event::Bookmark(at) => Some(Event::Bookmark(at)),
+    events(client, source).filter_map(move |event| std::future::ready(decode(resource, event)))
+}
+
+/// The event with objects as a type. What does not fit is logged and left out: the server checks what it stores.
+pub fn decode<K: DeserializeOwned>(resource: &Resource, event: Event<Raw>) -> Option<Event<K>> {
+    let object = |raw: Raw| -> Option<K> {
+        serde_json::from_str(raw.get())
+            .inspect_err(|error| tracing::error!(resource = resource.storage, %error, "object cannot be decoded"))
+            .ok()
     };
-    events(client, source).filter_map(move |event| std::future::ready(decoded(event)))
+    match event {
+        Event::Replace(items, at) => Some(Event::Replace(items.into_iter().filter_map(object).collect(), at)),
+        Event::Set(raw) => object(raw).map(Event::Set),
+        Event::Gone(raw) => object(raw).map(Event::Gone),
+        Event::Bookmark(at) => Some(Event::Bookmark(at)),
+    }
 }
 
-/// An object of the resource as a type. What does not fit is logged and left out: the server checks what it stores.
-pub fn decode<K: DeserializeOwned>(resource: &Resource, raw: &RawValue) -> Option<K> {
-    serde_json::from_str(raw.get())
-        .inspect_err(|error| tracing::error!(resource = resource.storage, %error, "object cannot be decoded"))
-        .ok()
-}
-
-fn events(client: kube::Client, source: Source) -> impl Stream<Item = Event<Box<RawValue>>> + Send {
+fn events(client: kube::Client, source: Source) -> impl Stream<Item = Event<Raw>> + Send {
     let reflector = Reflector {
         client,
         source,
@@ -178,6 +171,7 @@ fn events(client: kube::Client, source: Source) -> impl Stream<Item = Event<Box<
         body: None,
         buffer: Vec::new(),
         ready: VecDeque::new(),
+        failed: false,
         delay: FIRST_DELAY,
     };
     // A stream keeps a request that has begun when whoever waits for it turns to something else.
@@ -196,15 +190,22 @@ struct Reflector {
     body: Option<kube::client::Body>,
     /// The start of a line that has not come to its end.
     buffer: Vec<u8>,
-    ready: VecDeque<Event<Box<RawValue>>>,
+    ready: VecDeque<Event<Raw>>,
+    /// The last step; the next one waits for `delay`.
+    failed: bool,
     delay: Duration,
 }
 
 impl Reflector {
-    async fn next(&mut self) -> Event<Box<RawValue>> {
+    async fn next(&mut self) -> Event<Raw> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return event;
+            }
+            if std::mem::take(&mut self.failed) {
+                // A watch that ends at once must not become a busy loop: only news start the delay over.
+                tokio::time::sleep(self.delay).await;
+                self.delay = (self.delay * 2).min(LAST_DELAY);
             }
             let step = match (self.at, self.body.is_some()) {
                 (None, _) => self.list().await,
@@ -217,10 +218,8 @@ impl Reflector {
             if matches!(&error, Error::Status(s) if s.code == 410) {
                 self.at = None;
             }
+            self.failed = true;
             tracing::debug!(resource = self.source.resource.storage, %error, "watch ended");
-            // A watch that ends at once must not become a busy loop: only news start the delay over.
-            tokio::time::sleep(self.delay).await;
-            self.delay = (self.delay * 2).min(LAST_DELAY);
         }
     }
 

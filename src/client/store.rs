@@ -9,9 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use super::reflector::{Sink, decode};
+use super::reflector::{self, Event, Raw, Sink};
 use super::request::revision;
 use crate::api::resource::Resource;
 
@@ -132,14 +131,9 @@ impl<K: Kind> Store<K> {
         f(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn decode(&self, raw: &RawValue) -> Option<K> {
-        let mut object: K = decode(self.resource, raw)?;
+    fn set(&self, mut object: K) {
         object.meta_mut().managed_fields = None;
         object.trim();
-        Some(object)
-    }
-
-    fn set(&self, object: K) {
         let meta = object.meta();
         let (ns, name) = (key(meta.namespace.as_deref()), key(meta.name.as_deref()));
         let seen = revision(meta.resource_version.as_deref().unwrap_or_default());
@@ -163,20 +157,7 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    fn tell(&self, change: &Change<'_, K>) {
-        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            subscriber(change);
-        }
-    }
-}
-
-fn key(text: Option<&str>) -> Box<str> {
-    text.unwrap_or_default().into()
-}
-
-impl<K: Kind> Sink for Store<K> {
-    fn replace(&self, items: &[Box<RawValue>], at: u64) {
-        let fresh: Vec<K> = items.iter().filter_map(|raw| self.decode(raw)).collect();
+    fn replace(&self, fresh: Vec<K>) {
         let names: std::collections::HashSet<(Box<str>, Box<str>)> =
             fresh.iter().map(|k| (key(k.meta().namespace.as_deref()), key(k.meta().name.as_deref()))).collect();
         let gone: Vec<(Box<str>, Box<str>)> = self.read(|o| {
@@ -191,26 +172,39 @@ impl<K: Kind> Sink for Store<K> {
         for object in fresh {
             self.set(object);
         }
-        self.observed.fetch_max(at, Ordering::AcqRel);
     }
-
-    fn upsert(&self, raw: &RawValue) {
-        if let Some(object) = self.decode(raw) {
-            self.set(object);
+    fn tell(&self, change: &Change<'_, K>) {
+        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            subscriber(change);
         }
     }
+}
 
-    fn remove(&self, raw: &RawValue) {
-        if let Some(object) = self.decode(raw) {
-            let meta = object.meta();
-            // The event of a deletion carries the revision of the deletion.
-            self.observed.fetch_max(revision(meta.resource_version.as_deref().unwrap_or_default()), Ordering::AcqRel);
-            self.unset(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+fn key(text: Option<&str>) -> Box<str> {
+    text.unwrap_or_default().into()
+}
+
+impl<K: Kind> Sink for Store<K> {
+    fn observe(&self, event: Event<Raw>) {
+        // Whoever is told of a change finds that this store has observed it.
+        let seen = |at: u64| self.observed.fetch_max(at, Ordering::AcqRel);
+        match reflector::decode::<K>(self.resource, event) {
+            None => {}
+            Some(Event::Replace(all, at)) => {
+                self.replace(all);
+                seen(at);
+            }
+            Some(Event::Set(object)) => self.set(object),
+            Some(Event::Gone(object)) => {
+                let meta = object.meta();
+                // The event of a deletion carries the revision of the deletion.
+                seen(revision(meta.resource_version.as_deref().unwrap_or_default()));
+                self.unset(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+            }
+            Some(Event::Bookmark(at)) => {
+                seen(at);
+            }
         }
-    }
-
-    fn bookmark(&self, at: u64) {
-        self.observed.fetch_max(at, Ordering::AcqRel);
     }
 }
 

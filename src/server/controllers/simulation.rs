@@ -14,6 +14,7 @@ use super::deployment::DeploymentController;
 use super::driver::apply::{Unseen, unseen};
 use super::replica_set::ReplicaSetController;
 use super::stores::Stores;
+use crate::client::reflector::Event;
 use crate::client::request::{Answer, AnswerMeta, Request, Verb};
 
 const SEEDS: u64 = 20;
@@ -153,7 +154,7 @@ impl World {
             _ => put!(deployments),
         }
         let sink = self.stores.fed().into_iter().find(|f| f.source.resource.storage == storage).unwrap().sink;
-        sink.bookmark(revision);
+        sink.observe(Event::Bookmark(revision));
     }
 
     /// Plans for a key as the driver does, and carries out a part of it.

@@ -1,25 +1,23 @@
 //! Loop: feeds the scheduler's state from three watches. Objects are reduced at once; none is kept whole.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::client::reflector::{self, Sink, Source};
+use super::state::State;
+use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 
 /// Watches that must have listed before the first attempt.
 pub const SOURCES: usize = 3;
-
-struct Pods(Arc<Shared>);
-struct Nodes(Arc<Shared>);
-struct Services(Arc<Shared>);
 
 pub fn feed(
     client: &kube::Client,
@@ -29,112 +27,103 @@ pub fn feed(
 ) -> watch::Receiver<usize> {
     let (count, synced) = watch::channel(0);
     let count = Arc::new(count);
-    let sources: [(&str, Box<dyn Sink>); SOURCES] = [
-        ("nodes", Box::new(Nodes(Arc::clone(shared)))),
-        ("services", Box::new(Services(Arc::clone(shared)))),
-        ("pods", Box::new(Pods(Arc::clone(shared)))),
-    ];
-    for (storage, sink) in sources {
-        let (client, stop, count) = (client.clone(), stop.clone(), Arc::clone(&count));
-        tasks.spawn(async move {
-            let synced = move || count.send_modify(|n| *n += 1);
-            reflector::run(client, Source::of(storage), &*sink, synced, stop).await;
-        });
-    }
+    let follower = || Follower {
+        client: client.clone(),
+        shared: Arc::clone(shared),
+        count: Arc::clone(&count),
+        stop: stop.clone(),
+    };
+    tasks.spawn(follower().follow("nodes", node));
+    tasks.spawn(follower().follow("services", service));
+    tasks.spawn(follower().follow("pods", pod));
     synced
 }
 
-fn decode<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).inspect_err(|error| tracing::error!(%error, "object cannot be decoded")).ok()
+struct Follower {
+    client: kube::Client,
+    shared: Arc<Shared>,
+    /// How many have listed.
+    count: Arc<watch::Sender<usize>>,
+    stop: CancellationToken,
 }
 
-impl Sink for Pods {
-    fn replace(&self, items: &[Box<RawValue>], _at: u64) {
-        let pods: Vec<Pod> = items.iter().filter_map(|raw| decode(raw)).collect();
-        let now = clock::instant();
-        let mut state = self.0.state();
-        let listed: HashSet<&str> = pods.iter().filter_map(|p| p.metadata.uid.as_deref()).collect();
-        let gone: Vec<String> = state.pod_uids().into_iter().filter(|uid| !listed.contains(uid.as_str())).collect();
-        for uid in gone {
-            state.forget_pod(&uid, now);
-        }
-        for pod in pods {
-            state.observe_pod(pod, now);
-        }
-        drop(state);
-        self.0.changed.notify_one();
-    }
-
-    fn upsert(&self, raw: &RawValue) {
-        if let Some(pod) = decode::<Pod>(raw) {
-            self.0.state().observe_pod(pod, clock::instant());
-            self.0.changed.notify_one();
+impl Follower {
+    /// `take` puts an event into the state and says whether it can help a pod that waits.
+    async fn follow<K: DeserializeOwned + Send>(self, storage: &'static str, take: fn(&mut State, Event<K>) -> bool) {
+        let mut events = pin!(reflector::typed(self.client, Source::of(storage)));
+        let mut listed = false;
+        loop {
+            let event = tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = events.next() => event,
+            };
+            let Some(event) = event else { return };
+            if take(&mut self.shared.state(), event) {
+                self.shared.changed.notify_one();
+            }
+            if !std::mem::replace(&mut listed, true) {
+                self.count.send_modify(|n| *n += 1);
+            }
         }
     }
-
-    fn remove(&self, raw: &RawValue) {
-        if let Some(uid) = decode::<Pod>(raw).and_then(|p| p.metadata.uid) {
-            self.0.state().forget_pod(&uid, clock::instant());
-            self.0.changed.notify_one();
-        }
-    }
-
-    fn bookmark(&self, _at: u64) {}
 }
 
-impl Sink for Nodes {
-    fn replace(&self, items: &[Box<RawValue>], _at: u64) {
-        let nodes: Vec<Node> = items.iter().filter_map(|raw| decode(raw)).collect();
-        let listed: HashSet<&str> = nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
-        let mut state = self.0.state();
-        let known: Vec<String> = state.snapshot.node_names().cloned().collect();
-        for name in known.iter().filter(|n| !listed.contains(n.as_str())) {
-            state.forget_node(name);
+fn pod(state: &mut State, event: Event<Pod>) -> bool {
+    let now = clock::instant();
+    match event {
+        Event::Replace(pods, _) => {
+            let listed: HashSet<&str> = pods.iter().filter_map(|p| p.metadata.uid.as_deref()).collect();
+            for uid in state.pod_uids().into_iter().filter(|uid| !listed.contains(uid.as_str())).collect::<Vec<_>>() {
+                state.forget_pod(&uid, now);
+            }
+            for pod in pods {
+                state.observe_pod(pod, now);
+            }
         }
-        for node in nodes {
-            state.observe_node(node, clock::instant());
-        }
-        drop(state);
-        self.0.changed.notify_one();
+        Event::Set(pod) => state.observe_pod(pod, now),
+        Event::Gone(pod) => state.forget_pod(pod.metadata.uid.as_deref().unwrap_or_default(), now),
+        Event::Bookmark(_) => return false,
     }
-
-    fn upsert(&self, raw: &RawValue) {
-        if let Some(node) = decode::<Node>(raw) {
-            self.0.state().observe_node(node, clock::instant());
-            self.0.changed.notify_one();
-        }
-    }
-
-    fn remove(&self, raw: &RawValue) {
-        if let Some(name) = decode::<Node>(raw).and_then(|n| n.metadata.name) {
-            self.0.state().forget_node(&name);
-        }
-    }
-
-    fn bookmark(&self, _at: u64) {}
+    true
 }
 
-impl Sink for Services {
-    fn replace(&self, items: &[Box<RawValue>], _at: u64) {
-        let mut state = self.0.state();
-        state.forget_services();
-        for service in items.iter().filter_map(|raw| decode(raw)) {
-            state.observe_service(service);
+fn node(state: &mut State, event: Event<Node>) -> bool {
+    let now = clock::instant();
+    match event {
+        Event::Replace(nodes, _) => {
+            let listed: HashSet<&str> = nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+            let known: Vec<String> = state.snapshot.node_names().cloned().collect();
+            for name in known.iter().filter(|n| !listed.contains(n.as_str())) {
+                state.forget_node(name);
+            }
+            for node in nodes {
+                state.observe_node(node, now);
+            }
         }
-    }
-
-    fn upsert(&self, raw: &RawValue) {
-        if let Some(service) = decode::<Service>(raw) {
-            self.0.state().observe_service(service);
+        Event::Set(node) => state.observe_node(node, now),
+        Event::Gone(node) => {
+            state.forget_node(node.metadata.name.as_deref().unwrap_or_default());
+            return false;
         }
+        Event::Bookmark(_) => return false,
     }
+    true
+}
 
-    fn remove(&self, raw: &RawValue) {
-        if let Some(service) = decode::<Service>(raw) {
+fn service(state: &mut State, event: Event<Service>) -> bool {
+    match event {
+        Event::Replace(services, _) => {
+            state.forget_services();
+            for service in services {
+                state.observe_service(service);
+            }
+        }
+        Event::Set(service) => state.observe_service(service),
+        Event::Gone(service) => {
             let meta = service.metadata;
-            self.0.state().forget_service(&meta.namespace.unwrap_or_default(), &meta.name.unwrap_or_default());
+            state.forget_service(&meta.namespace.unwrap_or_default(), &meta.name.unwrap_or_default());
         }
+        Event::Bookmark(_) => {}
     }
-
-    fn bookmark(&self, _at: u64) {}
+    false
 }
