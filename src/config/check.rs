@@ -139,13 +139,18 @@ impl Reader<'_> {
             node_ip: node_ip?,
             node_labels,
             node_taints: self.list("node-taint"),
-            runtime_endpoint: self.text("container-runtime-endpoint").map(PathBuf::from),
+            runtime_endpoint: self.text("container-runtime-endpoint").as_deref().map(socket_path),
             resolv_conf: self.text("resolv-conf").map_or_else(|| machine.resolv_conf.clone(), PathBuf::from),
             kubelet_port: kubelet_port?,
             max_pods: max_pods?,
             notify_socket: machine.notify_socket.clone(),
         })
     }
+}
+
+/// A socket's path, with or without `unix://`.
+fn socket_path(text: &str) -> PathBuf {
+    PathBuf::from(text.strip_prefix("unix://").unwrap_or(text))
 }
 
 fn search_path(given: &str) -> String {
@@ -280,6 +285,14 @@ mod tests {
         let agent = config.agent.unwrap();
         assert_eq!((agent.node_name.as_str(), agent.server.as_str()), ("pi", "https://127.0.0.1:6443"));
         assert!(agent.search_path.starts_with("/bin:") && agent.search_path.contains("/usr/sbin"));
+    }
+
+    #[test]
+    fn a_runtime_is_named_with_or_without_its_scheme() {
+        for text in ["unix:///run/containerd/containerd.sock", "/run/containerd/containerd.sock"] {
+            let agent = server(&given(&[("container-runtime-endpoint", text)]), &a_machine()).unwrap().agent.unwrap();
+            assert_eq!(agent.runtime_endpoint.unwrap(), std::path::Path::new("/run/containerd/containerd.sock"));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! when the runtime restarts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,15 +60,13 @@ pub(super) fn channel(socket: &Path) -> Channel {
 }
 
 impl Client {
-    /// `socket` is the path of the runtime's Unix socket, with or without `unix://`.
+    /// `socket` is the path of the runtime's Unix socket.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        let text = socket.to_string_lossy();
-        let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            endpoint: format!("unix://{}", path.display()),
-            channel: channel(&path),
+            endpoint: format!("unix://{}", socket.display()),
+            channel: channel(socket),
             starts: Arc::new(Semaphore::new(cores * STARTS_PER_CORE)),
             problem: None,
         }

@@ -14,5 +14,6 @@ mod clients;
 mod deletion;
 mod pods;
 mod registry;
+mod runtime;
 mod static_binary;
 mod two_tier;
