@@ -47,6 +47,8 @@ fi
 
 # Only Debian's compiler must be found: rustup's has another version of everything.
 export PATH="$tools/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Nor a wrapper for the other one.
+unset RUSTC_WORKSPACE_WRAPPER
 export CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
 export CARGO_ZIGBUILD_ZIG_PATH="$tools/ziglang/zig"
 # 64-bit time on 32-bit architectures.

@@ -13,6 +13,7 @@ pub mod authority;
 pub mod client;
 pub mod files;
 pub mod join;
+pub mod jwt;
 pub mod kubeconfig;
 pub mod live;
 pub mod peer;

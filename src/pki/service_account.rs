@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::authority::{new_key, parse_key};
-use super::{Error, files};
+use super::{Error, files, jwt};
 
 /// Verification keys that are kept at once.
 const MAX_KEYS: usize = 16;
@@ -56,8 +56,8 @@ impl Keys {
         }
         let damaged = |what: String| Error::Damaged { path: path.clone(), what };
         let verification = pairs.iter().map(verification).collect::<Result<_, _>>().map_err(damaged)?;
-        let signing = EncodingKey::from_ec_pem(pairs[0].serialize_pem().as_bytes());
-        Ok(Self { signing: signing.map_err(|e| damaged(e.to_string()))?, verification })
+        jwt::install();
+        Ok(Self { signing: EncodingKey::from_ec_der(pairs[0].serialized_der()), verification })
     }
 
     /// The name of the key that signs.
