@@ -13,6 +13,7 @@
 //! - [`query`]: paths and query strings
 //! - [`user`]: who asks; [`version`]: who answers
 
+pub mod apply;
 pub mod decode;
 pub mod encode;
 pub mod field;

@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::key::Key;
 use super::revision::Revision;
 
+/// All annotations of an object together, in bytes.
+pub const MAX_ANNOTATIONS: usize = 256 * 1024;
+
 /// The part of an object that the machinery looks at on every list, watch and delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {

@@ -10,3 +10,10 @@ pub const SKIFF: &str = "skiff1";
 pub fn git_version() -> String {
     format!("{KUBERNETES}+{SKIFF}")
 }
+
+/// `skiff/v1.36.2+skiff1`: whom our own requests say they are from. What is before the slash is the field manager of
+/// their writes.
+#[must_use]
+pub fn user_agent() -> String {
+    format!("skiff/{}", git_version())
+}

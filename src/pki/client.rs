@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use http::header::{HeaderValue, USER_AGENT};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -16,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::ServiceExt;
+
+use crate::api::version;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -51,7 +54,9 @@ pub fn kube(server: &str, config: ClientConfig) -> Result<kube::Client, super::E
     let bad = || super::Error::Tls(format!("{server:?} is not an https:// URL"));
     let base: Uri = server.parse().map_err(|_| bad())?;
     let authority = base.authority().ok_or_else(bad)?.clone();
+    let agent = HeaderValue::from_str(&version::user_agent()).ok();
     let service = https::<kube::client::Body>(config).map_request(move |mut r: http::Request<kube::client::Body>| {
+        r.headers_mut().extend(agent.clone().map(|agent| (USER_AGENT, agent)));
         let path = r.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(http::uri::Scheme::HTTPS);

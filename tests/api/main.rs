@@ -28,6 +28,7 @@ use skiff::server::store::Store as _;
 use skiff::server::store::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
+mod apply;
 mod collections;
 mod patches;
 mod subresources;

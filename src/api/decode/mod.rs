@@ -138,6 +138,19 @@ pub fn kind(
     typed(value, duplicates, schema, expected, validation).map_err(unfit)
 }
 
+/// Reads a YAML (or JSON) document of any kind. With it comes what is wrong with fields that are there twice, of which
+/// the last counts, in the words of Go's YAML package.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn document(bytes: &[u8]) -> Result<(Value, Option<String>), String> {
+    // Most clients send JSON, which is YAML too.
+    let is_json = bytes.first() == Some(&b'{');
+    let document = if is_json { parse::json(bytes).or_else(|_| parse::yaml(bytes)) } else { parse::yaml(bytes) };
+    let parse::Document { value, duplicates } = document?;
+    Ok((value, if duplicates.is_empty() { None } else { parse::first_duplicate(bytes) }))
+}
+
 /// Checks the result of a patch and puts it in form: unknown fields that the patch brought, types, nulls.
 ///
 /// # Errors

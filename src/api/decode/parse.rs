@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::{MAX_DEPTH, MAX_STRICT_ERRORS, syntax};
 
@@ -36,6 +37,21 @@ pub fn json(bytes: &[u8]) -> Result<Document, String> {
 pub fn yaml(bytes: &[u8]) -> Result<Document, String> {
     let failed = |why: String| format!("error converting YAML to JSON: yaml: {}", why.replace('\n', " "));
     let text = std::str::from_utf8(bytes).map_err(|_| failed("invalid UTF-8".into()))?;
+    read(text, DuplicateKeyPolicy::PassThrough).map_err(|e| failed(e.without_snippet().to_string()))
+}
+
+/// What is wrong with the first field that is there twice in YAML, in the words of Go's YAML package.
+pub fn first_duplicate(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let paths = read(text, DuplicateKeyPolicy::PassThrough).ok()?.duplicates;
+    let key = paths.first()?.rsplit('.').next()?;
+    let line = read(text, DuplicateKeyPolicy::Error).err()?.location()?.line();
+    Some(format!(
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"
+    ))
+}
+
+fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Document, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -44,7 +60,7 @@ pub fn yaml(bytes: &[u8]) -> Result<Document, String> {
             max_anchors: 1024,
             max_documents: 1,
         },
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,
         with_snippet: false,
     };
@@ -52,8 +68,7 @@ pub fn yaml(bytes: &[u8]) -> Result<Document, String> {
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |reader| {
         Node { notes: &notes, yaml: true }.deserialize(reader)
     });
-    let value = value.map_err(|e| failed(e.without_snippet().to_string()))?;
-    Ok(Document { value, duplicates: notes.0.into_inner().duplicates })
+    Ok(Document { value: value?, duplicates: notes.0.into_inner().duplicates })
 }
 
 #[derive(Default)]

@@ -78,23 +78,24 @@ pub static TYPES: &[&Type] = &[
     &META_V1_SHARDINFO, &META_V1_STATUS, &META_V1_STATUSCAUSE, &META_V1_STATUSDETAILS, &META_V1_WATCHEVENT,
 ];
 static APPS_V1_DEPLOYMENT: Type = Type { name: "io.k8s.api.apps.v1.Deployment", gvk: Some(("apps", "v1", "Deployment")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&APPS_V1_DEPLOYMENTSPEC)).at(2), f("status", of(&APPS_V1_DEPLOYMENTSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&APPS_V1_DEPLOYMENTSPEC)).at(2).always(), f("status", of(&APPS_V1_DEPLOYMENTSTATUS)).at(3).always(),
 ] };
 static APPS_V1_DEPLOYMENTCONDITION: Type = Type { name: "io.k8s.api.apps.v1.DeploymentCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME).at(7), f("lastUpdateTime", TIME).at(6), f("message", STRING).at(5).omits_zero(),
-    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastTransitionTime", TIME).at(7).always(), f("lastUpdateTime", TIME).at(6).always(),
+    f("message", STRING).at(5).omits_zero(), f("reason", STRING).at(4).omits_zero(),
+    f("status", STRING).at(2).always().required(), f("type", STRING).at(1).always().required(),
 ] };
 static APPS_V1_DEPLOYMENTLIST: Type = Type { name: "io.k8s.api.apps.v1.DeploymentList", gvk: Some(("apps", "v1", "DeploymentList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&APPS_V1_DEPLOYMENT))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&APPS_V1_DEPLOYMENT))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static APPS_V1_DEPLOYMENTSPEC: Type = Type { name: "io.k8s.api.apps.v1.DeploymentSpec", gvk: None, atomic: false, fields: &[
     f("minReadySeconds", INT32).at(5).omits_zero(), f("paused", BOOL).at(7).omits_zero(),
     f("progressDeadlineSeconds", INT32).at(9), f("replicas", INT32).at(1), f("revisionHistoryLimit", INT32).at(6),
-    f("selector", of(&META_V1_LABELSELECTOR)).at(2).required(),
-    f("strategy", of(&APPS_V1_DEPLOYMENTSTRATEGY)).at(4).retain_keys(),
-    f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3).required(),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(2).always().required(),
+    f("strategy", of(&APPS_V1_DEPLOYMENTSTRATEGY)).at(4).always().retain_keys(),
+    f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3).always().required(),
 ] };
 static APPS_V1_DEPLOYMENTSTATUS: Type = Type { name: "io.k8s.api.apps.v1.DeploymentStatus", gvk: None, atomic: false, fields: &[
     f("availableReplicas", INT32).at(4).omits_zero(), f("collisionCount", INT32).at(8),
@@ -107,26 +108,28 @@ static APPS_V1_DEPLOYMENTSTRATEGY: Type = Type { name: "io.k8s.api.apps.v1.Deplo
     f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDEPLOYMENT)).at(2), f("type", STRING).at(1).omits_zero(),
 ] };
 static APPS_V1_REPLICASET: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSet", gvk: Some(("apps", "v1", "ReplicaSet")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&APPS_V1_REPLICASETSPEC)).at(2), f("status", of(&APPS_V1_REPLICASETSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&APPS_V1_REPLICASETSPEC)).at(2).always(), f("status", of(&APPS_V1_REPLICASETSTATUS)).at(3).always(),
 ] };
 static APPS_V1_REPLICASETCONDITION: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME).at(3), f("message", STRING).at(5).omits_zero(),
-    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastTransitionTime", TIME).at(3).always(), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).always().required(),
+    f("type", STRING).at(1).always().required(),
 ] };
 static APPS_V1_REPLICASETLIST: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetList", gvk: Some(("apps", "v1", "ReplicaSetList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&APPS_V1_REPLICASET))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&APPS_V1_REPLICASET))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static APPS_V1_REPLICASETSPEC: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetSpec", gvk: None, atomic: false, fields: &[
     f("minReadySeconds", INT32).at(4).omits_zero(), f("replicas", INT32).at(1),
-    f("selector", of(&META_V1_LABELSELECTOR)).at(2).required(), f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(2).always().required(),
+    f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3).always(),
 ] };
 static APPS_V1_REPLICASETSTATUS: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSetStatus", gvk: None, atomic: false, fields: &[
     f("availableReplicas", INT32).at(5).omits_zero(),
     f("conditions", list(of(&APPS_V1_REPLICASETCONDITION))).at(6).omits_zero().list_map(&["type"]).merge("type"),
     f("fullyLabeledReplicas", INT32).at(2).omits_zero(), f("observedGeneration", INT64).at(3).omits_zero(),
-    f("readyReplicas", INT32).at(4).omits_zero(), f("replicas", INT32).at(1).required(),
+    f("readyReplicas", INT32).at(4).omits_zero(), f("replicas", INT32).at(1).always().required(),
     f("terminatingReplicas", INT32).at(7),
 ] };
 static APPS_V1_ROLLINGUPDATEDEPLOYMENT: Type = Type { name: "io.k8s.api.apps.v1.RollingUpdateDeployment", gvk: None, atomic: false, fields: &[
@@ -137,35 +140,36 @@ static AUTHENTICATION_V1_BOUNDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.a
     f("name", STRING).at(3).omits_zero(), f("uid", STRING).at(4).omits_zero(),
 ] };
 static AUTHENTICATION_V1_SELFSUBJECTREVIEW: Type = Type { name: "io.k8s.api.authentication.v1.SelfSubjectReview", gvk: Some(("authentication.k8s.io", "v1", "SelfSubjectReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("status", of(&AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS)).at(2),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("status", of(&AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS)).at(2).always(),
 ] };
 static AUTHENTICATION_V1_SELFSUBJECTREVIEWSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.SelfSubjectReviewStatus", gvk: None, atomic: false, fields: &[
-    f("userInfo", of(&AUTHENTICATION_V1_USERINFO)).at(1),
+    f("userInfo", of(&AUTHENTICATION_V1_USERINFO)).at(1).always(),
 ] };
 static AUTHENTICATION_V1_TOKENREQUEST: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequest", gvk: Some(("authentication.k8s.io", "v1", "TokenRequest")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHENTICATION_V1_TOKENREQUESTSPEC)).at(2),
-    f("status", of(&AUTHENTICATION_V1_TOKENREQUESTSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHENTICATION_V1_TOKENREQUESTSPEC)).at(2).always(),
+    f("status", of(&AUTHENTICATION_V1_TOKENREQUESTSTATUS)).at(3).always(),
 ] };
 static AUTHENTICATION_V1_TOKENREQUESTSPEC: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequestSpec", gvk: None, atomic: false, fields: &[
-    f("audiences", list(STRING)).at(1).list_atomic(),
-    f("boundObjectRef", of(&AUTHENTICATION_V1_BOUNDOBJECTREFERENCE)).at(3), f("expirationSeconds", INT64).at(4),
+    f("audiences", list(STRING)).at(1).always().list_atomic(),
+    f("boundObjectRef", of(&AUTHENTICATION_V1_BOUNDOBJECTREFERENCE)).at(3).always(),
+    f("expirationSeconds", INT64).at(4).always(),
 ] };
 static AUTHENTICATION_V1_TOKENREQUESTSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.TokenRequestStatus", gvk: None, atomic: false, fields: &[
-    f("expirationTimestamp", TIME).at(2), f("token", STRING).at(1),
+    f("expirationTimestamp", TIME).at(2).always(), f("token", STRING).at(1).always(),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEW: Type = Type { name: "io.k8s.api.authentication.v1.TokenReview", gvk: Some(("authentication.k8s.io", "v1", "TokenReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHENTICATION_V1_TOKENREVIEWSPEC)).at(2).required(),
-    f("status", of(&AUTHENTICATION_V1_TOKENREVIEWSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHENTICATION_V1_TOKENREVIEWSPEC)).at(2).always().required(),
+    f("status", of(&AUTHENTICATION_V1_TOKENREVIEWSTATUS)).at(3).always(),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSPEC: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewSpec", gvk: None, atomic: false, fields: &[
     f("audiences", list(STRING)).at(2).omits_zero().list_atomic(), f("token", STRING).at(1).omits_zero().required(),
 ] };
 static AUTHENTICATION_V1_TOKENREVIEWSTATUS: Type = Type { name: "io.k8s.api.authentication.v1.TokenReviewStatus", gvk: None, atomic: false, fields: &[
     f("audiences", list(STRING)).at(4).omits_zero().list_atomic(), f("authenticated", BOOL).at(1).omits_zero(),
-    f("error", STRING).at(3).omits_zero(), f("user", of(&AUTHENTICATION_V1_USERINFO)).at(2),
+    f("error", STRING).at(3).omits_zero(), f("user", of(&AUTHENTICATION_V1_USERINFO)).at(2).always(),
 ] };
 static AUTHENTICATION_V1_USERINFO: Type = Type { name: "io.k8s.api.authentication.v1.UserInfo", gvk: None, atomic: false, fields: &[
     f("extra", map(list(STRING))).at(4).omits_zero(), f("groups", list(STRING)).at(3).omits_zero().list_atomic(),
@@ -180,16 +184,16 @@ static AUTHORIZATION_V1_LABELSELECTORATTRIBUTES: Type = Type { name: "io.k8s.api
     f("requirements", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
 ] };
 static AUTHORIZATION_V1_LOCALSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "LocalSubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).always().required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3).always(),
 ] };
 static AUTHORIZATION_V1_NONRESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.NonResourceAttributes", gvk: None, atomic: false, fields: &[
     f("path", STRING).at(1).omits_zero(), f("verb", STRING).at(2).omits_zero(),
 ] };
 static AUTHORIZATION_V1_NONRESOURCERULE: Type = Type { name: "io.k8s.api.authorization.v1.NonResourceRule", gvk: None, atomic: false, fields: &[
     f("nonResourceURLs", list(STRING)).at(2).omits_zero().list_atomic(),
-    f("verbs", list(STRING)).at(1).list_atomic().required(),
+    f("verbs", list(STRING)).at(1).always().list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_RESOURCEATTRIBUTES: Type = Type { name: "io.k8s.api.authorization.v1.ResourceAttributes", gvk: None, atomic: false, fields: &[
     f("fieldSelector", of(&AUTHORIZATION_V1_FIELDSELECTORATTRIBUTES)).at(8), f("group", STRING).at(3).omits_zero(),
@@ -202,29 +206,29 @@ static AUTHORIZATION_V1_RESOURCERULE: Type = Type { name: "io.k8s.api.authorizat
     f("apiGroups", list(STRING)).at(2).omits_zero().list_atomic(),
     f("resourceNames", list(STRING)).at(4).omits_zero().list_atomic(),
     f("resources", list(STRING)).at(3).omits_zero().list_atomic(),
-    f("verbs", list(STRING)).at(1).list_atomic().required(),
+    f("verbs", list(STRING)).at(1).always().list_atomic().required(),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "SelfSubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC)).at(2).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC)).at(2).always().required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3).always(),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReviewSpec", gvk: None, atomic: false, fields: &[
     f("nonResourceAttributes", of(&AUTHORIZATION_V1_NONRESOURCEATTRIBUTES)).at(2),
     f("resourceAttributes", of(&AUTHORIZATION_V1_RESOURCEATTRIBUTES)).at(1),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTRULESREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview", gvk: Some(("authorization.k8s.io", "v1", "SelfSubjectRulesReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC)).at(2).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC)).at(2).always().required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS)).at(3).always(),
 ] };
 static AUTHORIZATION_V1_SELFSUBJECTRULESREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SelfSubjectRulesReviewSpec", gvk: None, atomic: false, fields: &[
     f("namespace", STRING).at(1).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEW: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReview", gvk: Some(("authorization.k8s.io", "v1", "SubjectAccessReview")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).required(),
-    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC)).at(2).always().required(),
+    f("status", of(&AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS)).at(3).always(),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReviewSpec", gvk: None, atomic: false, fields: &[
     f("extra", map(list(STRING))).at(5).omits_zero(), f("groups", list(STRING)).at(4).omits_zero().list_atomic(),
@@ -233,31 +237,32 @@ static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSPEC: Type = Type { name: "io.k8s.api
     f("user", STRING).at(3).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTACCESSREVIEWSTATUS: Type = Type { name: "io.k8s.api.authorization.v1.SubjectAccessReviewStatus", gvk: None, atomic: false, fields: &[
-    f("allowed", BOOL).at(1).required(), f("denied", BOOL).at(4).omits_zero(),
+    f("allowed", BOOL).at(1).always().required(), f("denied", BOOL).at(4).omits_zero(),
     f("evaluationError", STRING).at(3).omits_zero(), f("reason", STRING).at(2).omits_zero(),
 ] };
 static AUTHORIZATION_V1_SUBJECTRULESREVIEWSTATUS: Type = Type { name: "io.k8s.api.authorization.v1.SubjectRulesReviewStatus", gvk: None, atomic: false, fields: &[
-    f("evaluationError", STRING).at(4).omits_zero(), f("incomplete", BOOL).at(3).required(),
-    f("nonResourceRules", list(of(&AUTHORIZATION_V1_NONRESOURCERULE))).at(2).list_atomic().required(),
-    f("resourceRules", list(of(&AUTHORIZATION_V1_RESOURCERULE))).at(1).list_atomic().required(),
+    f("evaluationError", STRING).at(4).omits_zero(), f("incomplete", BOOL).at(3).always().required(),
+    f("nonResourceRules", list(of(&AUTHORIZATION_V1_NONRESOURCERULE))).at(2).always().list_atomic().required(),
+    f("resourceRules", list(of(&AUTHORIZATION_V1_RESOURCERULE))).at(1).always().list_atomic().required(),
 ] };
 static AUTOSCALING_V1_SCALE: Type = Type { name: "io.k8s.api.autoscaling.v1.Scale", gvk: Some(("autoscaling", "v1", "Scale")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&AUTOSCALING_V1_SCALESPEC)).at(2), f("status", of(&AUTOSCALING_V1_SCALESTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&AUTOSCALING_V1_SCALESPEC)).at(2).always(),
+    f("status", of(&AUTOSCALING_V1_SCALESTATUS)).at(3).always(),
 ] };
 static AUTOSCALING_V1_SCALESPEC: Type = Type { name: "io.k8s.api.autoscaling.v1.ScaleSpec", gvk: None, atomic: false, fields: &[
-    f("replicas", INT32).at(1).omits_zero(),
+    f("replicas", INT32).at(1).omits_zero().default("0"),
 ] };
 static AUTOSCALING_V1_SCALESTATUS: Type = Type { name: "io.k8s.api.autoscaling.v1.ScaleStatus", gvk: None, atomic: false, fields: &[
-    f("replicas", INT32).at(1).required(), f("selector", STRING).at(2).omits_zero(),
+    f("replicas", INT32).at(1).always().required(), f("selector", STRING).at(2).omits_zero(),
 ] };
 static COORDINATION_V1_LEASE: Type = Type { name: "io.k8s.api.coordination.v1.Lease", gvk: Some(("coordination.k8s.io", "v1", "Lease")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&COORDINATION_V1_LEASESPEC)).at(2),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&COORDINATION_V1_LEASESPEC)).at(2).always(),
 ] };
 static COORDINATION_V1_LEASELIST: Type = Type { name: "io.k8s.api.coordination.v1.LeaseList", gvk: Some(("coordination.k8s.io", "v1", "LeaseList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&COORDINATION_V1_LEASE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&COORDINATION_V1_LEASE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static COORDINATION_V1_LEASESPEC: Type = Type { name: "io.k8s.api.coordination.v1.LeaseSpec", gvk: None, atomic: false, fields: &[
     f("acquireTime", MICROTIME).at(3), f("holderIdentity", STRING).at(1), f("leaseDurationSeconds", INT32).at(2),
@@ -266,32 +271,33 @@ static COORDINATION_V1_LEASESPEC: Type = Type { name: "io.k8s.api.coordination.v
 ] };
 static CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AWSElasticBlockStoreVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("partition", INT32).at(3).omits_zero(),
-    f("readOnly", BOOL).at(4).omits_zero(), f("volumeID", STRING).at(1).required(),
+    f("readOnly", BOOL).at(4).omits_zero(), f("volumeID", STRING).at(1).always().required(),
 ] };
 static CORE_V1_AFFINITY: Type = Type { name: "io.k8s.api.core.v1.Affinity", gvk: None, atomic: false, fields: &[
     f("nodeAffinity", of(&CORE_V1_NODEAFFINITY)).at(1), f("podAffinity", of(&CORE_V1_PODAFFINITY)).at(2),
     f("podAntiAffinity", of(&CORE_V1_PODANTIAFFINITY)).at(3),
 ] };
 static CORE_V1_APPARMORPROFILE: Type = Type { name: "io.k8s.api.core.v1.AppArmorProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).required(),
+    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_ATTACHEDVOLUME: Type = Type { name: "io.k8s.api.core.v1.AttachedVolume", gvk: None, atomic: false, fields: &[
-    f("devicePath", STRING).at(2).required(), f("name", STRING).at(1).required(),
+    f("devicePath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_AZUREDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("cachingMode", STRING).at(3), f("diskName", STRING).at(1).required(), f("diskURI", STRING).at(2).required(),
-    f("fsType", STRING).at(4), f("kind", STRING).at(6), f("readOnly", BOOL).at(5),
+    f("cachingMode", STRING).at(3), f("diskName", STRING).at(1).always().required(),
+    f("diskURI", STRING).at(2).always().required(), f("fsType", STRING).at(4).default("\"ext4\""),
+    f("kind", STRING).at(6), f("readOnly", BOOL).at(5).default("false"),
 ] };
 static CORE_V1_AZUREFILEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureFileVolumeSource", gvk: None, atomic: false, fields: &[
-    f("readOnly", BOOL).at(3).omits_zero(), f("secretName", STRING).at(1).required(),
-    f("shareName", STRING).at(2).required(),
+    f("readOnly", BOOL).at(3).omits_zero(), f("secretName", STRING).at(1).always().required(),
+    f("shareName", STRING).at(2).always().required(),
 ] };
 static CORE_V1_BINDING: Type = Type { name: "io.k8s.api.core.v1.Binding", gvk: Some(("", "v1", "Binding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("target", of(&CORE_V1_OBJECTREFERENCE)).at(2).required(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("target", of(&CORE_V1_OBJECTREFERENCE)).at(2).always().required(),
 ] };
 static CORE_V1_CSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CSIVolumeSource", gvk: None, atomic: false, fields: &[
-    f("driver", STRING).at(1).required(), f("fsType", STRING).at(3),
+    f("driver", STRING).at(1).always().required(), f("fsType", STRING).at(3),
     f("nodePublishSecretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("readOnly", BOOL).at(2),
     f("volumeAttributes", map(STRING)).at(4).omits_zero(),
 ] };
@@ -299,47 +305,48 @@ static CORE_V1_CAPABILITIES: Type = Type { name: "io.k8s.api.core.v1.Capabilitie
     f("add", list(STRING)).at(1).omits_zero().list_atomic(), f("drop", list(STRING)).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_CEPHFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CephFSVolumeSource", gvk: None, atomic: false, fields: &[
-    f("monitors", list(STRING)).at(1).list_atomic().required(), f("path", STRING).at(2).omits_zero(),
+    f("monitors", list(STRING)).at(1).always().list_atomic().required(), f("path", STRING).at(2).omits_zero(),
     f("readOnly", BOOL).at(6).omits_zero(), f("secretFile", STRING).at(4).omits_zero(),
     f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(5), f("user", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_CINDERVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.CinderVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(4), f("volumeID", STRING).at(1).required(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(4), f("volumeID", STRING).at(1).always().required(),
 ] };
 static CORE_V1_CLIENTIPCONFIG: Type = Type { name: "io.k8s.api.core.v1.ClientIPConfig", gvk: None, atomic: false, fields: &[
     f("timeoutSeconds", INT32).at(1),
 ] };
 static CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ClusterTrustBundleProjection", gvk: None, atomic: false, fields: &[
     f("labelSelector", of(&META_V1_LABELSELECTOR)).at(3), f("name", STRING).at(1), f("optional", BOOL).at(5),
-    f("path", STRING).at(4).required(), f("signerName", STRING).at(2),
+    f("path", STRING).at(4).always().required(), f("signerName", STRING).at(2),
 ] };
 static CORE_V1_CONFIGMAP: Type = Type { name: "io.k8s.api.core.v1.ConfigMap", gvk: Some(("", "v1", "ConfigMap")), atomic: false, fields: &[
     f("apiVersion", STRING), f("binaryData", map(BYTES)).at(3).omits_zero(), f("data", map(STRING)).at(2).omits_zero(),
-    f("immutable", BOOL).at(4), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("immutable", BOOL).at(4), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
 ] };
 static CORE_V1_CONFIGMAPENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(2),
+    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(2),
 ] };
 static CORE_V1_CONFIGMAPKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ConfigMapKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).at(2).required(), f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(3),
+    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(1).omits_zero().default("\"\""),
+    f("optional", BOOL).at(3),
 ] };
 static CORE_V1_CONFIGMAPLIST: Type = Type { name: "io.k8s.api.core.v1.ConfigMapList", gvk: Some(("", "v1", "ConfigMapList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_CONFIGMAP))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_CONFIGMAP))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_CONFIGMAPNODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapNodeConfigSource", gvk: None, atomic: false, fields: &[
-    f("kubeletConfigKey", STRING).at(5).required(), f("name", STRING).at(2).required(),
-    f("namespace", STRING).at(1).required(), f("resourceVersion", STRING).at(4).omits_zero(),
+    f("kubeletConfigKey", STRING).at(5).always().required(), f("name", STRING).at(2).always().required(),
+    f("namespace", STRING).at(1).always().required(), f("resourceVersion", STRING).at(4).omits_zero(),
     f("uid", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_CONFIGMAPPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ConfigMapProjection", gvk: None, atomic: false, fields: &[
     f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
+    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONFIGMAPVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapVolumeSource", gvk: None, atomic: false, fields: &[
     f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
+    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gvk: None, atomic: false, fields: &[
     f("args", list(STRING)).at(4).omits_zero().list_atomic(),
@@ -348,11 +355,11 @@ static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gv
     f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).omits_zero().list_atomic(),
     f("image", STRING).at(2).omits_zero(), f("imagePullPolicy", STRING).at(14).omits_zero(),
     f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12), f("livenessProbe", of(&CORE_V1_PROBE)).at(10),
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
     f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
     f("readinessProbe", of(&CORE_V1_PROBE)).at(11),
     f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).omits_zero().list_atomic(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8), f("restartPolicy", STRING).at(24),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).always(), f("restartPolicy", STRING).at(24),
     f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).omits_zero().list_atomic(),
     f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15), f("startupProbe", of(&CORE_V1_PROBE)).at(22),
     f("stdin", BOOL).at(16).omits_zero(), f("stdinOnce", BOOL).at(17).omits_zero(),
@@ -363,19 +370,19 @@ static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gv
     f("workingDir", STRING).at(5).omits_zero(),
 ] };
 static CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST: Type = Type { name: "io.k8s.api.core.v1.ContainerExtendedResourceRequest", gvk: None, atomic: false, fields: &[
-    f("containerName", STRING).at(1).required(), f("requestName", STRING).at(3).required(),
-    f("resourceName", STRING).at(2).required(),
+    f("containerName", STRING).at(1).always().required(), f("requestName", STRING).at(3).always().required(),
+    f("resourceName", STRING).at(2).always().required(),
 ] };
 static CORE_V1_CONTAINERIMAGE: Type = Type { name: "io.k8s.api.core.v1.ContainerImage", gvk: None, atomic: false, fields: &[
-    f("names", list(STRING)).at(1).list_atomic(), f("sizeBytes", INT64).at(2).omits_zero(),
+    f("names", list(STRING)).at(1).always().list_atomic(), f("sizeBytes", INT64).at(2).omits_zero(),
 ] };
 static CORE_V1_CONTAINERPORT: Type = Type { name: "io.k8s.api.core.v1.ContainerPort", gvk: None, atomic: false, fields: &[
-    f("containerPort", INT32).at(3).required(), f("hostIP", STRING).at(5).omits_zero(),
+    f("containerPort", INT32).at(3).always().required(), f("hostIP", STRING).at(5).omits_zero(),
     f("hostPort", INT32).at(2).omits_zero(), f("name", STRING).at(1).omits_zero(),
-    f("protocol", STRING).at(4).omits_zero(),
+    f("protocol", STRING).at(4).omits_zero().default("\"TCP\""),
 ] };
 static CORE_V1_CONTAINERRESIZEPOLICY: Type = Type { name: "io.k8s.api.core.v1.ContainerResizePolicy", gvk: None, atomic: false, fields: &[
-    f("resourceName", STRING).at(1).required(), f("restartPolicy", STRING).at(2).required(),
+    f("resourceName", STRING).at(1).always().required(), f("restartPolicy", STRING).at(2).always().required(),
 ] };
 static CORE_V1_CONTAINERRESTARTRULE: Type = Type { name: "io.k8s.api.core.v1.ContainerRestartRule", gvk: None, atomic: false, fields: &[
     f("action", STRING).at(1).omits_zero().required(),
@@ -390,12 +397,12 @@ static CORE_V1_CONTAINERSTATE: Type = Type { name: "io.k8s.api.core.v1.Container
     f("waiting", of(&CORE_V1_CONTAINERSTATEWAITING)).at(1),
 ] };
 static CORE_V1_CONTAINERSTATERUNNING: Type = Type { name: "io.k8s.api.core.v1.ContainerStateRunning", gvk: None, atomic: false, fields: &[
-    f("startedAt", TIME).at(1),
+    f("startedAt", TIME).at(1).always(),
 ] };
 static CORE_V1_CONTAINERSTATETERMINATED: Type = Type { name: "io.k8s.api.core.v1.ContainerStateTerminated", gvk: None, atomic: false, fields: &[
-    f("containerID", STRING).at(7).omits_zero(), f("exitCode", INT32).at(1).required(), f("finishedAt", TIME).at(6),
-    f("message", STRING).at(4).omits_zero(), f("reason", STRING).at(3).omits_zero(),
-    f("signal", INT32).at(2).omits_zero(), f("startedAt", TIME).at(5),
+    f("containerID", STRING).at(7).omits_zero(), f("exitCode", INT32).at(1).always().required(),
+    f("finishedAt", TIME).at(6).always(), f("message", STRING).at(4).omits_zero(),
+    f("reason", STRING).at(3).omits_zero(), f("signal", INT32).at(2).omits_zero(), f("startedAt", TIME).at(5).always(),
 ] };
 static CORE_V1_CONTAINERSTATEWAITING: Type = Type { name: "io.k8s.api.core.v1.ContainerStateWaiting", gvk: None, atomic: false, fields: &[
     f("message", STRING).at(2).omits_zero(), f("reason", STRING).at(1).omits_zero(),
@@ -403,11 +410,11 @@ static CORE_V1_CONTAINERSTATEWAITING: Type = Type { name: "io.k8s.api.core.v1.Co
 static CORE_V1_CONTAINERSTATUS: Type = Type { name: "io.k8s.api.core.v1.ContainerStatus", gvk: None, atomic: false, fields: &[
     f("allocatedResources", map(QUANTITY)).at(10).omits_zero(),
     f("allocatedResourcesStatus", list(of(&CORE_V1_RESOURCESTATUS))).at(14).omits_zero().list_map(&["name"]).merge("name"),
-    f("containerID", STRING).at(8).omits_zero(), f("image", STRING).at(6).required(),
-    f("imageID", STRING).at(7).required(), f("lastState", of(&CORE_V1_CONTAINERSTATE)).at(3),
-    f("name", STRING).at(1).required(), f("ready", BOOL).at(4).required(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(11), f("restartCount", INT32).at(5).required(),
-    f("started", BOOL).at(9), f("state", of(&CORE_V1_CONTAINERSTATE)).at(2), f("stopSignal", STRING).at(15),
+    f("containerID", STRING).at(8).omits_zero(), f("image", STRING).at(6).always().required(),
+    f("imageID", STRING).at(7).always().required(), f("lastState", of(&CORE_V1_CONTAINERSTATE)).at(3).always(),
+    f("name", STRING).at(1).always().required(), f("ready", BOOL).at(4).always().required(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(11), f("restartCount", INT32).at(5).always().required(),
+    f("started", BOOL).at(9), f("state", of(&CORE_V1_CONTAINERSTATE)).at(2).always(), f("stopSignal", STRING).at(15),
     f("user", of(&CORE_V1_CONTAINERUSER)).at(13),
     f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).at(12).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
 ] };
@@ -415,14 +422,14 @@ static CORE_V1_CONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.ContainerU
     f("linux", of(&CORE_V1_LINUXCONTAINERUSER)).at(1),
 ] };
 static CORE_V1_DAEMONENDPOINT: Type = Type { name: "io.k8s.api.core.v1.DaemonEndpoint", gvk: None, atomic: false, fields: &[
-    f("Port", INT32).at(1).required(),
+    f("Port", INT32).at(1).always().required(),
 ] };
 static CORE_V1_DOWNWARDAPIPROJECTION: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIProjection", gvk: None, atomic: false, fields: &[
     f("items", list(of(&CORE_V1_DOWNWARDAPIVOLUMEFILE))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMEFILE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeFile", gvk: None, atomic: false, fields: &[
-    f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)).at(2), f("mode", INT32).at(4), f("path", STRING).at(1).required(),
-    f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)).at(3),
+    f("fieldRef", of(&CORE_V1_OBJECTFIELDSELECTOR)).at(2), f("mode", INT32).at(4),
+    f("path", STRING).at(1).always().required(), f("resourceFieldRef", of(&CORE_V1_RESOURCEFIELDSELECTOR)).at(3),
 ] };
 static CORE_V1_DOWNWARDAPIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.DownwardAPIVolumeSource", gvk: None, atomic: false, fields: &[
     f("defaultMode", INT32).at(2),
@@ -432,11 +439,11 @@ static CORE_V1_EMPTYDIRVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.Emp
     f("medium", STRING).at(1).omits_zero(), f("sizeLimit", QUANTITY).at(2),
 ] };
 static CORE_V1_ENDPOINTADDRESS: Type = Type { name: "io.k8s.api.core.v1.EndpointAddress", gvk: None, atomic: true, fields: &[
-    f("hostname", STRING).at(3).omits_zero(), f("ip", STRING).at(1).required(), f("nodeName", STRING).at(4),
+    f("hostname", STRING).at(3).omits_zero(), f("ip", STRING).at(1).always().required(), f("nodeName", STRING).at(4),
     f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(2),
 ] };
 static CORE_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.core.v1.EndpointPort", gvk: None, atomic: true, fields: &[
-    f("appProtocol", STRING).at(4), f("name", STRING).at(1).omits_zero(), f("port", INT32).at(2).required(),
+    f("appProtocol", STRING).at(4), f("name", STRING).at(1).omits_zero(), f("port", INT32).at(2).always().required(),
     f("protocol", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_ENDPOINTSUBSET: Type = Type { name: "io.k8s.api.core.v1.EndpointSubset", gvk: None, atomic: false, fields: &[
@@ -445,19 +452,19 @@ static CORE_V1_ENDPOINTSUBSET: Type = Type { name: "io.k8s.api.core.v1.EndpointS
     f("ports", list(of(&CORE_V1_ENDPOINTPORT))).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_ENDPOINTS: Type = Type { name: "io.k8s.api.core.v1.Endpoints", gvk: Some(("", "v1", "Endpoints")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
     f("subsets", list(of(&CORE_V1_ENDPOINTSUBSET))).at(2).omits_zero().list_atomic(),
 ] };
 static CORE_V1_ENDPOINTSLIST: Type = Type { name: "io.k8s.api.core.v1.EndpointsList", gvk: Some(("", "v1", "EndpointsList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_ENDPOINTS))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_ENDPOINTS))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_ENVFROMSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvFromSource", gvk: None, atomic: false, fields: &[
     f("configMapRef", of(&CORE_V1_CONFIGMAPENVSOURCE)).at(2), f("prefix", STRING).at(1).omits_zero(),
     f("secretRef", of(&CORE_V1_SECRETENVSOURCE)).at(3),
 ] };
 static CORE_V1_ENVVAR: Type = Type { name: "io.k8s.api.core.v1.EnvVar", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("value", STRING).at(2).omits_zero(),
+    f("name", STRING).at(1).always().required(), f("value", STRING).at(2).omits_zero(),
     f("valueFrom", of(&CORE_V1_ENVVARSOURCE)).at(3),
 ] };
 static CORE_V1_ENVVARSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvVarSource", gvk: None, atomic: false, fields: &[
@@ -473,11 +480,12 @@ static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.Ephem
     f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(1).omits_zero().list_atomic(),
     f("image", STRING).at(2).inside(1).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(1).omits_zero(),
     f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(1), f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(1),
-    f("name", STRING).at(1).inside(1).required(),
+    f("name", STRING).at(1).inside(1).always().required(),
     f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(1).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
     f("readinessProbe", of(&CORE_V1_PROBE)).at(11).inside(1),
     f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(1).omits_zero().list_atomic(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(1), f("restartPolicy", STRING).at(24).inside(1),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(1).always(),
+    f("restartPolicy", STRING).at(24).inside(1),
     f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(1).omits_zero().list_atomic(),
     f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).inside(1),
     f("startupProbe", of(&CORE_V1_PROBE)).at(22).inside(1), f("stdin", BOOL).at(16).inside(1).omits_zero(),
@@ -493,20 +501,20 @@ static CORE_V1_EPHEMERALVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.Ep
 ] };
 static CORE_V1_EVENT: Type = Type { name: "io.k8s.api.core.v1.Event", gvk: Some(("", "v1", "Event")), atomic: false, fields: &[
     f("action", STRING).at(12).omits_zero(), f("apiVersion", STRING), f("count", INT32).at(8).omits_zero(),
-    f("eventTime", MICROTIME).at(10), f("firstTimestamp", TIME).at(6),
-    f("involvedObject", of(&CORE_V1_OBJECTREFERENCE)).at(2).required(), f("kind", STRING),
-    f("lastTimestamp", TIME).at(7), f("message", STRING).at(4).omits_zero(),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1).required(), f("reason", STRING).at(3).omits_zero(),
-    f("related", of(&CORE_V1_OBJECTREFERENCE)).at(13), f("reportingComponent", STRING).at(14),
-    f("reportingInstance", STRING).at(15), f("series", of(&CORE_V1_EVENTSERIES)).at(11),
-    f("source", of(&CORE_V1_EVENTSOURCE)).at(5), f("type", STRING).at(9).omits_zero(),
+    f("eventTime", MICROTIME).at(10).always(), f("firstTimestamp", TIME).at(6).always(),
+    f("involvedObject", of(&CORE_V1_OBJECTREFERENCE)).at(2).always().required(), f("kind", STRING),
+    f("lastTimestamp", TIME).at(7).always(), f("message", STRING).at(4).omits_zero(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always().required(), f("reason", STRING).at(3).omits_zero(),
+    f("related", of(&CORE_V1_OBJECTREFERENCE)).at(13), f("reportingComponent", STRING).at(14).always(),
+    f("reportingInstance", STRING).at(15).always(), f("series", of(&CORE_V1_EVENTSERIES)).at(11),
+    f("source", of(&CORE_V1_EVENTSOURCE)).at(5).always(), f("type", STRING).at(9).omits_zero(),
 ] };
 static CORE_V1_EVENTLIST: Type = Type { name: "io.k8s.api.core.v1.EventList", gvk: Some(("", "v1", "EventList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_EVENT))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_EVENT))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.core.v1.EventSeries", gvk: None, atomic: false, fields: &[
-    f("count", INT32).at(1).omits_zero(), f("lastObservedTime", MICROTIME).at(2),
+    f("count", INT32).at(1).omits_zero(), f("lastObservedTime", MICROTIME).at(2).always(),
 ] };
 static CORE_V1_EVENTSOURCE: Type = Type { name: "io.k8s.api.core.v1.EventSource", gvk: None, atomic: false, fields: &[
     f("component", STRING).at(1).omits_zero(), f("host", STRING).at(2).omits_zero(),
@@ -520,11 +528,11 @@ static CORE_V1_FCVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FCVolumeS
     f("wwids", list(STRING)).at(5).omits_zero().list_atomic(),
 ] };
 static CORE_V1_FILEKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.FileKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).at(3).required(), f("optional", BOOL).at(4), f("path", STRING).at(2).required(),
-    f("volumeName", STRING).at(1).required(),
+    f("key", STRING).at(3).always().required(), f("optional", BOOL).at(4).default("false"),
+    f("path", STRING).at(2).always().required(), f("volumeName", STRING).at(1).always().required(),
 ] };
 static CORE_V1_FLEXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.FlexVolumeSource", gvk: None, atomic: false, fields: &[
-    f("driver", STRING).at(1).required(), f("fsType", STRING).at(2).omits_zero(),
+    f("driver", STRING).at(1).always().required(), f("fsType", STRING).at(2).omits_zero(),
     f("options", map(STRING)).at(5).omits_zero(), f("readOnly", BOOL).at(4).omits_zero(),
     f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3),
 ] };
@@ -533,42 +541,44 @@ static CORE_V1_FLOCKERVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.Floc
 ] };
 static CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GCEPersistentDiskVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("partition", INT32).at(3).omits_zero(),
-    f("pdName", STRING).at(1).required(), f("readOnly", BOOL).at(4).omits_zero(),
+    f("pdName", STRING).at(1).always().required(), f("readOnly", BOOL).at(4).omits_zero(),
 ] };
 static CORE_V1_GRPCACTION: Type = Type { name: "io.k8s.api.core.v1.GRPCAction", gvk: None, atomic: false, fields: &[
-    f("port", INT32).at(1).required(), f("service", STRING).at(2),
+    f("port", INT32).at(1).always().required(), f("service", STRING).at(2).always().default("\"\""),
 ] };
 static CORE_V1_GITREPOVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GitRepoVolumeSource", gvk: None, atomic: false, fields: &[
-    f("directory", STRING).at(3).omits_zero(), f("repository", STRING).at(1).required(),
+    f("directory", STRING).at(3).omits_zero(), f("repository", STRING).at(1).always().required(),
     f("revision", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_GLUSTERFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.GlusterfsVolumeSource", gvk: None, atomic: false, fields: &[
-    f("endpoints", STRING).at(1).required(), f("path", STRING).at(2).required(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("endpoints", STRING).at(1).always().required(), f("path", STRING).at(2).always().required(),
+    f("readOnly", BOOL).at(3).omits_zero(),
 ] };
 static CORE_V1_HTTPGETACTION: Type = Type { name: "io.k8s.api.core.v1.HTTPGetAction", gvk: None, atomic: false, fields: &[
     f("host", STRING).at(3).omits_zero(),
     f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).at(5).omits_zero().list_atomic(),
-    f("path", STRING).at(1).omits_zero(), f("port", INTORSTRING).at(2).required(),
+    f("path", STRING).at(1).omits_zero(), f("port", INTORSTRING).at(2).always().required(),
     f("scheme", STRING).at(4).omits_zero(),
 ] };
 static CORE_V1_HTTPHEADER: Type = Type { name: "io.k8s.api.core.v1.HTTPHeader", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("value", STRING).at(2).required(),
+    f("name", STRING).at(1).always().required(), f("value", STRING).at(2).always().required(),
 ] };
 static CORE_V1_HOSTALIAS: Type = Type { name: "io.k8s.api.core.v1.HostAlias", gvk: None, atomic: false, fields: &[
-    f("hostnames", list(STRING)).at(2).omits_zero().list_atomic(), f("ip", STRING).at(1).required(),
+    f("hostnames", list(STRING)).at(2).omits_zero().list_atomic(), f("ip", STRING).at(1).always().required(),
 ] };
 static CORE_V1_HOSTIP: Type = Type { name: "io.k8s.api.core.v1.HostIP", gvk: None, atomic: false, fields: &[
-    f("ip", STRING).at(1).required(),
+    f("ip", STRING).at(1).always().required(),
 ] };
 static CORE_V1_HOSTPATHVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.HostPathVolumeSource", gvk: None, atomic: false, fields: &[
-    f("path", STRING).at(1).required(), f("type", STRING).at(2),
+    f("path", STRING).at(1).always().required(), f("type", STRING).at(2),
 ] };
 static CORE_V1_ISCSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ISCSIVolumeSource", gvk: None, atomic: false, fields: &[
     f("chapAuthDiscovery", BOOL).at(8).omits_zero(), f("chapAuthSession", BOOL).at(11).omits_zero(),
-    f("fsType", STRING).at(5).omits_zero(), f("initiatorName", STRING).at(12), f("iqn", STRING).at(2).required(),
-    f("iscsiInterface", STRING).at(4).omits_zero(), f("lun", INT32).at(3).required(),
-    f("portals", list(STRING)).at(7).omits_zero().list_atomic(), f("readOnly", BOOL).at(6).omits_zero(),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(10), f("targetPortal", STRING).at(1).required(),
+    f("fsType", STRING).at(5).omits_zero(), f("initiatorName", STRING).at(12),
+    f("iqn", STRING).at(2).always().required(), f("iscsiInterface", STRING).at(4).omits_zero().default("\"default\""),
+    f("lun", INT32).at(3).always().required(), f("portals", list(STRING)).at(7).omits_zero().list_atomic(),
+    f("readOnly", BOOL).at(6).omits_zero(), f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(10),
+    f("targetPortal", STRING).at(1).always().required(),
 ] };
 static CORE_V1_IMAGEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeSource", gvk: None, atomic: false, fields: &[
     f("pullPolicy", STRING).at(2).omits_zero(), f("reference", STRING).at(1).omits_zero(),
@@ -577,7 +587,7 @@ static CORE_V1_IMAGEVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.ImageV
     f("imageRef", STRING).at(1).omits_zero().required(),
 ] };
 static CORE_V1_KEYTOPATH: Type = Type { name: "io.k8s.api.core.v1.KeyToPath", gvk: None, atomic: false, fields: &[
-    f("key", STRING).at(1).required(), f("mode", INT32).at(3), f("path", STRING).at(2).required(),
+    f("key", STRING).at(1).always().required(), f("mode", INT32).at(3), f("path", STRING).at(2).always().required(),
 ] };
 static CORE_V1_LIFECYCLE: Type = Type { name: "io.k8s.api.core.v1.Lifecycle", gvk: None, atomic: false, fields: &[
     f("postStart", of(&CORE_V1_LIFECYCLEHANDLER)).at(1), f("preStop", of(&CORE_V1_LIFECYCLEHANDLER)).at(2),
@@ -588,8 +598,8 @@ static CORE_V1_LIFECYCLEHANDLER: Type = Type { name: "io.k8s.api.core.v1.Lifecyc
     f("sleep", of(&CORE_V1_SLEEPACTION)).at(4), f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3),
 ] };
 static CORE_V1_LINUXCONTAINERUSER: Type = Type { name: "io.k8s.api.core.v1.LinuxContainerUser", gvk: None, atomic: false, fields: &[
-    f("gid", INT64).at(2).required(), f("supplementalGroups", list(INT64)).at(3).omits_zero().list_atomic(),
-    f("uid", INT64).at(1).required(),
+    f("gid", INT64).at(2).always().required(), f("supplementalGroups", list(INT64)).at(3).omits_zero().list_atomic(),
+    f("uid", INT64).at(1).always().required(),
 ] };
 static CORE_V1_LOADBALANCERINGRESS: Type = Type { name: "io.k8s.api.core.v1.LoadBalancerIngress", gvk: None, atomic: false, fields: &[
     f("hostname", STRING).at(2).omits_zero(), f("ip", STRING).at(1).omits_zero(), f("ipMode", STRING).at(3),
@@ -599,22 +609,24 @@ static CORE_V1_LOADBALANCERSTATUS: Type = Type { name: "io.k8s.api.core.v1.LoadB
     f("ingress", list(of(&CORE_V1_LOADBALANCERINGRESS))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_LOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.LocalObjectReference", gvk: None, atomic: true, fields: &[
-    f("name", STRING).at(1).omits_zero(),
+    f("name", STRING).at(1).omits_zero().default("\"\""),
 ] };
 static CORE_V1_NFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.NFSVolumeSource", gvk: None, atomic: false, fields: &[
-    f("path", STRING).at(2).required(), f("readOnly", BOOL).at(3).omits_zero(), f("server", STRING).at(1).required(),
+    f("path", STRING).at(2).always().required(), f("readOnly", BOOL).at(3).omits_zero(),
+    f("server", STRING).at(1).always().required(),
 ] };
 static CORE_V1_NAMESPACE: Type = Type { name: "io.k8s.api.core.v1.Namespace", gvk: Some(("", "v1", "Namespace")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&CORE_V1_NAMESPACESPEC)).at(2), f("status", of(&CORE_V1_NAMESPACESTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&CORE_V1_NAMESPACESPEC)).at(2).always(), f("status", of(&CORE_V1_NAMESPACESTATUS)).at(3).always(),
 ] };
 static CORE_V1_NAMESPACECONDITION: Type = Type { name: "io.k8s.api.core.v1.NamespaceCondition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
-    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastTransitionTime", TIME).at(4).always(), f("message", STRING).at(6).omits_zero(),
+    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).always().required(),
+    f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_NAMESPACELIST: Type = Type { name: "io.k8s.api.core.v1.NamespaceList", gvk: Some(("", "v1", "NamespaceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NAMESPACE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NAMESPACE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_NAMESPACESPEC: Type = Type { name: "io.k8s.api.core.v1.NamespaceSpec", gvk: None, atomic: false, fields: &[
     f("finalizers", list(STRING)).at(1).omits_zero().list_atomic(),
@@ -624,23 +636,24 @@ static CORE_V1_NAMESPACESTATUS: Type = Type { name: "io.k8s.api.core.v1.Namespac
     f("phase", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_NODE: Type = Type { name: "io.k8s.api.core.v1.Node", gvk: Some(("", "v1", "Node")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&CORE_V1_NODESPEC)).at(2), f("status", of(&CORE_V1_NODESTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&CORE_V1_NODESPEC)).at(2).always(), f("status", of(&CORE_V1_NODESTATUS)).at(3).always(),
 ] };
 static CORE_V1_NODEADDRESS: Type = Type { name: "io.k8s.api.core.v1.NodeAddress", gvk: None, atomic: false, fields: &[
-    f("address", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("address", STRING).at(2).always().required(), f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_NODEAFFINITY: Type = Type { name: "io.k8s.api.core.v1.NodeAffinity", gvk: None, atomic: false, fields: &[
     f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_PREFERREDSCHEDULINGTERM))).at(2).omits_zero().list_atomic(),
     f("requiredDuringSchedulingIgnoredDuringExecution", of(&CORE_V1_NODESELECTOR)).at(1),
 ] };
 static CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("containers", list(STRING)).at(2).omits_zero().list_set(), f("resourceClaimName", STRING).at(1).required(),
-    f("resources", map(QUANTITY)).at(3).required(),
+    f("containers", list(STRING)).at(2).omits_zero().list_set(),
+    f("resourceClaimName", STRING).at(1).always().required(), f("resources", map(QUANTITY)).at(3).always().required(),
 ] };
 static CORE_V1_NODECONDITION: Type = Type { name: "io.k8s.api.core.v1.NodeCondition", gvk: None, atomic: false, fields: &[
-    f("lastHeartbeatTime", TIME).at(3), f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
-    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastHeartbeatTime", TIME).at(3).always(), f("lastTransitionTime", TIME).at(4).always(),
+    f("message", STRING).at(6).omits_zero(), f("reason", STRING).at(5).omits_zero(),
+    f("status", STRING).at(2).always().required(), f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_NODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v1.NodeConfigSource", gvk: None, atomic: false, fields: &[
     f("configMap", of(&CORE_V1_CONFIGMAPNODECONFIGSOURCE)).at(2),
@@ -650,26 +663,26 @@ static CORE_V1_NODECONFIGSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeCon
     f("error", STRING).at(4).omits_zero(), f("lastKnownGood", of(&CORE_V1_NODECONFIGSOURCE)).at(3),
 ] };
 static CORE_V1_NODEDAEMONENDPOINTS: Type = Type { name: "io.k8s.api.core.v1.NodeDaemonEndpoints", gvk: None, atomic: false, fields: &[
-    f("kubeletEndpoint", of(&CORE_V1_DAEMONENDPOINT)).at(1),
+    f("kubeletEndpoint", of(&CORE_V1_DAEMONENDPOINT)).at(1).always(),
 ] };
 static CORE_V1_NODEFEATURES: Type = Type { name: "io.k8s.api.core.v1.NodeFeatures", gvk: None, atomic: false, fields: &[
     f("supplementalGroupsPolicy", BOOL).at(1),
 ] };
 static CORE_V1_NODELIST: Type = Type { name: "io.k8s.api.core.v1.NodeList", gvk: Some(("", "v1", "NodeList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NODE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_NODE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_NODERUNTIMEHANDLER: Type = Type { name: "io.k8s.api.core.v1.NodeRuntimeHandler", gvk: None, atomic: false, fields: &[
-    f("features", of(&CORE_V1_NODERUNTIMEHANDLERFEATURES)).at(2), f("name", STRING).at(1),
+    f("features", of(&CORE_V1_NODERUNTIMEHANDLERFEATURES)).at(2), f("name", STRING).at(1).always(),
 ] };
 static CORE_V1_NODERUNTIMEHANDLERFEATURES: Type = Type { name: "io.k8s.api.core.v1.NodeRuntimeHandlerFeatures", gvk: None, atomic: false, fields: &[
     f("recursiveReadOnlyMounts", BOOL).at(1), f("userNamespaces", BOOL).at(2),
 ] };
 static CORE_V1_NODESELECTOR: Type = Type { name: "io.k8s.api.core.v1.NodeSelector", gvk: None, atomic: true, fields: &[
-    f("nodeSelectorTerms", list(of(&CORE_V1_NODESELECTORTERM))).at(1).list_atomic().required(),
+    f("nodeSelectorTerms", list(of(&CORE_V1_NODESELECTORTERM))).at(1).always().list_atomic().required(),
 ] };
 static CORE_V1_NODESELECTORREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("key", STRING).at(1).always().required(), f("operator", STRING).at(2).always().required(),
     f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NODESELECTORTERM: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorTerm", gvk: None, atomic: true, fields: &[
@@ -686,11 +699,12 @@ static CORE_V1_NODESTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeStatus", 
     f("addresses", list(of(&CORE_V1_NODEADDRESS))).at(5).omits_zero().list_map(&["type"]).merge("type"),
     f("allocatable", map(QUANTITY)).at(2).omits_zero(), f("capacity", map(QUANTITY)).at(1).omits_zero(),
     f("conditions", list(of(&CORE_V1_NODECONDITION))).at(4).omits_zero().list_map(&["type"]).merge("type"),
-    f("config", of(&CORE_V1_NODECONFIGSTATUS)).at(11), f("daemonEndpoints", of(&CORE_V1_NODEDAEMONENDPOINTS)).at(6),
+    f("config", of(&CORE_V1_NODECONFIGSTATUS)).at(11),
+    f("daemonEndpoints", of(&CORE_V1_NODEDAEMONENDPOINTS)).at(6).always(),
     f("declaredFeatures", list(STRING)).at(14).omits_zero().list_atomic(),
     f("features", of(&CORE_V1_NODEFEATURES)).at(13),
     f("images", list(of(&CORE_V1_CONTAINERIMAGE))).at(8).omits_zero().list_atomic(),
-    f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7), f("phase", STRING).at(3).omits_zero(),
+    f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7).always(), f("phase", STRING).at(3).omits_zero(),
     f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).at(12).omits_zero().list_atomic(),
     f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).at(10).omits_zero().list_atomic(),
     f("volumesInUse", list(STRING)).at(9).omits_zero().list_atomic(),
@@ -699,15 +713,15 @@ static CORE_V1_NODESWAPSTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeSwapS
     f("capacity", INT64).at(1),
 ] };
 static CORE_V1_NODESYSTEMINFO: Type = Type { name: "io.k8s.api.core.v1.NodeSystemInfo", gvk: None, atomic: false, fields: &[
-    f("architecture", STRING).at(10).required(), f("bootID", STRING).at(3).required(),
-    f("containerRuntimeVersion", STRING).at(6).required(), f("kernelVersion", STRING).at(4).required(),
-    f("kubeProxyVersion", STRING).at(8).required(), f("kubeletVersion", STRING).at(7).required(),
-    f("machineID", STRING).at(1).required(), f("operatingSystem", STRING).at(9).required(),
-    f("osImage", STRING).at(5).required(), f("swap", of(&CORE_V1_NODESWAPSTATUS)).at(11),
-    f("systemUUID", STRING).at(2).required(),
+    f("architecture", STRING).at(10).always().required(), f("bootID", STRING).at(3).always().required(),
+    f("containerRuntimeVersion", STRING).at(6).always().required(),
+    f("kernelVersion", STRING).at(4).always().required(), f("kubeProxyVersion", STRING).at(8).always().required(),
+    f("kubeletVersion", STRING).at(7).always().required(), f("machineID", STRING).at(1).always().required(),
+    f("operatingSystem", STRING).at(9).always().required(), f("osImage", STRING).at(5).always().required(),
+    f("swap", of(&CORE_V1_NODESWAPSTATUS)).at(11), f("systemUUID", STRING).at(2).always().required(),
 ] };
 static CORE_V1_OBJECTFIELDSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ObjectFieldSelector", gvk: None, atomic: true, fields: &[
-    f("apiVersion", STRING).at(1).omits_zero(), f("fieldPath", STRING).at(2).required(),
+    f("apiVersion", STRING).at(1).omits_zero(), f("fieldPath", STRING).at(2).always().required(),
 ] };
 static CORE_V1_OBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.ObjectReference", gvk: None, atomic: true, fields: &[
     f("apiVersion", STRING).at(5).omits_zero(), f("fieldPath", STRING).at(7).omits_zero(),
@@ -719,22 +733,24 @@ static CORE_V1_PERSISTENTVOLUMECLAIMSPEC: Type = Type { name: "io.k8s.api.core.v
     f("accessModes", list(STRING)).at(1).omits_zero().list_atomic(),
     f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)).at(7),
     f("dataSourceRef", of(&CORE_V1_TYPEDOBJECTREFERENCE)).at(8),
-    f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)).at(2), f("selector", of(&META_V1_LABELSELECTOR)).at(4),
-    f("storageClassName", STRING).at(5), f("volumeAttributesClassName", STRING).at(9), f("volumeMode", STRING).at(6),
+    f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)).at(2).always(),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(4), f("storageClassName", STRING).at(5),
+    f("volumeAttributesClassName", STRING).at(9), f("volumeMode", STRING).at(6),
     f("volumeName", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimTemplate", gvk: None, atomic: false, fields: &[
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("spec", of(&CORE_V1_PERSISTENTVOLUMECLAIMSPEC)).at(2).required(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&CORE_V1_PERSISTENTVOLUMECLAIMSPEC)).at(2).always().required(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimVolumeSource", gvk: None, atomic: false, fields: &[
-    f("claimName", STRING).at(1).required(), f("readOnly", BOOL).at(2).omits_zero(),
+    f("claimName", STRING).at(1).always().required(), f("readOnly", BOOL).at(2).omits_zero(),
 ] };
 static CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PhotonPersistentDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING).at(2).omits_zero(), f("pdID", STRING).at(1).required(),
+    f("fsType", STRING).at(2).omits_zero(), f("pdID", STRING).at(1).always().required(),
 ] };
 static CORE_V1_POD: Type = Type { name: "io.k8s.api.core.v1.Pod", gvk: Some(("", "v1", "Pod")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&CORE_V1_PODSPEC)).at(2), f("status", of(&CORE_V1_PODSTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&CORE_V1_PODSPEC)).at(2).always(), f("status", of(&CORE_V1_PODSTATUS)).at(3).always(),
 ] };
 static CORE_V1_PODAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAffinity", gvk: None, atomic: false, fields: &[
     f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).omits_zero().list_atomic(),
@@ -745,7 +761,7 @@ static CORE_V1_PODAFFINITYTERM: Type = Type { name: "io.k8s.api.core.v1.PodAffin
     f("matchLabelKeys", list(STRING)).at(5).omits_zero().list_atomic(),
     f("mismatchLabelKeys", list(STRING)).at(6).omits_zero().list_atomic(),
     f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(4),
-    f("namespaces", list(STRING)).at(2).omits_zero().list_atomic(), f("topologyKey", STRING).at(3).required(),
+    f("namespaces", list(STRING)).at(2).omits_zero().list_atomic(), f("topologyKey", STRING).at(3).always().required(),
 ] };
 static CORE_V1_PODANTIAFFINITY: Type = Type { name: "io.k8s.api.core.v1.PodAntiAffinity", gvk: None, atomic: false, fields: &[
     f("preferredDuringSchedulingIgnoredDuringExecution", list(of(&CORE_V1_WEIGHTEDPODAFFINITYTERM))).at(2).omits_zero().list_atomic(),
@@ -758,9 +774,10 @@ static CORE_V1_PODCERTIFICATEPROJECTION: Type = Type { name: "io.k8s.api.core.v1
     f("userAnnotations", map(STRING)).at(7).omits_zero(),
 ] };
 static CORE_V1_PODCONDITION: Type = Type { name: "io.k8s.api.core.v1.PodCondition", gvk: None, atomic: false, fields: &[
-    f("lastProbeTime", TIME).at(3), f("lastTransitionTime", TIME).at(4), f("message", STRING).at(6).omits_zero(),
-    f("observedGeneration", INT64).at(7).omits_zero(), f("reason", STRING).at(5).omits_zero(),
-    f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastProbeTime", TIME).at(3).always(), f("lastTransitionTime", TIME).at(4).always(),
+    f("message", STRING).at(6).omits_zero(), f("observedGeneration", INT64).at(7).omits_zero(),
+    f("reason", STRING).at(5).omits_zero(), f("status", STRING).at(2).always().required(),
+    f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PODDNSCONFIG: Type = Type { name: "io.k8s.api.core.v1.PodDNSConfig", gvk: None, atomic: false, fields: &[
     f("nameservers", list(STRING)).at(1).omits_zero().list_atomic(),
@@ -771,31 +788,31 @@ static CORE_V1_PODDNSCONFIGOPTION: Type = Type { name: "io.k8s.api.core.v1.PodDN
     f("name", STRING).at(1).omits_zero(), f("value", STRING).at(2),
 ] };
 static CORE_V1_PODEXTENDEDRESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodExtendedResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("requestMappings", list(of(&CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST))).at(1).list_atomic().required(),
-    f("resourceClaimName", STRING).at(2).required(),
+    f("requestMappings", list(of(&CORE_V1_CONTAINEREXTENDEDRESOURCEREQUEST))).at(1).always().list_atomic().required(),
+    f("resourceClaimName", STRING).at(2).always().required(),
 ] };
 static CORE_V1_PODIP: Type = Type { name: "io.k8s.api.core.v1.PodIP", gvk: None, atomic: false, fields: &[
-    f("ip", STRING).at(1).required(),
+    f("ip", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PODLIST: Type = Type { name: "io.k8s.api.core.v1.PodList", gvk: Some(("", "v1", "PodList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_POD))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_POD))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_PODOS: Type = Type { name: "io.k8s.api.core.v1.PodOS", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PODREADINESSGATE: Type = Type { name: "io.k8s.api.core.v1.PodReadinessGate", gvk: None, atomic: false, fields: &[
-    f("conditionType", STRING).at(1).required(),
+    f("conditionType", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PODRESOURCECLAIM: Type = Type { name: "io.k8s.api.core.v1.PodResourceClaim", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("resourceClaimName", STRING).at(3),
+    f("name", STRING).at(1).always().required(), f("resourceClaimName", STRING).at(3),
     f("resourceClaimTemplateName", STRING).at(4),
 ] };
 static CORE_V1_PODRESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodResourceClaimStatus", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("resourceClaimName", STRING).at(2),
+    f("name", STRING).at(1).always().required(), f("resourceClaimName", STRING).at(2),
 ] };
 static CORE_V1_PODSCHEDULINGGATE: Type = Type { name: "io.k8s.api.core.v1.PodSchedulingGate", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PODSCHEDULINGGROUP: Type = Type { name: "io.k8s.api.core.v1.PodSchedulingGroup", gvk: None, atomic: false, fields: &[
     f("podGroupName", STRING).at(1),
@@ -812,7 +829,7 @@ static CORE_V1_PODSECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.PodSe
 static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: None, atomic: false, fields: &[
     f("activeDeadlineSeconds", INT64).at(5), f("affinity", of(&CORE_V1_AFFINITY)).at(18),
     f("automountServiceAccountToken", BOOL).at(21),
-    f("containers", list(of(&CORE_V1_CONTAINER))).at(2).list_map(&["name"]).merge("name").required(),
+    f("containers", list(of(&CORE_V1_CONTAINER))).at(2).always().list_map(&["name"]).merge("name").required(),
     f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)).at(26), f("dnsPolicy", STRING).at(6).omits_zero(),
     f("enableServiceLinks", BOOL).at(30),
     f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).at(34).omits_zero().list_map(&["name"]).merge("name"),
@@ -860,17 +877,19 @@ static CORE_V1_PODSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodStatus", gv
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(20), f("startTime", TIME).at(7),
 ] };
 static CORE_V1_PODTEMPLATESPEC: Type = Type { name: "io.k8s.api.core.v1.PodTemplateSpec", gvk: None, atomic: false, fields: &[
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("spec", of(&CORE_V1_PODSPEC)).at(2),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(), f("spec", of(&CORE_V1_PODSPEC)).at(2).always(),
 ] };
 static CORE_V1_PORTSTATUS: Type = Type { name: "io.k8s.api.core.v1.PortStatus", gvk: None, atomic: false, fields: &[
-    f("error", STRING).at(3), f("port", INT32).at(1).required(), f("protocol", STRING).at(2).required(),
+    f("error", STRING).at(3), f("port", INT32).at(1).always().required(),
+    f("protocol", STRING).at(2).always().required(),
 ] };
 static CORE_V1_PORTWORXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PortworxVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
-    f("volumeID", STRING).at(1).required(),
+    f("volumeID", STRING).at(1).always().required(),
 ] };
 static CORE_V1_PREFERREDSCHEDULINGTERM: Type = Type { name: "io.k8s.api.core.v1.PreferredSchedulingTerm", gvk: None, atomic: false, fields: &[
-    f("preference", of(&CORE_V1_NODESELECTORTERM)).at(2).required(), f("weight", INT32).at(1).required(),
+    f("preference", of(&CORE_V1_NODESELECTORTERM)).at(2).always().required(),
+    f("weight", INT32).at(1).always().required(),
 ] };
 static CORE_V1_PROBE: Type = Type { name: "io.k8s.api.core.v1.Probe", gvk: None, atomic: false, fields: &[
     f("exec", of(&CORE_V1_EXECACTION)).at(1).inside(1), f("failureThreshold", INT32).at(6).omits_zero(),
@@ -880,34 +899,37 @@ static CORE_V1_PROBE: Type = Type { name: "io.k8s.api.core.v1.Probe", gvk: None,
     f("terminationGracePeriodSeconds", INT64).at(7), f("timeoutSeconds", INT32).at(3).omits_zero(),
 ] };
 static CORE_V1_PROJECTEDVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ProjectedVolumeSource", gvk: None, atomic: false, fields: &[
-    f("defaultMode", INT32).at(2), f("sources", list(of(&CORE_V1_VOLUMEPROJECTION))).at(1).list_atomic(),
+    f("defaultMode", INT32).at(2), f("sources", list(of(&CORE_V1_VOLUMEPROJECTION))).at(1).always().list_atomic(),
 ] };
 static CORE_V1_QUOBYTEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.QuobyteVolumeSource", gvk: None, atomic: false, fields: &[
     f("group", STRING).at(5).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
-    f("registry", STRING).at(1).required(), f("tenant", STRING).at(6).omits_zero(),
-    f("user", STRING).at(4).omits_zero(), f("volume", STRING).at(2).required(),
+    f("registry", STRING).at(1).always().required(), f("tenant", STRING).at(6).omits_zero(),
+    f("user", STRING).at(4).omits_zero(), f("volume", STRING).at(2).always().required(),
 ] };
 static CORE_V1_RBDVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.RBDVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING).at(3).omits_zero(), f("image", STRING).at(2).required(),
-    f("keyring", STRING).at(6).omits_zero(), f("monitors", list(STRING)).at(1).list_atomic().required(),
-    f("pool", STRING).at(4).omits_zero(), f("readOnly", BOOL).at(8).omits_zero(),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(7), f("user", STRING).at(5).omits_zero(),
+    f("fsType", STRING).at(3).omits_zero(), f("image", STRING).at(2).always().required(),
+    f("keyring", STRING).at(6).omits_zero().default("\"/etc/ceph/keyring\""),
+    f("monitors", list(STRING)).at(1).always().list_atomic().required(),
+    f("pool", STRING).at(4).omits_zero().default("\"rbd\""), f("readOnly", BOOL).at(8).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(7), f("user", STRING).at(5).omits_zero().default("\"admin\""),
 ] };
 static CORE_V1_RESOURCECLAIM: Type = Type { name: "io.k8s.api.core.v1.ResourceClaim", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("request", STRING).at(2).omits_zero(),
+    f("name", STRING).at(1).always().required(), f("request", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_RESOURCEFIELDSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ResourceFieldSelector", gvk: None, atomic: true, fields: &[
-    f("containerName", STRING).at(1).omits_zero(), f("divisor", QUANTITY).at(3), f("resource", STRING).at(2).required(),
+    f("containerName", STRING).at(1).omits_zero(), f("divisor", QUANTITY).at(3).always(),
+    f("resource", STRING).at(2).always().required(),
 ] };
 static CORE_V1_RESOURCEHEALTH: Type = Type { name: "io.k8s.api.core.v1.ResourceHealth", gvk: None, atomic: false, fields: &[
-    f("health", STRING).at(2).omits_zero(), f("message", STRING).at(6), f("resourceID", STRING).at(1).required(),
+    f("health", STRING).at(2).omits_zero(), f("message", STRING).at(6),
+    f("resourceID", STRING).at(1).always().required(),
 ] };
 static CORE_V1_RESOURCEREQUIREMENTS: Type = Type { name: "io.k8s.api.core.v1.ResourceRequirements", gvk: None, atomic: false, fields: &[
     f("claims", list(of(&CORE_V1_RESOURCECLAIM))).at(3).omits_zero().list_map(&["name"]),
     f("limits", map(QUANTITY)).at(1).omits_zero(), f("requests", map(QUANTITY)).at(2).omits_zero(),
 ] };
 static CORE_V1_RESOURCESTATUS: Type = Type { name: "io.k8s.api.core.v1.ResourceStatus", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
     f("resources", list(of(&CORE_V1_RESOURCEHEALTH))).at(2).omits_zero().list_map(&["resourceID"]),
 ] };
 static CORE_V1_SELINUXOPTIONS: Type = Type { name: "io.k8s.api.core.v1.SELinuxOptions", gvk: None, atomic: false, fields: &[
@@ -915,33 +937,36 @@ static CORE_V1_SELINUXOPTIONS: Type = Type { name: "io.k8s.api.core.v1.SELinuxOp
     f("user", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_SCALEIOVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ScaleIOVolumeSource", gvk: None, atomic: false, fields: &[
-    f("fsType", STRING).at(9).omits_zero(), f("gateway", STRING).at(1).required(),
+    f("fsType", STRING).at(9).omits_zero().default("\"xfs\""), f("gateway", STRING).at(1).always().required(),
     f("protectionDomain", STRING).at(5).omits_zero(), f("readOnly", BOOL).at(10).omits_zero(),
-    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3).required(), f("sslEnabled", BOOL).at(4).omits_zero(),
-    f("storageMode", STRING).at(7).omits_zero(), f("storagePool", STRING).at(6).omits_zero(),
-    f("system", STRING).at(2).required(), f("volumeName", STRING).at(8).omits_zero(),
+    f("secretRef", of(&CORE_V1_LOCALOBJECTREFERENCE)).at(3).always().required(),
+    f("sslEnabled", BOOL).at(4).omits_zero(),
+    f("storageMode", STRING).at(7).omits_zero().default("\"ThinProvisioned\""),
+    f("storagePool", STRING).at(6).omits_zero(), f("system", STRING).at(2).always().required(),
+    f("volumeName", STRING).at(8).omits_zero(),
 ] };
 static CORE_V1_SECCOMPPROFILE: Type = Type { name: "io.k8s.api.core.v1.SeccompProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).required(),
+    f("localhostProfile", STRING).at(2), f("type", STRING).at(1).always().required(),
 ] };
 static CORE_V1_SECRET: Type = Type { name: "io.k8s.api.core.v1.Secret", gvk: Some(("", "v1", "Secret")), atomic: false, fields: &[
     f("apiVersion", STRING), f("data", map(BYTES)).at(2).omits_zero(), f("immutable", BOOL).at(5), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("stringData", map(STRING)).at(4).omits_zero(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(), f("stringData", map(STRING)).at(4).omits_zero(),
     f("type", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_SECRETENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(2),
+    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(2),
 ] };
 static CORE_V1_SECRETKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.SecretKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).at(2).required(), f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(3),
+    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(1).omits_zero().default("\"\""),
+    f("optional", BOOL).at(3),
 ] };
 static CORE_V1_SECRETLIST: Type = Type { name: "io.k8s.api.core.v1.SecretList", gvk: Some(("", "v1", "SecretList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SECRET))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SECRET))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_SECRETPROJECTION: Type = Type { name: "io.k8s.api.core.v1.SecretProjection", gvk: None, atomic: false, fields: &[
     f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero(), f("optional", BOOL).at(4),
+    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4),
 ] };
 static CORE_V1_SECRETVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretVolumeSource", gvk: None, atomic: false, fields: &[
     f("defaultMode", INT32).at(3), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
@@ -956,29 +981,31 @@ static CORE_V1_SECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.Security
     f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(10),
 ] };
 static CORE_V1_SERVICE: Type = Type { name: "io.k8s.api.core.v1.Service", gvk: Some(("", "v1", "Service")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("spec", of(&CORE_V1_SERVICESPEC)).at(2), f("status", of(&CORE_V1_SERVICESTATUS)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&CORE_V1_SERVICESPEC)).at(2).always(), f("status", of(&CORE_V1_SERVICESTATUS)).at(3).always(),
 ] };
 static CORE_V1_SERVICEACCOUNT: Type = Type { name: "io.k8s.api.core.v1.ServiceAccount", gvk: Some(("", "v1", "ServiceAccount")), atomic: false, fields: &[
     f("apiVersion", STRING), f("automountServiceAccountToken", BOOL).at(4),
     f("imagePullSecrets", list(of(&CORE_V1_LOCALOBJECTREFERENCE))).at(3).omits_zero().list_atomic(), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
     f("secrets", list(of(&CORE_V1_OBJECTREFERENCE))).at(2).omits_zero().list_map(&["name"]).merge("name"),
 ] };
 static CORE_V1_SERVICEACCOUNTLIST: Type = Type { name: "io.k8s.api.core.v1.ServiceAccountList", gvk: Some(("", "v1", "ServiceAccountList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICEACCOUNT))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICEACCOUNT))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_SERVICEACCOUNTTOKENPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ServiceAccountTokenProjection", gvk: None, atomic: false, fields: &[
-    f("audience", STRING).at(1).omits_zero(), f("expirationSeconds", INT64).at(2), f("path", STRING).at(3).required(),
+    f("audience", STRING).at(1).omits_zero(), f("expirationSeconds", INT64).at(2),
+    f("path", STRING).at(3).always().required(),
 ] };
 static CORE_V1_SERVICELIST: Type = Type { name: "io.k8s.api.core.v1.ServiceList", gvk: Some(("", "v1", "ServiceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&CORE_V1_SERVICE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_SERVICEPORT: Type = Type { name: "io.k8s.api.core.v1.ServicePort", gvk: None, atomic: false, fields: &[
     f("appProtocol", STRING).at(6), f("name", STRING).at(1).omits_zero(), f("nodePort", INT32).at(5).omits_zero(),
-    f("port", INT32).at(3).required(), f("protocol", STRING).at(2).omits_zero(), f("targetPort", INTORSTRING).at(4),
+    f("port", INT32).at(3).always().required(), f("protocol", STRING).at(2).omits_zero().default("\"TCP\""),
+    f("targetPort", INTORSTRING).at(4).always(),
 ] };
 static CORE_V1_SERVICESPEC: Type = Type { name: "io.k8s.api.core.v1.ServiceSpec", gvk: None, atomic: false, fields: &[
     f("allocateLoadBalancerNodePorts", BOOL).at(20), f("clusterIP", STRING).at(3).omits_zero(),
@@ -997,13 +1024,13 @@ static CORE_V1_SERVICESPEC: Type = Type { name: "io.k8s.api.core.v1.ServiceSpec"
 ] };
 static CORE_V1_SERVICESTATUS: Type = Type { name: "io.k8s.api.core.v1.ServiceStatus", gvk: None, atomic: false, fields: &[
     f("conditions", list(of(&META_V1_CONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
-    f("loadBalancer", of(&CORE_V1_LOADBALANCERSTATUS)).at(1),
+    f("loadBalancer", of(&CORE_V1_LOADBALANCERSTATUS)).at(1).always(),
 ] };
 static CORE_V1_SESSIONAFFINITYCONFIG: Type = Type { name: "io.k8s.api.core.v1.SessionAffinityConfig", gvk: None, atomic: false, fields: &[
     f("clientIP", of(&CORE_V1_CLIENTIPCONFIG)).at(1),
 ] };
 static CORE_V1_SLEEPACTION: Type = Type { name: "io.k8s.api.core.v1.SleepAction", gvk: None, atomic: false, fields: &[
-    f("seconds", INT64).at(1).required(),
+    f("seconds", INT64).at(1).always().required(),
 ] };
 static CORE_V1_STORAGEOSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.StorageOSVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(3).omits_zero(), f("readOnly", BOOL).at(4).omits_zero(),
@@ -1011,14 +1038,14 @@ static CORE_V1_STORAGEOSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.St
     f("volumeNamespace", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_SYSCTL: Type = Type { name: "io.k8s.api.core.v1.Sysctl", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(), f("value", STRING).at(2).required(),
+    f("name", STRING).at(1).always().required(), f("value", STRING).at(2).always().required(),
 ] };
 static CORE_V1_TCPSOCKETACTION: Type = Type { name: "io.k8s.api.core.v1.TCPSocketAction", gvk: None, atomic: false, fields: &[
-    f("host", STRING).at(2).omits_zero(), f("port", INTORSTRING).at(1).required(),
+    f("host", STRING).at(2).omits_zero(), f("port", INTORSTRING).at(1).always().required(),
 ] };
 static CORE_V1_TAINT: Type = Type { name: "io.k8s.api.core.v1.Taint", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).at(3).required(), f("key", STRING).at(1).required(), f("timeAdded", TIME).at(4),
-    f("value", STRING).at(2).omits_zero(),
+    f("effect", STRING).at(3).always().required(), f("key", STRING).at(1).always().required(),
+    f("timeAdded", TIME).at(4), f("value", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_TOLERATION: Type = Type { name: "io.k8s.api.core.v1.Toleration", gvk: None, atomic: false, fields: &[
     f("effect", STRING).at(4).omits_zero(), f("key", STRING).at(1).omits_zero(),
@@ -1027,16 +1054,17 @@ static CORE_V1_TOLERATION: Type = Type { name: "io.k8s.api.core.v1.Toleration", 
 ] };
 static CORE_V1_TOPOLOGYSPREADCONSTRAINT: Type = Type { name: "io.k8s.api.core.v1.TopologySpreadConstraint", gvk: None, atomic: false, fields: &[
     f("labelSelector", of(&META_V1_LABELSELECTOR)).at(4),
-    f("matchLabelKeys", list(STRING)).at(8).omits_zero().list_atomic(), f("maxSkew", INT32).at(1).required(),
+    f("matchLabelKeys", list(STRING)).at(8).omits_zero().list_atomic(), f("maxSkew", INT32).at(1).always().required(),
     f("minDomains", INT32).at(5), f("nodeAffinityPolicy", STRING).at(6), f("nodeTaintsPolicy", STRING).at(7),
-    f("topologyKey", STRING).at(2).required(), f("whenUnsatisfiable", STRING).at(3).required(),
+    f("topologyKey", STRING).at(2).always().required(), f("whenUnsatisfiable", STRING).at(3).always().required(),
 ] };
 static CORE_V1_TYPEDLOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedLocalObjectReference", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
+    f("apiGroup", STRING).at(1).always(), f("kind", STRING).at(2).always().required(),
+    f("name", STRING).at(3).always().required(),
 ] };
 static CORE_V1_TYPEDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedObjectReference", gvk: None, atomic: false, fields: &[
-    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
-    f("namespace", STRING).at(4),
+    f("apiGroup", STRING).at(1).always(), f("kind", STRING).at(2).always().required(),
+    f("name", STRING).at(3).always().required(), f("namespace", STRING).at(4),
 ] };
 static CORE_V1_VOLUME: Type = Type { name: "io.k8s.api.core.v1.Volume", gvk: None, atomic: false, fields: &[
     f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(4).inside(2),
@@ -1057,7 +1085,7 @@ static CORE_V1_VOLUME: Type = Type { name: "io.k8s.api.core.v1.Volume", gvk: Non
     f("glusterfs", of(&CORE_V1_GLUSTERFSVOLUMESOURCE)).at(9).inside(2),
     f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(1).inside(2),
     f("image", of(&CORE_V1_IMAGEVOLUMESOURCE)).at(30).inside(2),
-    f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)).at(8).inside(2), f("name", STRING).at(1).required(),
+    f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)).at(8).inside(2), f("name", STRING).at(1).always().required(),
     f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(7).inside(2),
     f("persistentVolumeClaim", of(&CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE)).at(10).inside(2),
     f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(23).inside(2),
@@ -1071,16 +1099,18 @@ static CORE_V1_VOLUME: Type = Type { name: "io.k8s.api.core.v1.Volume", gvk: Non
     f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(20).inside(2),
 ] };
 static CORE_V1_VOLUMEDEVICE: Type = Type { name: "io.k8s.api.core.v1.VolumeDevice", gvk: None, atomic: false, fields: &[
-    f("devicePath", STRING).at(2).required(), f("name", STRING).at(1).required(),
+    f("devicePath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_VOLUMEMOUNT: Type = Type { name: "io.k8s.api.core.v1.VolumeMount", gvk: None, atomic: false, fields: &[
-    f("mountPath", STRING).at(3).required(), f("mountPropagation", STRING).at(5), f("name", STRING).at(1).required(),
-    f("readOnly", BOOL).at(2).omits_zero(), f("recursiveReadOnly", STRING).at(7),
-    f("subPath", STRING).at(4).omits_zero(), f("subPathExpr", STRING).at(6).omits_zero(),
+    f("mountPath", STRING).at(3).always().required(), f("mountPropagation", STRING).at(5),
+    f("name", STRING).at(1).always().required(), f("readOnly", BOOL).at(2).omits_zero(),
+    f("recursiveReadOnly", STRING).at(7), f("subPath", STRING).at(4).omits_zero(),
+    f("subPathExpr", STRING).at(6).omits_zero(),
 ] };
 static CORE_V1_VOLUMEMOUNTSTATUS: Type = Type { name: "io.k8s.api.core.v1.VolumeMountStatus", gvk: None, atomic: false, fields: &[
-    f("mountPath", STRING).at(2).required(), f("name", STRING).at(1).required(), f("readOnly", BOOL).at(3).omits_zero(),
-    f("recursiveReadOnly", STRING).at(4), f("volumeStatus", of(&CORE_V1_VOLUMESTATUS)).at(5),
+    f("mountPath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
+    f("readOnly", BOOL).at(3).omits_zero(), f("recursiveReadOnly", STRING).at(4),
+    f("volumeStatus", of(&CORE_V1_VOLUMESTATUS)).at(5),
 ] };
 static CORE_V1_VOLUMEPROJECTION: Type = Type { name: "io.k8s.api.core.v1.VolumeProjection", gvk: None, atomic: false, fields: &[
     f("clusterTrustBundle", of(&CORE_V1_CLUSTERTRUSTBUNDLEPROJECTION)).at(5),
@@ -1096,18 +1126,19 @@ static CORE_V1_VOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.VolumeStatu
 ] };
 static CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.VsphereVirtualDiskVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("storagePolicyID", STRING).at(4).omits_zero(),
-    f("storagePolicyName", STRING).at(3).omits_zero(), f("volumePath", STRING).at(1).required(),
+    f("storagePolicyName", STRING).at(3).omits_zero(), f("volumePath", STRING).at(1).always().required(),
 ] };
 static CORE_V1_WEIGHTEDPODAFFINITYTERM: Type = Type { name: "io.k8s.api.core.v1.WeightedPodAffinityTerm", gvk: None, atomic: false, fields: &[
-    f("podAffinityTerm", of(&CORE_V1_PODAFFINITYTERM)).at(2).required(), f("weight", INT32).at(1).required(),
+    f("podAffinityTerm", of(&CORE_V1_PODAFFINITYTERM)).at(2).always().required(),
+    f("weight", INT32).at(1).always().required(),
 ] };
 static CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS: Type = Type { name: "io.k8s.api.core.v1.WindowsSecurityContextOptions", gvk: None, atomic: false, fields: &[
     f("gmsaCredentialSpec", STRING).at(2), f("gmsaCredentialSpecName", STRING).at(1), f("hostProcess", BOOL).at(4),
     f("runAsUserName", STRING).at(3),
 ] };
 static DISCOVERY_V1_ENDPOINT: Type = Type { name: "io.k8s.api.discovery.v1.Endpoint", gvk: None, atomic: false, fields: &[
-    f("addresses", list(STRING)).at(1).list_set().required(),
-    f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)).at(2),
+    f("addresses", list(STRING)).at(1).always().list_set().required(),
+    f("conditions", of(&DISCOVERY_V1_ENDPOINTCONDITIONS)).at(2).always(),
     f("deprecatedTopology", map(STRING)).at(5).omits_zero(), f("hints", of(&DISCOVERY_V1_ENDPOINTHINTS)).at(8),
     f("hostname", STRING).at(3), f("nodeName", STRING).at(6), f("targetRef", of(&CORE_V1_OBJECTREFERENCE)).at(4),
     f("zone", STRING).at(7),
@@ -1123,126 +1154,131 @@ static DISCOVERY_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.discovery.v1.E
     f("appProtocol", STRING).at(4), f("name", STRING).at(1), f("port", INT32).at(3), f("protocol", STRING).at(2),
 ] };
 static DISCOVERY_V1_ENDPOINTSLICE: Type = Type { name: "io.k8s.api.discovery.v1.EndpointSlice", gvk: Some(("discovery.k8s.io", "v1", "EndpointSlice")), atomic: false, fields: &[
-    f("addressType", STRING).at(4).required(), f("apiVersion", STRING),
-    f("endpoints", list(of(&DISCOVERY_V1_ENDPOINT))).at(2).list_atomic(), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("ports", list(of(&DISCOVERY_V1_ENDPOINTPORT))).at(3).list_atomic(),
+    f("addressType", STRING).at(4).always().required(), f("apiVersion", STRING),
+    f("endpoints", list(of(&DISCOVERY_V1_ENDPOINT))).at(2).always().list_atomic(), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("ports", list(of(&DISCOVERY_V1_ENDPOINTPORT))).at(3).always().list_atomic(),
 ] };
 static DISCOVERY_V1_ENDPOINTSLICELIST: Type = Type { name: "io.k8s.api.discovery.v1.EndpointSliceList", gvk: Some(("discovery.k8s.io", "v1", "EndpointSliceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&DISCOVERY_V1_ENDPOINTSLICE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&DISCOVERY_V1_ENDPOINTSLICE))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static DISCOVERY_V1_FORNODE: Type = Type { name: "io.k8s.api.discovery.v1.ForNode", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
 ] };
 static DISCOVERY_V1_FORZONE: Type = Type { name: "io.k8s.api.discovery.v1.ForZone", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).required(),
+    f("name", STRING).at(1).always().required(),
 ] };
 static EVENTS_V1_EVENT: Type = Type { name: "io.k8s.api.events.v1.Event", gvk: Some(("events.k8s.io", "v1", "Event")), atomic: false, fields: &[
     f("action", STRING).at(6).omits_zero(), f("apiVersion", STRING), f("deprecatedCount", INT32).at(15).omits_zero(),
-    f("deprecatedFirstTimestamp", TIME).at(13), f("deprecatedLastTimestamp", TIME).at(14),
-    f("deprecatedSource", of(&CORE_V1_EVENTSOURCE)).at(12), f("eventTime", MICROTIME).at(2).required(),
-    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("note", STRING).at(10).omits_zero(),
-    f("reason", STRING).at(7).omits_zero(), f("regarding", of(&CORE_V1_OBJECTREFERENCE)).at(8),
+    f("deprecatedFirstTimestamp", TIME).at(13).always(), f("deprecatedLastTimestamp", TIME).at(14).always(),
+    f("deprecatedSource", of(&CORE_V1_EVENTSOURCE)).at(12).always(),
+    f("eventTime", MICROTIME).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(), f("note", STRING).at(10).omits_zero(),
+    f("reason", STRING).at(7).omits_zero(), f("regarding", of(&CORE_V1_OBJECTREFERENCE)).at(8).always(),
     f("related", of(&CORE_V1_OBJECTREFERENCE)).at(9), f("reportingController", STRING).at(4).omits_zero(),
     f("reportingInstance", STRING).at(5).omits_zero(), f("series", of(&EVENTS_V1_EVENTSERIES)).at(3),
     f("type", STRING).at(11).omits_zero(),
 ] };
 static EVENTS_V1_EVENTLIST: Type = Type { name: "io.k8s.api.events.v1.EventList", gvk: Some(("events.k8s.io", "v1", "EventList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&EVENTS_V1_EVENT))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&EVENTS_V1_EVENT))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static EVENTS_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.events.v1.EventSeries", gvk: None, atomic: false, fields: &[
-    f("count", INT32).at(1).required(), f("lastObservedTime", MICROTIME).at(2).required(),
+    f("count", INT32).at(1).always().required(), f("lastObservedTime", MICROTIME).at(2).always().required(),
 ] };
 static RBAC_V1_AGGREGATIONRULE: Type = Type { name: "io.k8s.api.rbac.v1.AggregationRule", gvk: None, atomic: false, fields: &[
     f("clusterRoleSelectors", list(of(&META_V1_LABELSELECTOR))).at(1).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLE: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRole", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRole")), atomic: false, fields: &[
     f("aggregationRule", of(&RBAC_V1_AGGREGATIONRULE)).at(3), f("apiVersion", STRING), f("kind", STRING),
-    f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).list_atomic(),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).always().list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).always().required(),
     f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_CLUSTERROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBindingList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLEBINDING))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLEBINDING))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static RBAC_V1_CLUSTERROLELIST: Type = Type { name: "io.k8s.api.rbac.v1.ClusterRoleList", gvk: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_CLUSTERROLE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static RBAC_V1_POLICYRULE: Type = Type { name: "io.k8s.api.rbac.v1.PolicyRule", gvk: None, atomic: false, fields: &[
     f("apiGroups", list(STRING)).at(2).omits_zero().list_atomic(),
     f("nonResourceURLs", list(STRING)).at(5).omits_zero().list_atomic(),
     f("resourceNames", list(STRING)).at(4).omits_zero().list_atomic(),
     f("resources", list(STRING)).at(3).omits_zero().list_atomic(),
-    f("verbs", list(STRING)).at(1).list_atomic().required(),
+    f("verbs", list(STRING)).at(1).always().list_atomic().required(),
 ] };
 static RBAC_V1_ROLE: Type = Type { name: "io.k8s.api.rbac.v1.Role", gvk: Some(("rbac.authorization.k8s.io", "v1", "Role")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).list_atomic(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("rules", list(of(&RBAC_V1_POLICYRULE))).at(2).always().list_atomic(),
 ] };
 static RBAC_V1_ROLEBINDING: Type = Type { name: "io.k8s.api.rbac.v1.RoleBinding", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBinding")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1),
-    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).required(),
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("roleRef", of(&RBAC_V1_ROLEREF)).at(3).always().required(),
     f("subjects", list(of(&RBAC_V1_SUBJECT))).at(2).omits_zero().list_atomic(),
 ] };
 static RBAC_V1_ROLEBINDINGLIST: Type = Type { name: "io.k8s.api.rbac.v1.RoleBindingList", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleBindingList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLEBINDING))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLEBINDING))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static RBAC_V1_ROLELIST: Type = Type { name: "io.k8s.api.rbac.v1.RoleList", gvk: Some(("rbac.authorization.k8s.io", "v1", "RoleList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLE))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&RBAC_V1_ROLE))).at(2).always().required(), f("kind", STRING),
+    f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static RBAC_V1_ROLEREF: Type = Type { name: "io.k8s.api.rbac.v1.RoleRef", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING).at(1), f("kind", STRING).at(2).required(), f("name", STRING).at(3).required(),
+    f("apiGroup", STRING).at(1).always(), f("kind", STRING).at(2).always().required(),
+    f("name", STRING).at(3).always().required(),
 ] };
 static RBAC_V1_SUBJECT: Type = Type { name: "io.k8s.api.rbac.v1.Subject", gvk: None, atomic: true, fields: &[
-    f("apiGroup", STRING).at(2).omits_zero(), f("kind", STRING).at(1).required(), f("name", STRING).at(3).required(),
-    f("namespace", STRING).at(4).omits_zero(),
+    f("apiGroup", STRING).at(2).omits_zero(), f("kind", STRING).at(1).always().required(),
+    f("name", STRING).at(3).always().required(), f("namespace", STRING).at(4).omits_zero(),
 ] };
 static SCHEDULING_V1_PRIORITYCLASS: Type = Type { name: "io.k8s.api.scheduling.v1.PriorityClass", gvk: Some(("scheduling.k8s.io", "v1", "PriorityClass")), atomic: false, fields: &[
     f("apiVersion", STRING), f("description", STRING).at(4).omits_zero(), f("globalDefault", BOOL).at(3).omits_zero(),
-    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1), f("preemptionPolicy", STRING).at(5),
-    f("value", INT32).at(2),
+    f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(), f("preemptionPolicy", STRING).at(5),
+    f("value", INT32).at(2).always(),
 ] };
 static SCHEDULING_V1_PRIORITYCLASSLIST: Type = Type { name: "io.k8s.api.scheduling.v1.PriorityClassList", gvk: Some(("scheduling.k8s.io", "v1", "PriorityClassList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("items", list(of(&SCHEDULING_V1_PRIORITYCLASS))).at(2).required(), f("kind", STRING),
-    f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("apiVersion", STRING), f("items", list(of(&SCHEDULING_V1_PRIORITYCLASS))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static META_V1_APIGROUP: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup", gvk: Some(("", "v1", "APIGroup")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("kind", STRING), f("name", STRING).at(1).required(),
-    f("preferredVersion", of(&META_V1_GROUPVERSIONFORDISCOVERY)).at(3),
+    f("apiVersion", STRING), f("kind", STRING), f("name", STRING).at(1).always().required(),
+    f("preferredVersion", of(&META_V1_GROUPVERSIONFORDISCOVERY)).at(3).always(),
     f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(4).omits_zero().list_atomic(),
-    f("versions", list(of(&META_V1_GROUPVERSIONFORDISCOVERY))).at(2).list_atomic().required(),
+    f("versions", list(of(&META_V1_GROUPVERSIONFORDISCOVERY))).at(2).always().list_atomic().required(),
 ] };
 static META_V1_APIGROUPLIST: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList", gvk: Some(("", "v1", "APIGroupList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("groups", list(of(&META_V1_APIGROUP))).at(1).list_atomic().required(), f("kind", STRING),
+    f("apiVersion", STRING), f("groups", list(of(&META_V1_APIGROUP))).at(1).always().list_atomic().required(),
+    f("kind", STRING),
 ] };
 static META_V1_APIRESOURCE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIResource", gvk: None, atomic: false, fields: &[
     f("categories", list(STRING)).at(7).omits_zero().list_atomic(), f("group", STRING).at(8).omits_zero(),
-    f("kind", STRING).at(3).required(), f("name", STRING).at(1).required(), f("namespaced", BOOL).at(2).required(),
-    f("shortNames", list(STRING)).at(5).omits_zero().list_atomic(), f("singularName", STRING).at(6).required(),
-    f("storageVersionHash", STRING).at(10).omits_zero(), f("verbs", list(STRING)).at(4).required(),
-    f("version", STRING).at(9).omits_zero(),
+    f("kind", STRING).at(3).always().required(), f("name", STRING).at(1).always().required(),
+    f("namespaced", BOOL).at(2).always().required(), f("shortNames", list(STRING)).at(5).omits_zero().list_atomic(),
+    f("singularName", STRING).at(6).always().required(), f("storageVersionHash", STRING).at(10).omits_zero(),
+    f("verbs", list(STRING)).at(4).always().required(), f("version", STRING).at(9).omits_zero(),
 ] };
 static META_V1_APIRESOURCELIST: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList", gvk: Some(("", "v1", "APIResourceList")), atomic: false, fields: &[
-    f("apiVersion", STRING), f("groupVersion", STRING).at(1).required(), f("kind", STRING),
-    f("resources", list(of(&META_V1_APIRESOURCE))).at(2).list_atomic().required(),
+    f("apiVersion", STRING), f("groupVersion", STRING).at(1).always().required(), f("kind", STRING),
+    f("resources", list(of(&META_V1_APIRESOURCE))).at(2).always().list_atomic().required(),
 ] };
 static META_V1_APIVERSIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions", gvk: Some(("", "v1", "APIVersions")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING),
-    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(2).list_atomic().required(),
-    f("versions", list(STRING)).at(1).list_atomic().required(),
+    f("serverAddressByClientCIDRs", list(of(&META_V1_SERVERADDRESSBYCLIENTCIDR))).at(2).always().list_atomic().required(),
+    f("versions", list(STRING)).at(1).always().list_atomic().required(),
 ] };
 static META_V1_CONDITION: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Condition", gvk: None, atomic: false, fields: &[
-    f("lastTransitionTime", TIME).at(4).required(), f("message", STRING).at(6).required(),
-    f("observedGeneration", INT64).at(3).omits_zero(), f("reason", STRING).at(5).required(),
-    f("status", STRING).at(2).required(), f("type", STRING).at(1).required(),
+    f("lastTransitionTime", TIME).at(4).always().required(), f("message", STRING).at(6).always().required(),
+    f("observedGeneration", INT64).at(3).omits_zero(), f("reason", STRING).at(5).always().required(),
+    f("status", STRING).at(2).always().required(), f("type", STRING).at(1).always().required(),
 ] };
 static META_V1_DELETEOPTIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", gvk: Some(("", "v1", "DeleteOptions")), atomic: false, fields: &[
     f("apiVersion", STRING), f("dryRun", list(STRING)).at(5).omits_zero().list_atomic(),
@@ -1251,18 +1287,18 @@ static META_V1_DELETEOPTIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.
     f("propagationPolicy", STRING).at(4),
 ] };
 static META_V1_FIELDSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.FieldSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("key", STRING).at(1).always().required(), f("operator", STRING).at(2).always().required(),
     f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static META_V1_GROUPVERSIONFORDISCOVERY: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.GroupVersionForDiscovery", gvk: None, atomic: false, fields: &[
-    f("groupVersion", STRING).at(1).required(), f("version", STRING).at(2).required(),
+    f("groupVersion", STRING).at(1).always().required(), f("version", STRING).at(2).always().required(),
 ] };
 static META_V1_LABELSELECTOR: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", gvk: None, atomic: true, fields: &[
     f("matchExpressions", list(of(&META_V1_LABELSELECTORREQUIREMENT))).at(2).omits_zero().list_atomic(),
     f("matchLabels", map(STRING)).at(1).omits_zero(),
 ] };
 static META_V1_LABELSELECTORREQUIREMENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).at(1).required(), f("operator", STRING).at(2).required(),
+    f("key", STRING).at(1).always().required(), f("operator", STRING).at(2).always().required(),
     f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static META_V1_LISTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", gvk: None, atomic: false, fields: &[
@@ -1288,21 +1324,22 @@ static META_V1_OBJECTMETA: Type = Type { name: "io.k8s.apimachinery.pkg.apis.met
     f("uid", STRING).at(5).omits_zero(),
 ] };
 static META_V1_OWNERREFERENCE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference", gvk: None, atomic: true, fields: &[
-    f("apiVersion", STRING).at(5).required(), f("blockOwnerDeletion", BOOL).at(7), f("controller", BOOL).at(6),
-    f("kind", STRING).at(1).required(), f("name", STRING).at(3).required(), f("uid", STRING).at(4).required(),
+    f("apiVersion", STRING).at(5).always().required(), f("blockOwnerDeletion", BOOL).at(7), f("controller", BOOL).at(6),
+    f("kind", STRING).at(1).always().required(), f("name", STRING).at(3).always().required(),
+    f("uid", STRING).at(4).always().required(),
 ] };
 static META_V1_PRECONDITIONS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions", gvk: None, atomic: false, fields: &[
     f("resourceVersion", STRING).at(2), f("uid", STRING).at(1),
 ] };
 static META_V1_SERVERADDRESSBYCLIENTCIDR: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ServerAddressByClientCIDR", gvk: None, atomic: false, fields: &[
-    f("clientCIDR", STRING).at(1).required(), f("serverAddress", STRING).at(2).required(),
+    f("clientCIDR", STRING).at(1).always().required(), f("serverAddress", STRING).at(2).always().required(),
 ] };
 static META_V1_SHARDINFO: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo", gvk: None, atomic: false, fields: &[
-    f("selector", STRING).at(1).required(),
+    f("selector", STRING).at(1).always().required(),
 ] };
 static META_V1_STATUS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Status", gvk: Some(("", "v1", "Status")), atomic: false, fields: &[
     f("apiVersion", STRING), f("code", INT32).at(6).omits_zero(), f("details", of(&META_V1_STATUSDETAILS)).at(5),
-    f("kind", STRING), f("message", STRING).at(3).omits_zero(), f("metadata", of(&META_V1_LISTMETA)).at(1),
+    f("kind", STRING), f("message", STRING).at(3).omits_zero(), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
     f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).omits_zero(),
 ] };
 static META_V1_STATUSCAUSE: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.StatusCause", gvk: None, atomic: false, fields: &[
@@ -1315,5 +1352,5 @@ static META_V1_STATUSDETAILS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.
     f("retryAfterSeconds", INT32).at(5).omits_zero(), f("uid", STRING).at(6).omits_zero(),
 ] };
 static META_V1_WATCHEVENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent", gvk: Some(("", "v1", "WatchEvent")), atomic: false, fields: &[
-    f("object", ANY).at(2).required(), f("type", STRING).at(1).required(),
+    f("object", ANY).at(2).always().required(), f("type", STRING).at(1).always().required(),
 ] };

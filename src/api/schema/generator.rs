@@ -64,7 +64,7 @@ fn shape(schema: &Value) -> String {
     }
 }
 
-fn field(name: &str, schema: &Value, required: bool, tag: Tag) -> String {
+fn field(name: &str, schema: &Value, required: bool, tag: &Tag) -> String {
     let shape = shape(schema);
     let mut out = format!("f({name:?}, {shape})");
     if tag.number != 0 {
@@ -78,6 +78,12 @@ fn field(name: &str, schema: &Value, required: bool, tag: Tag) -> String {
     let several = shape.starts_with("list(") || shape.starts_with("map(");
     if tag.omits_zero && (scalar || several) {
         out += ".omits_zero()";
+    }
+    if tag.always || (tag.plain && !scalar && !several) {
+        out += ".always()";
+    }
+    if !tag.default.is_empty() {
+        write!(out, ".default({:?})", tag.default).unwrap();
     }
     let keys = schema["x-kubernetes-list-map-keys"].as_array();
     match text(schema, "x-kubernetes-list-type") {
@@ -149,7 +155,11 @@ fn tags(name: &str, sources: Option<&mut Sources>) -> BTreeMap<String, Tag> {
         None => super::named(name)
             .into_iter()
             .flat_map(|t| t.fields)
-            .map(|f| (f.name.to_owned(), Tag { number: f.number, inside: f.inside, omits_zero: f.omits_zero }))
+            .map(|f| {
+                let (number, inside, omits_zero, always) = (f.number, f.inside, f.omits_zero, f.always);
+                let tag = Tag { number, inside, omits_zero, always, plain: false, default: f.default.to_owned() };
+                (f.name.to_owned(), tag)
+            })
             .collect(),
     }
 }
@@ -182,8 +192,8 @@ fn render(document: &Value, mut sources: Option<Sources>) -> String {
         let mut line = String::from("   ");
         // serde_json keeps an object's keys sorted, which is the order that `Type::field` searches.
         for (key, schema) in definition["properties"].as_object().into_iter().flatten() {
-            let tag = tags.get(key).copied().unwrap_or_default();
-            let item = format!(" {},", field(key, schema, required.contains(&key.as_str()), tag));
+            let tag = tags.get(key).cloned().unwrap_or_default();
+            let item = format!(" {},", field(key, schema, required.contains(&key.as_str()), &tag));
             if line.len() + item.len() > WIDTH && line.len() > 3 {
                 writeln!(out, "{line}").unwrap();
                 line = String::from("   ");

@@ -1,17 +1,23 @@
-//! Decides: reads from Go's struct definitions what OpenAPI does not say: the protobuf number of each field, and
-//! whether JSON leaves out its zero. The tags of the structs are what the release's `.proto` files are made from; those
+//! Decides: reads from Go's struct definitions what OpenAPI does not say: the protobuf number of each field, whether
+//! JSON leaves out its zero, and its default. The tags of the structs are what the release's `.proto` files are made from; those
 //! files do not tell a pointer from a plain field.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is known of one field, by its JSON name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     pub number: u16,
     /// The number of the embedded struct that it comes from.
     pub inside: u16,
     pub omits_zero: bool,
+    /// It is in the JSON of a zero struct; of one that is a struct itself, see [`Tag::plain`].
+    pub always: bool,
+    /// A value, not a pointer, that JSON leaves out when it is empty: no struct is.
+    pub plain: bool,
+    /// JSON, empty when it has none.
+    pub default: String,
 }
 
 /// The Go packages of a folder, read when first asked for.
@@ -29,7 +35,9 @@ struct Line {
     embedded: bool,
     json: String,
     omitempty: bool,
+    omitzero: bool,
     number: u16,
+    default: String,
 }
 
 impl Sources {
@@ -59,8 +67,15 @@ impl Sources {
 
 impl Line {
     fn tag(&self, inside: u16) -> Tag {
-        let omits_zero = self.omitempty && !self.go_type.starts_with('*');
-        Tag { number: self.number, inside, omits_zero }
+        let plain = self.omitempty && !self.omitzero && !self.go_type.starts_with('*');
+        Tag {
+            number: self.number,
+            inside,
+            omits_zero: self.omitempty && !self.go_type.starts_with('*'),
+            always: !self.omitempty && !self.omitzero,
+            plain,
+            default: self.default.clone(),
+        }
     }
 }
 
@@ -78,14 +93,22 @@ fn read(package: &Path) -> Structs {
 
 fn parse(text: &str, out: &mut Structs) {
     let mut open: Option<String> = None;
+    let mut default = String::new();
     for line in text.lines() {
+        if let Some(marker) = line.trim().strip_prefix("// +default=") {
+            // Others refer to constants of the package.
+            default =
+                if serde_json::from_str::<serde_json::Value>(marker).is_ok() { marker.into() } else { String::new() };
+        }
         if let Some(name) = line.strip_prefix("type ").and_then(|l| l.strip_suffix(" struct {")) {
             out.insert(name.to_owned(), Vec::new());
             open = Some(name.to_owned());
         } else if line == "}" {
             open = None;
-        } else if let Some(lines) = open.as_ref().and_then(|name| out.get_mut(name)) {
-            lines.extend(field(line.trim()));
+        } else if let Some(lines) = open.as_ref().and_then(|name| out.get_mut(name))
+            && let Some(field) = field(line.trim())
+        {
+            lines.push(Line { default: std::mem::take(&mut default), ..field });
         }
     }
 }
@@ -102,7 +125,9 @@ fn field(line: &str) -> Option<Line> {
         embedded: words.len() == 1,
         json: json.to_owned(),
         omitempty: options.split(',').any(|o| o == "omitempty"),
+        omitzero: options.split(',').any(|o| o == "omitzero"),
         number,
+        default: String::new(),
     })
 }
 
@@ -111,13 +136,14 @@ fn a_struct_becomes_tags() {
     let mut structs = Structs::new();
     let text = "type A struct {\n\tmetav1.TypeMeta `json:\",inline\"`\n\t// B is `one`.\n\
                 \tB *int32 `json:\"b,omitempty\" protobuf:\"varint,3,opt,name=b\"`\n\tC string `json:\"c,omitempty\" protobuf:\"bytes,4,opt,name=c\"`\n\
-                \tD string `json:\"d\" protobuf:\"bytes,5,opt,name=d\"`\n\tE `json:\",inline\" protobuf:\"bytes,1,opt,name=e\"`\n}\n\
+                \t// +default=\"x\"\n\tD string `json:\"d\" protobuf:\"bytes,5,opt,name=d\"`\n\tE `json:\",inline\" protobuf:\"bytes,1,opt,name=e\"`\n}\n\
                 type E struct {\n\tF bool `json:\"f,omitempty\" protobuf:\"varint,3,opt,name=f\"`\n}\n";
     parse(text, &mut structs);
     let mut sources = Sources::new(PathBuf::new());
     sources.packages.insert("api/x/v1".into(), structs);
-    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero };
-    let expect = [("b", tag(3, 0, false)), ("c", tag(4, 0, true)), ("d", tag(5, 0, false)), ("f", tag(3, 1, true))];
+    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero, plain: omits_zero, ..Tag::default() };
+    let d = Tag { always: true, default: "\"x\"".into(), ..tag(5, 0, false) };
+    let expect = [("b", tag(3, 0, false)), ("c", tag(4, 0, true)), ("d", d), ("f", tag(3, 1, true))];
     let expect: BTreeMap<String, Tag> = expect.into_iter().map(|(name, tag)| (name.to_owned(), tag)).collect();
     assert_eq!(sources.tags("io.k8s.api.x.v1.A"), expect);
 }

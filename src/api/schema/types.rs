@@ -39,6 +39,10 @@ pub struct Field {
     pub inside: u16,
     /// JSON leaves out a zero, an empty list or map (Go's `omitempty` on what is no pointer).
     pub omits_zero: bool,
+    /// A Go struct has the field even when it is zero: a struct, or a field without `omitempty`.
+    pub always: bool,
+    /// JSON of the default, empty for none.
+    pub default: &'static str,
 }
 
 impl Field {
@@ -224,6 +228,8 @@ pub(super) const fn f(name: &'static str, shape: Shape) -> Field {
         number: 0,
         inside: 0,
         omits_zero: false,
+        always: false,
+        default: "",
     }
 }
 
@@ -242,6 +248,14 @@ impl Field {
 
     pub(super) const fn omits_zero(self) -> Self {
         Self { omits_zero: true, ..self }
+    }
+
+    pub(super) const fn always(self) -> Self {
+        Self { always: true, ..self }
+    }
+
+    pub(super) const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
     }
 
     pub(super) const fn merge(self, merge_key: &'static str) -> Self {

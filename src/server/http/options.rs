@@ -170,6 +170,7 @@ pub fn write(query: &Query, headers: &HeaderMap, verb: Write) -> Result<WriteOpt
         field_manager: if manager.is_empty() { agent_name(headers) } else { manager.into() },
         field_validation,
         force: force.unwrap_or(false),
+        may_create: false,
     })
 }
 

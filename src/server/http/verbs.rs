@@ -18,6 +18,7 @@ use crate::api::resource::{self, Subresource};
 use crate::api::status::Status;
 use crate::api::table::Include;
 use crate::clock;
+use crate::server::authz;
 use crate::server::registry::request::{Deleted, FieldValidation, List, Patch, Target, Written};
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -206,7 +207,8 @@ async fn update(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let rendering = renderer(call, target, row, Offer::Objects)?;
-    let options = options::write(call.query, call.headers, Write::Update)?;
+    let mut options = options::write(call.query, call.headers, Write::Update)?;
+    options.may_create = may_create(call, target, false)?;
     let object = decoded(call, target, body, options.field_validation).await?;
     written(&rendering, &call.backend.registry.update(call.cx, target, object, &options).await?)
 }
@@ -219,7 +221,8 @@ async fn apply(
 ) -> Result<Response<Body>, Status> {
     let rendering = renderer(call, target, row, Offer::Objects)?;
     let kind = content_type(call);
-    let options = options::write(call.query, call.headers, Write::Patch { apply: kind == APPLY_PATCH })?;
+    let applies = kind == APPLY_PATCH;
+    let mut options = options::write(call.query, call.headers, Write::Patch { apply: applies })?;
     let known = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
     if !known.contains(&kind.as_str()) {
         return Err(Status::unsupported_media_type(&kind, &known));
@@ -229,9 +232,37 @@ async fn apply(
         JSON_PATCH => Patch::Json(patch::parse_json(&bytes)?),
         MERGE_PATCH => Patch::Merge(json(&bytes)?),
         STRATEGIC_PATCH => Patch::Strategic(json(&bytes)?),
-        _ => Patch::Apply(yaml(&bytes)?),
+        _ => Patch::Apply(applied(call, &bytes, options.field_validation)?),
     };
+    options.may_create = applies && may_create(call, target, true)?;
     written(&rendering, &call.backend.registry.patch(call.cx, target, patch, &options).await?)
+}
+
+/// Whether the client may create what it names, should the write have to.
+fn may_create(call: &Call<'_>, target: &Target, applies: bool) -> Result<bool, Status> {
+    if !call.backend.registry.would_create(target, applies) {
+        return Ok(false);
+    }
+    let attributes = authz::ResourceAttributes { verb: "create", ..call.resource_attributes() };
+    call.backend.authorizer.check(&call.cx.user, &authz::Attributes::Resource(attributes))?;
+    Ok(true)
+}
+
+/// The document of a server-side apply. Its fields are checked when it is merged.
+fn applied(call: &Call<'_>, bytes: &[u8], validation: FieldValidation) -> Result<Value, Status> {
+    let (document, twice) =
+        decode::document(bytes).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+    if !document.is_object() {
+        return Err(Status::bad_request("error decoding YAML: the document is no object"));
+    }
+    match (validation, twice) {
+        (FieldValidation::Strict, Some(why)) => Err(Status::bad_request(format!("error strict decoding YAML: {why}"))),
+        (FieldValidation::Warn, Some(why)) => {
+            call.cx.warn(why);
+            Ok(document)
+        }
+        _ => Ok(document),
+    }
 }
 
 fn written(rendering: &Rendering, written: &Written) -> Result<Response<Body>, Status> {

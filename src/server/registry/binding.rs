@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::managed::Ownership;
 use super::request::{Context, Target, WriteOptions};
 use super::strategy::Part;
 use super::{Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
@@ -46,7 +47,7 @@ impl Registry {
             self.0.admission.validate(&attributes, Some(&admitted))?;
             let new = bound(t, &value(&old)?, &admitted)?;
             // The write itself is the server's own: admission has seen the binding.
-            match self.replace(cx, t, entry, Part::Binding, &old, new, o).await {
+            match self.replace(cx, t, entry, (Part::Binding, Ownership::Kept), &old, new, o).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(pod) => return Ok(pod),

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions};
+use super::strategy::Part;
 use super::{Entry, Failed, Registry, attributes, meta};
 use crate::api::object::ObjectRef;
 use crate::api::status::{Details, Status};
@@ -30,15 +32,16 @@ impl Registry {
         meta::enter_namespace(t, &mut object)?;
         entry.strategy.defaults(&mut object)?;
         let base = meta::text(&object, "generateName").to_owned();
+        let writer = || Ownership::Changed { manager: &o.field_manager };
         let generated = meta::text(&object, "name").is_empty() && !base.is_empty();
         for _ in 1..if generated { MAX_NAMES } else { 1 } {
-            match self.create_once(cx, t, entry, object.clone(), o).await {
+            match self.create_once(cx, t, entry, object.clone(), writer(), o).await {
                 Err((Failed::Conflict, _)) => {}
                 Err((Failed::Refused(status), _)) => return Err(status),
                 Ok(created) => return Ok(created),
             }
         }
-        self.create_once(cx, t, entry, object, o).await.map_err(|(failed, name)| match failed {
+        self.create_once(cx, t, entry, object, writer(), o).await.map_err(|(failed, name)| match failed {
             Failed::Refused(status) => status,
             Failed::Conflict if generated => no_unique_name(t, &name),
             Failed::Conflict => Status::already_exists(t.resource, &name),
@@ -52,11 +55,14 @@ impl Registry {
         t: &Target,
         entry: &Entry,
         mut object: Value,
+        writer: Ownership<'_>,
         o: &WriteOptions,
     ) -> Result<ObjectRef, (Failed, String)> {
         let named = |failed: Status| (Failed::Refused(failed), String::new());
         let strategy = &entry.strategy;
         let given = meta::text(&object, "name").to_owned();
+        let held = Held::take(&mut Value::Null, &mut object);
+        let fields = self.fields_after(t, Part::Spec, writer, None, &object, &held).map_err(named)?;
         let mut to = Target { name: given, ..t.clone() };
         let admitted = attributes(cx, &to, Operation::Create, None, o.dry_run);
         self.mutate(entry, &admitted, &mut object).map_err(named)?;
@@ -76,6 +82,7 @@ impl Registry {
         let admitted = attributes(cx, &to, Operation::Create, None, o.dry_run);
         self.0.admission.validate(&admitted, Some(&object)).map_err(named)?;
 
+        managed::put(&mut object, fields);
         let draft = entry.draft(entry.key(&t.namespace, &to.name), &object);
         if o.dry_run {
             if self.0.cache.get(&entry.storage, &t.namespace, &to.name).is_some() {

@@ -77,7 +77,7 @@ pub fn enter_namespace(target: &Target, object: &mut Value) -> Result<(), Status
 pub fn begin(object: &mut Value) -> Result<(), Status> {
     let now = now();
     let metadata = metadata(object)?;
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -92,9 +92,7 @@ pub fn begin(object: &mut Value) -> Result<(), Status> {
 pub fn carry_over(object: &mut Value, old: &Value) -> Result<(), Status> {
     let before = &old["metadata"];
     let metadata = metadata(object)?;
-    for field in ["selfLink", "managedFields"] {
-        metadata.remove(field);
-    }
+    metadata.remove("selfLink");
     for field in ["creationTimestamp", "generation", "resourceVersion"] {
         set_or_remove(metadata, field, &before[field]);
     }

@@ -9,12 +9,11 @@ use serde_json::{Value, json};
 use super::format::{self, Problems};
 use super::strategy::NameRule;
 use crate::api::field::{BadValue, FieldError, Path};
+use crate::api::object::MAX_ANNOTATIONS;
 use crate::api::resource::Resource;
 
 pub type Errors = Vec<FieldError>;
 
-/// All annotations of an object together, in bytes.
-const MAX_ANNOTATIONS: usize = 256 * 1024;
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NEGATIVE: &str = "must be greater than or equal to 0";
 

@@ -3,7 +3,7 @@
 //! ```text
 //! create  defaults ▶ admission mutate ▶ prepare ▶ allocate ▶ validate ▶ admission validate ▶ commit
 //! update  the same, against what is there; nothing is written when nothing changed
-//! patch   read ▶ apply ▶ update, again when someone was quicker
+//! patch   read ▶ apply ▶ update, again when someone was quicker; server-side apply creates what is not there
 //! delete  preconditions ▶ admission ▶ finalizers and grace period ▶ mark or remove
 //! ```
 //!
@@ -22,6 +22,7 @@ mod expiry;
 pub mod format;
 pub mod kinds;
 mod list;
+mod managed;
 mod meta;
 pub mod metadata;
 mod patch;

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use super::managed::Ownership;
 use super::request::{Context, Patch, Target, WriteOptions, Written};
+use super::strategy::Part;
 use super::update::part;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, scale, value};
 use crate::api::resource::Resource;
@@ -13,18 +15,23 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 impl Registry {
     /// # Errors
-    /// The refusal of any stage; 415 for a server-side apply, which this version does not have.
+    /// The refusal of any stage; of a server-side apply 409 with the conflicts.
     pub async fn patch(&self, cx: &Context, t: &Target, patch: Patch, o: &WriteOptions) -> Result<Written, Status> {
         let entry = self.entry(t)?;
+        if let Patch::Apply(document) = &patch {
+            return self.apply(cx, t, entry, document, o).await;
+        }
+        let writer = || Ownership::Changed { manager: &o.field_manager };
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
             let attempt = if t.subresource == "scale" {
-                let new = apply(&patch, scale::document(t, &value(&old)?), &scale::RESOURCE)?;
+                let new = changed(&patch, scale::document(t, &value(&old)?), &scale::RESOURCE)?;
                 self.rescale(cx, t, entry, &old, &new, o).await
             } else {
-                let new = patched(cx, entry, &value(&old)?, &patch, o)?;
+                let document = changed(&patch, entry.strategy.wire_form(value(&old)?), entry.strategy.resource())?;
+                let new = stored(cx, entry, document, o)?;
                 meta::check_name(t, &new)?;
-                self.replace(cx, t, entry, part(t)?, &old, new, o).await
+                self.replace(cx, t, entry, (part(t)?, writer()), &old, new, o).await
             };
             match attempt {
                 // Where the patch names a revision, the next attempt finds that it is not the one.
@@ -35,18 +42,66 @@ impl Registry {
         }
         Err(Status::modified(t.resource, &t.name))
     }
+
+    /// Server-side apply, which creates what is not there.
+    async fn apply(
+        &self,
+        cx: &Context,
+        t: &Target,
+        entry: &Entry,
+        document: &Value,
+        o: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let scaled;
+        let (part, document) = if t.subresource == "scale" {
+            scaled = scale::as_parent(t, document)?;
+            (Part::Spec, &scaled)
+        } else {
+            (part(t)?, document)
+        };
+        for _ in 0..MAX_ATTEMPTS {
+            let old = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
+            let live = old.as_ref().map(value).transpose()?;
+            let (merged, fields) = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
+            let mut new = stored(cx, entry, merged, o)?;
+            meta::check_name(t, &new)?;
+            let writer = Ownership::Applied(fields);
+            let attempt = match &old {
+                Some(old) => self.replace(cx, t, entry, (part, writer), old, new, o).await,
+                None => {
+                    let uid = meta::text(&new, "uid");
+                    if !uid.is_empty() {
+                        let why = format!(
+                            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                        );
+                        return Err(Status::conflict(t.resource, &t.name, &why));
+                    }
+                    meta::enter_namespace(t, &mut new)?;
+                    self.create_by_update(cx, t, entry, new, writer, o).await
+                }
+            };
+            match attempt {
+                Err(Failed::Conflict) => {}
+                Err(Failed::Refused(status)) => return Err(status),
+                Ok(object) => {
+                    let object = if t.subresource == "scale" { scale::of(t, &object)? } else { object };
+                    return Ok(Written { object, created: old.is_none() });
+                }
+            }
+        }
+        Err(Status::modified(t.resource, &t.name))
+    }
 }
 
-/// The patch is applied to the document as the client knows it, in the version of its request.
-fn patched(cx: &Context, entry: &Entry, old: &Value, patch: &Patch, o: &WriteOptions) -> Result<Value, Status> {
-    let resource = entry.strategy.resource();
-    let document = apply(patch, entry.strategy.wire_form(old.clone()), resource)?;
-    let (document, warnings) = decode::patched(document, resource, o.field_validation)?;
+/// What a patch made, checked against the schema, in the version that is stored.
+fn stored(cx: &Context, entry: &Entry, document: Value, o: &WriteOptions) -> Result<Value, Status> {
+    let (document, warnings) = decode::patched(document, entry.strategy.resource(), o.field_validation)?;
     warnings.into_iter().for_each(|w| cx.warn(w));
     Ok(entry.strategy.storage_form(document))
 }
 
-fn apply(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Value, Status> {
+/// Applies the patch to the document as the client knows it, in the version of its request.
+fn changed(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Value, Status> {
     match patch {
         Patch::Json(operations) => patch::json(&document, operations),
         Patch::Merge(patch) => {
@@ -57,7 +112,6 @@ fn apply(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Valu
             let schema = schema::of(resource).ok_or_else(|| not_accepted(STRATEGIC))?;
             strategic::merge(&document, patch, schema)
         }
-        // Needs the owners of fields, which objects do not carry yet.
         Patch::Apply(_) => Err(not_accepted("application/apply-patch+yaml")),
     }
 }

@@ -54,6 +54,8 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// Server-side apply only.
     pub force: bool,
+    /// The client may create the object, should it not be there.
+    pub may_create: bool,
 }
 
 /// Query options of list, watch and deletecollection.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::managed::Ownership;
 use super::request::{Context, Target, WriteOptions, Written};
 use super::strategy::Part;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, value};
@@ -64,9 +65,31 @@ impl Registry {
             return Err(Status::invalid(&RESOURCE, &t.name, &[error]).into());
         }
         new["spec"]["replicas"] = count.into();
-        let written = self.replace(cx, t, entry, Part::Spec, old, new, o).await?;
+        let writer = Ownership::Changed { manager: &o.field_manager };
+        let written = self.replace(cx, t, entry, (Part::Spec, writer), old, new, o).await?;
         Ok(of(t, &written)?)
     }
+}
+
+/// An applied Scale as a document of the object that it scales: whoever applies it owns the replicas there.
+pub fn as_parent(t: &Target, scale: &Value) -> Result<Value, Status> {
+    let given = scale["apiVersion"].as_str().unwrap_or_default();
+    if given != "autoscaling/v1" {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {given}, expected: autoscaling/v1"
+        )));
+    }
+    let mut metadata = json!({"name": t.name});
+    for field in ["namespace", "uid", "resourceVersion"] {
+        if !scale["metadata"][field].is_null() {
+            metadata[field] = scale["metadata"][field].clone();
+        }
+    }
+    let mut document = json!({"apiVersion": t.resource.api_version(), "kind": t.resource.kind, "metadata": metadata});
+    if !scale["spec"]["replicas"].is_null() {
+        document["spec"] = json!({"replicas": scale["spec"]["replicas"]});
+    }
+    Ok(document)
 }
 
 /// The Scale of an object.

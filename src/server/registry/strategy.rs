@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::metadata;
 use super::request::{Context, DeleteOptions};
+use crate::api::apply::set::Set;
 use crate::api::field::{FieldError, Path, Reason};
 use crate::api::resource::Resource;
 use crate::api::status::Status;
@@ -89,6 +90,11 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
+    /// What a write of `part` resets, so that its writer does not come to own it.
+    fn resets(&self, part: Part) -> Set {
+        default_resets(self.resource(), part)
+    }
+
     /// Deprecation and misuse warnings for the response.
     fn warnings(&self, object: &Value) -> Vec<String> {
         let _ = object;
@@ -103,6 +109,16 @@ pub trait Strategy: Send + Sync + 'static {
     fn wire_form(&self, object: Value) -> Value {
         object
     }
+}
+
+fn default_resets(resource: &Resource, part: Part) -> Set {
+    let mut out = Set::default();
+    if part == Part::Status {
+        out.insert_path(&["spec"]);
+    } else if resource.subresource("status").is_some() {
+        out.insert_path(&["status"]);
+    }
+    out
 }
 
 /// How names of a kind are checked.
@@ -184,6 +200,11 @@ pub trait Kind: Send + Sync + 'static {
 
     fn unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Paths beyond `spec` that a write of the status resets.
+    fn status_resets(&self) -> &'static [&'static [&'static str]] {
+        &[]
     }
 
     fn warnings(&self, object: &Self::Object) -> Vec<String> {
@@ -305,6 +326,14 @@ impl<K: Kind> Strategy for Typed<K> {
 
     fn unconditional_update(&self) -> bool {
         self.0.unconditional_update()
+    }
+
+    fn resets(&self, part: Part) -> Set {
+        let mut out = default_resets(self.0.resource(), part);
+        if part == Part::Status {
+            self.0.status_resets().iter().for_each(|path| out.insert_path(path));
+        }
+        out
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions, Written};
 use super::strategy::Part;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
-use crate::api::encode;
 use crate::api::object::ObjectRef;
 use crate::api::status::Status;
 use crate::server::admission::Operation;
@@ -25,13 +25,15 @@ impl Registry {
         meta::enter_namespace(t, &mut body)?;
         for _ in 0..MAX_ATTEMPTS {
             let Some(old) = self.0.cache.get(&entry.storage, &t.namespace, &t.name) else {
-                match self.create_by_update(cx, t, entry, body.clone(), o).await {
+                let writer = Ownership::Changed { manager: &o.field_manager };
+                match self.create_by_update(cx, t, entry, body.clone(), writer, o).await {
                     Err(Failed::Conflict) => continue,
                     Err(Failed::Refused(status)) => return Err(status),
                     Ok(object) => return Ok(Written { object, created: true }),
                 }
             };
-            match self.replace(cx, t, entry, part, &old, body.clone(), o).await {
+            let writer = Ownership::Changed { manager: &o.field_manager };
+            match self.replace(cx, t, entry, (part, writer), &old, body.clone(), o).await {
                 // A client that named a revision is told by the next attempt that it is not the one.
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
@@ -41,15 +43,16 @@ impl Registry {
         Err(Status::modified(t.resource, &t.name))
     }
 
-    async fn create_by_update(
+    pub(super) async fn create_by_update(
         &self,
         cx: &Context,
         t: &Target,
         entry: &Entry,
         mut body: Value,
+        writer: Ownership<'_>,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
-        if !entry.strategy.create_on_update() || !t.subresource.is_empty() {
+        if !o.may_create {
             return Err(Status::not_found(t.resource, &t.name).into());
         }
         // Who names a revision or a uid means an object that was there.
@@ -58,7 +61,16 @@ impl Registry {
         }
         meta::check_uid(t, meta::text(&body, "uid"), &Value::Null)?;
         entry.strategy.defaults(&mut body)?;
-        self.create_once(cx, t, entry, body, o).await.map_err(|(failed, _)| failed)
+        self.create_once(cx, t, entry, body, writer, o).await.map_err(|(failed, _)| failed)
+    }
+
+    /// Whether a write to this name would create the object, which its client must then be allowed to do.
+    #[must_use]
+    pub fn would_create(&self, t: &Target, applies: bool) -> bool {
+        let Ok(entry) = self.entry(t) else { return false };
+        t.subresource.is_empty()
+            && (applies || entry.strategy.create_on_update())
+            && self.0.cache.get(&entry.storage, &t.namespace, &t.name).is_none()
     }
 
     /// One attempt to put `new` in the place of `old`.
@@ -68,16 +80,18 @@ impl Registry {
         cx: &Context,
         t: &Target,
         entry: &Entry,
-        part: Part,
+        (part, writer): (Part, Ownership<'_>),
         old: &ObjectRef,
         mut new: Value,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
         let strategy = &entry.strategy;
-        let before = value(old)?;
+        let mut before = value(old)?;
+        let held = Held::take(&mut before, &mut new);
         meta::check_preconditions(t, &new, &before, old.revision, strategy.unconditional_update())?;
         strategy.defaults(&mut new)?;
         meta::carry_over(&mut new, &before)?;
+        let fields = self.fields_after(t, part, writer, Some(&before), &new, &held)?;
         let admitted = attributes(cx, t, Operation::Update, Some(&before), o.dry_run);
         if part != Part::Binding {
             self.mutate(entry, &admitted, &mut new)?;
@@ -95,11 +109,12 @@ impl Registry {
             self.0.admission.validate(&admitted, Some(&new))?;
         }
 
-        let draft = entry.draft(old.key.clone(), &new);
         let gone = goes_with_update(entry, &new, &before);
-        if !gone && draft.text == encode::without_revision(&old.json) {
+        if !gone && new == before && held.same(fields.as_ref()) {
             return Ok(entry.wire(old.clone())?);
         }
+        managed::put(&mut new, fields);
+        let draft = entry.draft(old.key.clone(), &new);
         if o.dry_run {
             return Ok(entry.unwritten(&draft, Some(old.revision))?);
         }

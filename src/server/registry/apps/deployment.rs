@@ -45,6 +45,10 @@ impl Kind for DeploymentKind {
         deployment.status.get_or_insert_default();
     }
 
+    fn status_resets(&self) -> &'static [&'static [&'static str]] {
+        &[&["metadata", "labels"]]
+    }
+
     fn prepare_create(&self, _: &Context, deployment: &mut Deployment) {
         deployment.status = Some(DeploymentStatus::default());
         deployment.metadata.generation = Some(1);

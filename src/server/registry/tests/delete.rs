@@ -178,13 +178,22 @@ async fn a_namespace_goes_when_it_is_finalized() {
 async fn put_creates_where_the_kind_allows_it() {
     let bed = graceful().await;
     let t = configmap("a");
-    let written = bed.registry.update(&bed.cx, &t, json!({"metadata": {"name": "a"}}), &options()).await.unwrap();
+    let body = json!({"metadata": {"name": "a"}});
+    assert!(
+        bed.registry.would_create(&t, false)
+            && !bed.registry.would_create(&Target { subresource: "status", ..t.clone() }, true)
+    );
+    // A client that may not create is told that there is nothing.
+    assert_eq!(bed.update(&t, body.clone()).await.unwrap_err().code(), 404);
+    let may_create = WriteOptions { may_create: true, ..options() };
+    let written = bed.registry.update(&bed.cx, &t, body, &may_create).await.unwrap();
     assert!(written.created);
     let status = bed.update(&t, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await.unwrap_err();
     let message =
         "ConfigMap \"a\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update";
     assert_eq!((status.code(), status.message()), (422, message));
-    let status = bed.update(&configmap("b"), json!({"metadata": {"name": "b", "resourceVersion": "3"}})).await;
+    let body = json!({"metadata": {"name": "b", "resourceVersion": "3"}});
+    let status = bed.registry.update(&bed.cx, &configmap("b"), body, &may_create).await;
     assert_eq!(status.unwrap_err().reason(), "Conflict");
     let status = Target { subresource: "status", ..configmap("b") };
     assert_eq!(bed.update(&status, json!({"metadata": {"name": "b"}})).await.unwrap_err().code(), 404);

@@ -38,6 +38,10 @@ impl Kind for PodKind {
         row("v1", "Pod")
     }
 
+    fn status_resets(&self) -> &'static [&'static [&'static str]] {
+        &[&["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
+    }
+
     fn defaults(&self, pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
         defaults::spec(spec);

@@ -1,0 +1,204 @@
+//! Decides: puts an applied document into an object, and takes fields out of one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::place::{Place, View};
+use super::set::{self, Element, Set};
+use crate::api::schema::{Item, Wrap};
+
+/// The live object with what the document says. Items of lists come in the order of the document; those that it does
+/// not have keep their place before the next one that it has.
+#[must_use]
+pub fn merge(place: Place, live: Option<Value>, document: &Value) -> Value {
+    let view = place.view(document);
+    match (view, live, document) {
+        (View::Struct(_) | View::Map(_), Some(Value::Object(mut live)), Value::Object(document)) => {
+            for (name, value) in document {
+                // A document with other fields is refused before it comes here.
+                let Some(place) = Place::field(view, name) else { continue };
+                let merged = merge(place, live.remove(name), value);
+                live.insert(name.clone(), merged);
+            }
+            Value::Object(live)
+        }
+        (View::Set | View::Keyed(_), Some(Value::Array(live)), Value::Array(document)) => {
+            merge_items(view, live, document)
+        }
+        // `null` says nothing of what is merged.
+        (View::Set | View::Keyed(_) | View::Struct(_) | View::Map(_), Some(live), Value::Null) => live,
+        _ => document.clone(),
+    }
+}
+
+fn merge_items(view: View, live: Vec<Value>, document: &[Value]) -> Value {
+    let named = |items: &[Value]| items.iter().map(|i| view.element(i).unwrap_or_default()).collect::<Vec<Element>>();
+    let (live_names, names) = (named(&live), named(document));
+    let mut wanted: BTreeMap<&Element, usize> = BTreeMap::new();
+    names.iter().for_each(|name| *wanted.entry(name).or_default() += 1);
+    // The items that both have, by name; where the object has several of a name, the document replaces them all.
+    let mut shared: BTreeMap<&Element, Option<Value>> = BTreeMap::new();
+    let mut rest: Vec<(&Element, Option<Value>)> = Vec::with_capacity(live.len());
+    for (name, item) in live_names.iter().zip(live) {
+        if wanted.contains_key(name) {
+            shared.entry(name).and_modify(|twice| *twice = None).or_insert(Some(item));
+            rest.push((name, None));
+        } else {
+            rest.push((name, Some(item)));
+        }
+    }
+    // The next item of the document that the object has too, from each place of the document on.
+    let mut next: Vec<Option<&Element>> = vec![None; names.len() + 1];
+    for (i, name) in names.iter().enumerate().rev() {
+        next[i] = if shared.contains_key(name) { Some(name) } else { next[i + 1] };
+    }
+    let mut out = Vec::with_capacity(rest.len() + document.len());
+    let mut rest = rest.into_iter().peekable();
+    for (i, (name, item)) in names.iter().zip(document).enumerate() {
+        while let Some((_, own)) = rest.next_if(|(at, own)| own.is_some() || next[i] != Some(*at)) {
+            out.extend(own);
+        }
+        rest.next_if(|(at, _)| *at == name);
+        out.push(match view {
+            View::Keyed(keys) => merge(keys.item, shared.get_mut(name).and_then(Option::take), item),
+            _ => item.clone(),
+        });
+    }
+    out.extend(rest.filter_map(|(_, own)| own));
+    Value::Array(out)
+}
+
+/// The value without these fields and items. `None` when nothing is left of it.
+#[must_use]
+pub fn without(place: Place, value: Value, fields: &Set) -> Option<Value> {
+    let view = place.view(&value);
+    let below = |place: Place, value: Value, element: &Element| match fields.below(element) {
+        Some(fields) => without(place, value, fields),
+        None => Some(value),
+    };
+    match (view, value) {
+        (View::Struct(_) | View::Map(_), Value::Object(object)) if !object.is_empty() => {
+            let mut left = Map::new();
+            for (name, value) in object {
+                let element = set::field(&name);
+                let Some(place) = Place::field(view, &name).filter(|_| !fields.has(&element)) else { continue };
+                if let Some(value) = below(place, value, &element) {
+                    left.insert(name, value);
+                }
+            }
+            (!left.is_empty()).then_some(Value::Object(left))
+        }
+        (View::Set | View::Keyed(_), Value::Array(items)) if !items.is_empty() => {
+            let left: Vec<Value> = items
+                .into_iter()
+                .filter_map(|item| {
+                    let Ok(element) = view.element(&item) else { return Some(item) };
+                    match view {
+                        _ if fields.has(&element) => None,
+                        View::Keyed(keys) => below(keys.item, item, &element),
+                        _ => Some(item),
+                    }
+                })
+                .collect();
+            (!left.is_empty()).then_some(Value::Array(left))
+        }
+        // What is owned as one has nothing below it that could go.
+        (_, value) => Some(value),
+    }
+}
+
+/// What keeps a document from being applied, in upstream's words. Empty when nothing does.
+#[must_use]
+pub fn problems(place: Place, document: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    check(place, document, &mut String::new(), &mut out);
+    out
+}
+
+fn check(place: Place, value: &Value, path: &mut String, out: &mut Vec<String>) {
+    if value.is_null() {
+        return;
+    }
+    let view = place.view(value);
+    // A list or an object that is owned as one still has the types of its schema.
+    let (list, map) = match (place.shape.wrap, place.shape.item) {
+        (Wrap::List, _) => (true, false),
+        (Wrap::Map | Wrap::MapOfLists, _) | (Wrap::One, Item::Object(_)) => (false, true),
+        (Wrap::One, Item::Any) => (value.is_array(), value.is_object()),
+        (Wrap::One, _) => (false, false),
+    };
+    let expected = match (place.shape.item, value) {
+        (Item::Any, _) if place.shape.wrap == Wrap::One => return,
+        (_, Value::Array(_)) if list => None,
+        (_, Value::Object(_)) if map => None,
+        _ if list => Some("list"),
+        _ if map => Some("map"),
+        (Item::Int32 | Item::Int64 | Item::Double, Value::Number(_)) => None,
+        (Item::Int32 | Item::Int64 | Item::Double, _) => Some("numeric (int or float)"),
+        (Item::Bool, Value::Bool(_)) => None,
+        (Item::Bool, _) => Some("boolean"),
+        (Item::String | Item::Bytes, Value::String(_)) => None,
+        (Item::String | Item::Bytes, _) => Some("string"),
+        // These write themselves, so that the schema takes any scalar.
+        (_, Value::Array(_) | Value::Object(_)) => Some("scalar"),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        out.push(format!("{path}: expected {expected}, got &value.valueUnstructured{{Value:{}}}", go(value)));
+        return;
+    }
+    let length = path.len();
+    match value {
+        Value::Object(object) => {
+            // The fields of a struct are known however it is owned.
+            let view = match place.shape.object() {
+                Some(t) if place.shape.wrap == Wrap::One => View::Struct(t),
+                _ => View::Map(place.element()),
+            };
+            for (name, value) in object {
+                let _ = write!(path, ".{name}");
+                match Place::field(view, name) {
+                    Some(place) => check(place, value, path, out),
+                    None => out.push(format!("{path}: field not declared in schema")),
+                }
+                path.truncate(length);
+            }
+        }
+        Value::Array(items) => {
+            let mut seen = std::collections::BTreeSet::new();
+            for (i, item) in items.iter().enumerate() {
+                let shown = match view {
+                    View::Leaf => format!("[{i}]"),
+                    _ => match view.element(item) {
+                        Ok(element) => {
+                            let shown = set::shown(&element);
+                            if !seen.insert(element) {
+                                out.push(format!("{path}: duplicate entries for key {shown}"));
+                            }
+                            shown
+                        }
+                        Err(why) => {
+                            out.push(format!("{path}: element {i}: {why}"));
+                            continue;
+                        }
+                    },
+                };
+                path.push_str(&shown);
+                check(place.element(), item, path, out);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A value as Go prints it with `%#v`, nearly.
+fn go(value: &Value) -> String {
+    match value {
+        Value::Object(_) => format!("map[string]interface {{}}{value}"),
+        Value::Array(_) => format!("[]interface {{}}{value}"),
+        scalar => scalar.to_string(),
+    }
+}
