@@ -1,10 +1,11 @@
 //! Decides: a request body in Kubernetes' protobuf form becomes the JSON of its kind, by the field numbers of the
-//! schema table.
+//! schema table; [`encode`] goes the other way.
 //!
 //! A body is the four bytes `k8s\0` and a message that names the kind and holds the object. In the object Go's writers
 //! always send the fields that are no pointers: their zero values vanish here wherever JSON would leave them out.
 //! Messages of errors are those of upstream's decoder.
 
+pub mod encode;
 mod wire;
 
 use base64::Engine as _;

@@ -1,5 +1,6 @@
 //! Loop: puts the server together and runs it. What a component needs is started before it and stopped after it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub enum Error {
     Pki(#[from] pki::Error),
     #[error("cannot listen on {address}: is another server running? (--https-listen-port)")]
     Listen {
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         #[source]
         source: std::io::Error,
     },
@@ -96,6 +97,7 @@ where
         authenticator: Arc::new(Authenticator::new(verifier.clone(), pki.join_secret.clone())),
         authorizer,
         tokens: TokenIssuer(verifier),
+        address: SocketAddr::new(config.advertise_address, config.listen.port()).to_string(),
         nodes: Nodes::new(pki.kubelet_tls()?),
         checks: vec![Check::new("poststarthook/rbac/bootstrap-roles", false, roles_ready)],
         metrics: Metrics::default(),

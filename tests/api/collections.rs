@@ -163,3 +163,25 @@ async fn what_has_a_finalizer_waits_for_it() {
     assert_eq!(server.patch(&format!("{MAPS}/a"), "application/json-patch+json", &patch).await.code, 200);
     assert_eq!(server.get(&format!("{MAPS}/a")).await.code, 404);
 }
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_who_takes_it() {
+    let server = Server::new().await;
+    let data = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "big"}, "data": {"k": "v".repeat(200_000)}});
+    assert_eq!(server.post(MAPS, &data).await.code, 201);
+    let plain = server.get(MAPS).await;
+    assert!(!plain.headers.contains_key("content-encoding"));
+    let response = server.respond("GET", MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let packed = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(packed.len() < 10_000, "{}", packed.len());
+    // A watch is not: each event has to arrive.
+    let watch = format!("{MAPS}?watch=1&resourceVersion=0");
+    assert!(
+        !server
+            .respond("GET", &watch, &[("accept-encoding", "gzip")], "")
+            .await
+            .headers()
+            .contains_key("content-encoding")
+    );
+}

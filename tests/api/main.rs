@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 mod apply;
 mod collections;
 mod patches;
+mod protobuf;
 mod subresources;
 mod verbs;
 
@@ -82,6 +83,7 @@ impl Server {
             authenticator: Arc::new(Authenticator::new(verifier.clone(), "secret".into())),
             authorizer,
             tokens: TokenIssuer(verifier),
+            address: "10.1.2.3:6443".into(),
             nodes: Nodes::new(skiff::pki::tls::unverified().unwrap()),
             join: OnceLock::new(),
             checks: vec![Check::new("store", true, || Ok(()))],

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
+use skiff::api::user::User;
+
 use crate::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -74,7 +76,7 @@ async fn wrong_requests_are_refused_with_the_right_code() {
     assert_eq!(server.ask("PATCH", MAPS, &[("content-type", MERGE)], "{}").await.code, 405);
     assert_eq!(server.ask("DELETE", "/api/v1/configmaps", &[], "").await.code, 405);
     assert_eq!(server.ask("OPTIONS", MAPS, &[], "").await.code, 405);
-    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    let protobuf = [("accept", "application/cbor")];
     assert_eq!(server.ask("GET", MAPS, &protobuf, "").await.code, 406);
     assert_eq!(server.get(&format!("{MAPS}?limit=x")).await.code, 400);
     let strict = server
@@ -182,6 +184,17 @@ async fn anonymous_sees_health_and_version_only() {
          namespace \"default\""
     );
     assert_eq!(server.ask("GET", "/version", &[("authorization", "Bearer rubbish")], "").await.code, 401);
+    // Pods may read what others check their tokens with.
+    let configuration = "/.well-known/openid-configuration";
+    assert_eq!(server.get(configuration).await.code, 403);
+    server.user =
+        Some(User::new("system:serviceaccount:default:x", &["system:serviceaccounts", "system:authenticated"]));
+    let document = server.get(configuration).await;
+    assert_eq!(document.json()["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(document.json()["jwks_uri"], "https://10.1.2.3:6443/openid/v1/jwks");
+    let keys = server.get("/openid/v1/jwks").await;
+    assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
+    assert_eq!(keys.json()["keys"][0]["alg"], "ES256");
 }
 
 #[tokio::test]

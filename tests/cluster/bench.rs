@@ -18,10 +18,12 @@ use skiff::cri::{Runtime as _, v1};
 use tokio::task::JoinSet;
 
 use crate::lab::{IMAGE, Lab, now};
-use crate::load::Target;
+use crate::load::{Ask, Target};
 
 const CONNECTIONS: usize = 16;
-const WATCHERS: usize = 100;
+/// More than a small machine has, and as many as a large one.
+const WATCHERS: [usize; 2] = [100, 1000];
+const MANY_OBJECTS: u64 = 100_000;
 const IDLE: Duration = Duration::from_secs(60);
 /// What a start leaves to do, such as the import of images and the batch of events, is neither idling nor serving.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -155,9 +157,14 @@ fn requests() {
     beside(|server| async move {
         ready(&served(&server.kubeconfig).await).await;
         tokio::time::sleep(SETTLE).await;
+        let before = usage(server.pid).pss_kib;
         rates(&server.kubeconfig, server.pid);
-        watchers(&server.kubeconfig).await;
-        println!("memory of skiff with all that was created: {} KiB PSS", usage(server.pid).pss_kib);
+        for count in WATCHERS {
+            watchers(&server.kubeconfig, count).await;
+        }
+        fill(&server.kubeconfig).await;
+        let after = usage(server.pid).pss_kib;
+        println!("memory of skiff with {MANY_OBJECTS} ConfigMaps of 1 KiB: {after} KiB PSS, {before} KiB without");
     });
 }
 
@@ -321,7 +328,7 @@ fn config_map(name: &str) -> ConfigMap {
 }
 
 /// Runs one operation over and over on each connection; prints how often it was done in a second.
-fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> (&'static str, String, String) + Sync) {
+fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> Ask + Sync) {
     let count = AtomicU64::new(0);
     let connections: Vec<_> = (0..CONNECTIONS).map(|_| target.connect()).collect();
     let cpu = || [usage(pid).cpu_ticks, usage(std::process::id()).cpu_ticks];
@@ -331,9 +338,9 @@ fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> (&'sta
             scope.spawn(|| {
                 let mut connection = connection;
                 while begin.elapsed() < RATE_TIME {
-                    let (method, path, body) = operation(count.fetch_add(1, Ordering::Relaxed));
-                    let (status, _) = connection.ask(method, &path, body.as_bytes());
-                    assert!((200..300).contains(&status), "{path}: {status}");
+                    let ask = operation(count.fetch_add(1, Ordering::Relaxed));
+                    let (status, _) = connection.ask(&ask);
+                    assert!((200..300).contains(&status), "{}: {status}", ask.path);
                 }
             });
         }
@@ -357,25 +364,78 @@ fn rates(kubeconfig: &Path, pid: u32) {
     let template = serde_json::to_string(&config_map("#")).unwrap();
     let (start, end) = template.split_once('#').unwrap();
     let named = |n: u64| format!("{start}c{n}{end}");
-    rate("ConfigMap creates of 1 KiB, durable", &target, pid, |n| ("POST", PATH.into(), named(n)));
+    rate("ConfigMap creates of 1 KiB, durable", &target, pid, |n| Ask::new("POST", PATH, named(n)));
     rate("ConfigMap updates of 1 KiB, durable", &target, pid, |n| {
-        ("PUT", format!("{PATH}/c{}", n % 1000), named(n % 1000))
+        // Each is another one: an update that changes nothing is not written.
+        let body = named(n % 1000).replace("xxxxxxxx", &format!("{n:08}"));
+        Ask::new("PUT", format!("{PATH}/c{}", n % 1000), body)
     });
-    rate("ConfigMap gets", &target, pid, |n| ("GET", format!("{PATH}/c{}", n % 1000), String::new()));
-    rate("lists of 1000 ConfigMaps", &target, pid, |_| ("GET", format!("{PATH}?limit=1000"), String::new()));
+    rate("ConfigMap gets", &target, pid, |n| Ask::new("GET", format!("{PATH}/c{}", n % 1000), ""));
+    rate("lists of 1000 ConfigMaps", &target, pid, |_| Ask::new("GET", format!("{PATH}?limit=1000"), ""));
+    // Dry, so that no controller comes in between: everything is done but the commit.
+    let apply = |n: u64, query: &str| Ask {
+        method: "PATCH",
+        path: format!("/apis/apps/v1/namespaces/default/deployments/applied?fieldManager=bench{query}"),
+        content_type: "application/apply-patch+yaml",
+        body: deployment(n),
+    };
+    target.connect().ask(&apply(0, ""));
+    rate("server-side applies of a Deployment that change it, dry", &target, pid, |n| apply(n + 1, "&dryRun=All"));
+    rate("server-side applies of a Deployment that change nothing", &target, pid, |_| apply(0, ""));
 }
 
-async fn watchers(kubeconfig: &Path) {
+fn deployment(n: u64) -> String {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "applied", "labels": {"app": "applied"}},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "applied"}}, "template": {
+            "metadata": {"labels": {"app": "applied"}, "annotations": {"n": n.to_string()}},
+            "spec": {"containers": [{
+                "name": "c", "image": IMAGE, "ports": [{"containerPort": 80}, {"containerPort": 443, "name": "https"}],
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+                "livenessProbe": {"httpGet": {"path": "/", "port": 80}},
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            }], "volumes": [{"name": "v", "configMap": {"name": "settings"}}]},
+        }},
+    })
+    .to_string()
+}
+
+/// Creates ConfigMaps until there are [`MANY_OBJECTS`].
+async fn fill(kubeconfig: &Path) {
+    let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
+    let first = api.list_metadata(&ListParams::default().limit(1)).await.unwrap();
+    let there = first.items.len() as i64 + first.metadata.remaining_item_count.unwrap_or_default();
+    let target = Target::new(kubeconfig);
+    let next = AtomicU64::new(u64::try_from(there).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut connection = target.connect();
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= MANY_OBJECTS {
+                        return;
+                    }
+                    let body = serde_json::to_string(&config_map(&format!("fill{n}"))).unwrap();
+                    connection.ask(&Ask::new("POST", "/api/v1/namespaces/default/configmaps", body));
+                }
+            });
+        }
+    });
+}
+
+async fn watchers(kubeconfig: &Path, count: usize) {
     let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
     let from = api.list(&ListParams::default().limit(1)).await.unwrap().metadata.resource_version.unwrap();
     let mut tasks = JoinSet::new();
-    let ready = Arc::new(tokio::sync::Barrier::new(WATCHERS + 1));
+    let ready = Arc::new(tokio::sync::Barrier::new(count + 1));
     let (sender, receiver) = tokio::sync::watch::channel(None::<Instant>);
-    for _ in 0..WATCHERS {
+    for _ in 0..count {
         let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
         let (ready, sent, from) = (ready.clone(), receiver.clone(), from.clone());
         tasks.spawn(async move {
-            let params = WatchParams::default().fields("metadata.name=watched");
+            let params = WatchParams::default().fields(&format!("metadata.name=watched-{count}"));
             let mut stream = api.watch(&params, &from).await.unwrap().boxed();
             ready.wait().await;
             let mut delays = Vec::new();
@@ -391,12 +451,12 @@ async fn watchers(kubeconfig: &Path) {
     ready.wait().await;
     for n in 0..20 {
         sender.send_replace(Some(now()));
-        let mut object = config_map("watched");
+        let mut object = config_map(&format!("watched-{count}"));
         object.metadata.labels = Some([("n".to_owned(), n.to_string())].into());
         if n == 0 {
             api.create(&PostParams::default(), &object).await.unwrap();
         } else {
-            api.replace("watched", &PostParams::default(), &object).await.unwrap();
+            api.replace(&object.name_any(), &PostParams::default(), &object).await.unwrap();
         }
         ready.wait().await;
     }
@@ -404,7 +464,7 @@ async fn watchers(kubeconfig: &Path) {
     while let Some(result) = tasks.join_next().await {
         delays.extend(result.unwrap());
     }
-    println!("{WATCHERS} watchers, sent to seen: {}", summary(delays));
+    println!("{count} watchers, sent to seen: {}", summary(delays));
 }
 
 /// What the machine is, so that figures can be compared.

@@ -1,4 +1,4 @@
-//! Older clients: what an administrator does every day, with no warning and no stumble.
+//! kubectl: an older one, with what an administrator does every day, no warning and no stumble; and server-side apply.
 
 use std::path::Path;
 
@@ -46,6 +46,92 @@ fn an_older_kubectl_works_without_a_warning() {
     run(&["drain", "m1", "--ignore-daemonsets", "--timeout=60s"]);
     run(&["uncordon", "m1"]);
     run(&["delete", "deployment/web", "configmap/c", "--timeout=60s"]);
+}
+
+const SETTINGS: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: COLOUR, size: small}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: web
+        image: IMAGE
+        args: [sleep, '100000']
+        ports: [{containerPort: 80}]
+        env: [{name: TINT, value: COLOUR}]
+";
+
+#[test]
+fn kubectl_applies_on_the_server_side() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let lab = Lab::with_server(1);
+    let manifest = lab.dir.join("settings.yaml");
+    let file = manifest.display().to_string();
+    let write = |colour: &str| {
+        std::fs::write(&manifest, SETTINGS.replace("COLOUR", colour).replace("IMAGE", IMAGE)).unwrap();
+    };
+    write("blue");
+    let refused = |arguments: &[&str], code: i32| {
+        let output = lab.kubectl_output(arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{}: {said}", arguments.join(" "));
+        said
+    };
+    let managers = |object: &str| {
+        let path = "{range .metadata.managedFields[*]}{.manager}/{.operation}/{.subresource} {end}";
+        lab.kubectl(&["get", object, "-o", &format!("jsonpath={path}")])
+    };
+
+    // What client-side apply began, server-side apply goes on with: nothing is owned twice.
+    lab.kubectl(&["apply", "-f", &file]);
+    assert!(managers("configmap/settings").contains("kubectl-client-side-apply/Update/ "));
+    let applied = lab.kubectl(&["apply", "--server-side", "-f", &file]);
+    assert!(applied.contains("configmap/settings serverside-applied"), "{applied}");
+    assert_eq!(managers("configmap/settings").trim(), "kubectl/Apply/");
+    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let of_web = managers("deployment/web");
+    assert!(of_web.contains("kubectl/Apply/ ") && of_web.contains("skiff/Update/status "), "{of_web}");
+
+    // Another tool is told whom it would overwrite, and may insist.
+    write("red");
+    let pipeline = ["--server-side", "--field-manager=pipeline", "-f", &file];
+    let told = refused(&[&["apply"], &pipeline[..]].concat(), 1);
+    for part in ["Apply failed with 1 conflict: conflict with \"kubectl\": .data.colour", "--force-conflicts"] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    let forced = [&pipeline[..], &["--force-conflicts"]].concat();
+    assert!(refused(&[&["diff"], &forced[..]].concat(), 1).contains("+  colour: red"));
+    lab.kubectl(&[&["apply"], &forced[..]].concat());
+    assert_eq!(lab.kubectl(&["get", "configmap/settings", "-o", "jsonpath={.data.colour}"]), "red");
+
+    // The rest of what an administrator types has names too.
+    lab.kubectl(&["scale", "deployment/web", "--replicas=0"]);
+    lab.kubectl(&["label", "configmap/settings", "tier=front"]);
+    assert!(managers("deployment/web").contains("kubectl/Update/scale "), "{}", managers("deployment/web"));
+    assert!(managers("configmap/settings").contains("kubectl-label/Update/ "));
+    let shown = lab.kubectl(&["get", "configmap/settings", "-o", "yaml", "--show-managed-fields"]);
+    assert!(
+        shown.contains("f:colour: {}")
+            && !lab.kubectl(&["get", "configmap/settings", "-o", "yaml"]).contains("f:colour")
+    );
+
+    // A typing error is named.
+    std::fs::write(&manifest, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndatta: {a: b}\n").unwrap();
+    let told = refused(&["apply", "--server-side", "-f", &file], 1);
+    assert!(told.contains(".datta: field not declared in schema"), "{told}");
 }
 
 #[track_caller]

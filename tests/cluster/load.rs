@@ -47,6 +47,20 @@ impl Target {
     }
 }
 
+/// What is asked.
+pub struct Ask {
+    pub method: &'static str,
+    pub path: String,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+impl Ask {
+    pub fn new(method: &'static str, path: impl Into<String>, body: impl Into<String>) -> Self {
+        Self { method, path: path.into(), content_type: "application/json", body: body.into() }
+    }
+}
+
 /// One connection, one thread: nothing of a client library's comes between.
 pub struct Connection {
     stream: StreamOwned<ClientConnection, TcpStream>,
@@ -56,14 +70,14 @@ pub struct Connection {
 
 impl Connection {
     /// One request; the answer is read to its end. Returns its status and its length in bytes, head included.
-    pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, usize) {
+    pub fn ask(&mut self, ask: &Ask) -> (u16, usize) {
+        let Ask { method, path, content_type, body } = ask;
         let length = body.len();
-        let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: skiff\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        )
-        .into_bytes();
-        request.extend_from_slice(body);
-        self.stream.write_all(&request).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: skiff\r\nuser-agent: bench\r\ncontent-type: {content_type}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        self.stream.write_all(request.as_bytes()).unwrap();
         let mut filled = 0;
         let head = loop {
             filled += self.read(filled);

@@ -171,6 +171,7 @@ fn zero(field: &Field) -> Option<&'static Value> {
     static ZEROS: LazyLock<[Value; 5]> = LazyLock::new(|| [json!({}), json!(""), json!(false), json!(0), json!("0")]);
     let zeros = field.always.then(|| &*ZEROS)?;
     Some(match (field.shape.wrap, field.shape.item) {
+        _ if field.pointer => &NULL,
         (Wrap::One, Item::Object(_)) => &zeros[0],
         (Wrap::One, Item::String) => &zeros[1],
         (Wrap::One, Item::Bool) => &zeros[2],

@@ -210,7 +210,28 @@ fn the_reference_objects_are_the_same_in_both_forms() {
         let (value, _) = decode::kind(&body, MEDIA_TYPE, expected, FieldValidation::Strict)
             .unwrap_or_else(|e| panic!("{expected:?}: {e}"));
         assert_eq!(value, json, "{expected:?}");
+        let back = encode::object(&json).unwrap_or_else(|| panic!("{expected:?} has no protobuf form"));
+        assert_eq!(back, body, "{expected:?}");
     }
+}
+
+/// What kubectl wrote and was read comes out again as it was: zeros of what is no pointer, in every struct.
+#[test]
+fn zeros_are_written_as_go_does() {
+    let service = b"k8s\x00\n\r\n\x02v1\x12\x07Service\x12]\n\x1b\n\x01s\x12\x00\x1a\x00\"\x00*\x002\x008\
+        \x00B\x00Z\x08\n\x03app\x12\x01s\x12:\n\x15\n\x0280\x12\x03TCP\x18P\"\x06\x08\x00\x10P\
+        \x1a\x00(\x00\x12\x08\n\x03app\x12\x01s\x1a\x00\"\tClusterIP:\x00B\x00R\x00Z\x00`\x00h\
+        \x00\x1a\x02\n\x00\x1a\x00\"\x00";
+    let read = read(service, resource("", "services"));
+    assert_eq!(encode::object(&read).unwrap(), service);
+    let partial = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "x"}});
+    let meta = [&text(1, "x")[..], &text(2, ""), &text(3, ""), &text(4, ""), &text(5, ""), &text(6, "")].concat();
+    let meta = [meta, small(7, 0), bytes(8, &[])].concat();
+    let expect = body("meta.k8s.io/v1", "PartialObjectMetadata", &bytes(1, &[&meta]));
+    assert_eq!(encode::object(&partial).unwrap(), expect);
+    assert_eq!(encode::object(&json!({"apiVersion": "meta.k8s.io/v1", "kind": "Table"})), None);
+    let event = encode::watch_event("ADDED", b"object");
+    assert_eq!(event, [&[0, 0, 0, 17][..], &text(1, "ADDED"), &bytes(2, &[&bytes(1, &[b"object"])])].concat());
 }
 
 proptest! {

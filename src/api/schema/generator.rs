@@ -79,8 +79,12 @@ fn field(name: &str, schema: &Value, required: bool, tag: &Tag) -> String {
     if tag.omits_zero && (scalar || several) {
         out += ".omits_zero()";
     }
-    if tag.always || (tag.plain && !scalar && !several) {
+    let plain_struct = !tag.pointer && !tag.omitzero && !scalar && !several;
+    if tag.always || (tag.number != 0 && plain_struct) {
         out += ".always()";
+    }
+    if tag.pointer {
+        out += ".pointer()";
     }
     if !tag.default.is_empty() {
         write!(out, ".default({:?})", tag.default).unwrap();
@@ -156,8 +160,16 @@ fn tags(name: &str, sources: Option<&mut Sources>) -> BTreeMap<String, Tag> {
             .into_iter()
             .flat_map(|t| t.fields)
             .map(|f| {
-                let (number, inside, omits_zero, always) = (f.number, f.inside, f.omits_zero, f.always);
-                let tag = Tag { number, inside, omits_zero, always, plain: false, default: f.default.to_owned() };
+                let tag = Tag {
+                    number: f.number,
+                    inside: f.inside,
+                    omits_zero: f.omits_zero,
+                    always: f.always,
+                    // What is always there is marked already.
+                    omitzero: true,
+                    pointer: f.pointer,
+                    default: f.default.to_owned(),
+                };
                 (f.name.to_owned(), tag)
             })
             .collect(),

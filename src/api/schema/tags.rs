@@ -12,10 +12,11 @@ pub struct Tag {
     /// The number of the embedded struct that it comes from.
     pub inside: u16,
     pub omits_zero: bool,
-    /// It is in the JSON of a zero struct; of one that is a struct itself, see [`Tag::plain`].
+    /// It is in the JSON of a zero struct: it has no option that leaves it out.
     pub always: bool,
-    /// A value, not a pointer, that JSON leaves out when it is empty: no struct is.
-    pub plain: bool,
+    /// JSON leaves out its zero even when it is a struct.
+    pub omitzero: bool,
+    pub pointer: bool,
     /// JSON, empty when it has none.
     pub default: String,
 }
@@ -67,13 +68,14 @@ impl Sources {
 
 impl Line {
     fn tag(&self, inside: u16) -> Tag {
-        let plain = self.omitempty && !self.omitzero && !self.go_type.starts_with('*');
+        let pointer = self.go_type.starts_with('*');
         Tag {
             number: self.number,
             inside,
-            omits_zero: self.omitempty && !self.go_type.starts_with('*'),
+            omits_zero: self.omitempty && !pointer,
             always: !self.omitempty && !self.omitzero,
-            plain,
+            omitzero: self.omitzero,
+            pointer,
             default: self.default.clone(),
         }
     }
@@ -141,9 +143,10 @@ fn a_struct_becomes_tags() {
     parse(text, &mut structs);
     let mut sources = Sources::new(PathBuf::new());
     sources.packages.insert("api/x/v1".into(), structs);
-    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero, plain: omits_zero, ..Tag::default() };
+    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero, ..Tag::default() };
+    let b = Tag { pointer: true, ..tag(3, 0, false) };
     let d = Tag { always: true, default: "\"x\"".into(), ..tag(5, 0, false) };
-    let expect = [("b", tag(3, 0, false)), ("c", tag(4, 0, true)), ("d", d), ("f", tag(3, 1, true))];
+    let expect = [("b", b), ("c", tag(4, 0, true)), ("d", d), ("f", tag(3, 1, true))];
     let expect: BTreeMap<String, Tag> = expect.into_iter().map(|(name, tag)| (name.to_owned(), tag)).collect();
     assert_eq!(sources.tags("io.k8s.api.x.v1.A"), expect);
 }

@@ -41,6 +41,8 @@ pub struct Field {
     pub omits_zero: bool,
     /// A Go struct has the field even when it is zero: a struct, or a field without `omitempty`.
     pub always: bool,
+    /// A pointer in Go: not there is not the same as zero.
+    pub pointer: bool,
     /// JSON of the default, empty for none.
     pub default: &'static str,
 }
@@ -229,6 +231,7 @@ pub(super) const fn f(name: &'static str, shape: Shape) -> Field {
         inside: 0,
         omits_zero: false,
         always: false,
+        pointer: false,
         default: "",
     }
 }
@@ -252,6 +255,10 @@ impl Field {
 
     pub(super) const fn always(self) -> Self {
         Self { always: true, ..self }
+    }
+
+    pub(super) const fn pointer(self) -> Self {
+        Self { pointer: true, ..self }
     }
 
     pub(super) const fn default(self, default: &'static str) -> Self {

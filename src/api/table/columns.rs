@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::{batch, networking, storage};
 use crate::api::resource::Resource;
 
 /// `metav1.TableColumnDefinition`
@@ -26,23 +27,24 @@ impl Column {
     }
 }
 
-const fn text(name: &'static str, description: &'static str) -> Column {
+pub(super) const fn text(name: &'static str, description: &'static str) -> Column {
     Column { name, kind: "string", format: "", description, priority: 0 }
 }
 
-const fn number(name: &'static str, description: &'static str) -> Column {
+pub(super) const fn number(name: &'static str, description: &'static str) -> Column {
     Column { name, kind: "integer", format: "", description, priority: 0 }
 }
 
-const fn wide(name: &'static str, description: &'static str) -> Column {
+pub(super) const fn wide(name: &'static str, description: &'static str) -> Column {
     Column { name, kind: "string", format: "", description, priority: 1 }
 }
 
-const NAME: Column = Column { format: "name", ..text("Name", "Name of the object, unique within its namespace.") };
-const AGE: Column = text("Age", "Time since the object was created.");
-const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
-const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
-const SELECTOR: Column = wide("Selector", "Label selector of the pods.");
+pub(super) const NAME: Column =
+    Column { format: "name", ..text("Name", "Name of the object, unique within its namespace.") };
+pub(super) const AGE: Column = text("Age", "Time since the object was created.");
+pub(super) const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
+pub(super) const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
+pub(super) const SELECTOR: Column = wide("Selector", "Label selector of the pods.");
 
 /// The columns of a resource's table.
 #[must_use]
@@ -62,7 +64,31 @@ pub fn columns(resource: &Resource) -> &'static [Column] {
         ("scheduling.k8s.io", "PriorityClass") => PRIORITY_CLASS,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => BINDING,
         ("apps", "Deployment") => DEPLOYMENT,
-        ("apps", "ReplicaSet") => REPLICA_SET,
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => REPLICA_SET,
+        ("apps", "StatefulSet") => STATEFUL_SET,
+        ("apps", "DaemonSet") => DAEMON_SET,
+        ("apps", "ControllerRevision") => CONTROLLER_REVISION,
+        ("", "PodTemplate") => POD_TEMPLATE,
+        ("batch", "Job") => batch::JOB,
+        ("batch", "CronJob") => batch::CRON_JOB,
+        ("autoscaling", "HorizontalPodAutoscaler") => batch::AUTOSCALER,
+        ("policy", "PodDisruptionBudget") => batch::DISRUPTION_BUDGET,
+        ("", "PersistentVolume") => storage::PERSISTENT_VOLUME,
+        ("", "PersistentVolumeClaim") => storage::PERSISTENT_VOLUME_CLAIM,
+        ("", "ResourceQuota") => storage::RESOURCE_QUOTA,
+        ("storage.k8s.io", "StorageClass") => storage::STORAGE_CLASS,
+        ("storage.k8s.io", "CSIDriver") => storage::CSI_DRIVER,
+        ("storage.k8s.io", "CSINode") => storage::CSI_NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::CSI_STORAGE_CAPACITY,
+        ("storage.k8s.io", "VolumeAttachment") => storage::VOLUME_ATTACHMENT,
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::VOLUME_ATTRIBUTES_CLASS,
+        ("networking.k8s.io", "Ingress") => networking::INGRESS,
+        ("networking.k8s.io", "IngressClass") => networking::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => networking::SERVICE_CIDR,
+        ("networking.k8s.io", "IPAddress") => networking::IP_ADDRESS,
+        ("node.k8s.io", "RuntimeClass") => networking::RUNTIME_CLASS,
+        ("certificates.k8s.io", "CertificateSigningRequest") => networking::SIGNING_REQUEST,
         _ => PLAIN,
     }
 }
@@ -179,4 +205,30 @@ const REPLICA_SET: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+];
+
+const STATEFUL_SET: &[Column] = &[NAME, text("Ready", "Number of the pod with ready state"), AGE, CONTAINERS, IMAGES];
+
+const DAEMON_SET: &[Column] = &[
+    NAME,
+    number("Desired", "Number of nodes that should run the pod."),
+    number("Current", "Number of nodes that run the pod and should."),
+    number("Ready", "Number of nodes whose pod is ready."),
+    number("Up-to-date", "Number of nodes that run the newest template."),
+    number("Available", "Number of nodes whose pod is ready for long enough."),
+    text("Node Selector", "Labels of the nodes that run the pod."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const CONTROLLER_REVISION: &[Column] =
+    &[NAME, text("Controller", "What the state belongs to."), number("Revision", "Its number."), AGE];
+
+const POD_TEMPLATE: &[Column] = &[
+    NAME,
+    text("Containers", "Names of each container in the template."),
+    text("Images", "Images referenced by each container in the template."),
+    text("Pod Labels", "Labels of the pods."),
 ];

@@ -2,12 +2,15 @@
 //! write them. Rows are computed from an object's JSON and the time; nothing is kept.
 
 mod access;
+mod batch;
 mod columns;
 pub mod duration;
 mod network;
+mod networking;
 mod node;
 mod object;
 mod pod;
+mod storage;
 mod workload;
 
 use jiff::Timestamp;
@@ -71,6 +74,31 @@ pub fn row(resource: &Resource, object: &Value, now: Timestamp) -> Row {
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => object::binding(object, now),
         ("apps", "Deployment") => workload::deployment(object, now),
         ("apps", "ReplicaSet") => workload::replica_set(object, now),
+        ("apps", "StatefulSet") => workload::stateful_set(object, now),
+        ("apps", "DaemonSet") => workload::daemon_set(object, now),
+        ("apps", "ControllerRevision") => workload::controller_revision(object, now),
+        ("", "ReplicationController") => workload::replication_controller(object, now),
+        ("", "PodTemplate") => workload::pod_template(object),
+        ("batch", "Job") => batch::job(object, now),
+        ("batch", "CronJob") => batch::cron_job(object, now),
+        ("autoscaling", "HorizontalPodAutoscaler") => batch::autoscaler(object, now),
+        ("policy", "PodDisruptionBudget") => batch::disruption_budget(object, now),
+        ("", "PersistentVolume") => storage::persistent_volume(object, now),
+        ("", "PersistentVolumeClaim") => storage::persistent_volume_claim(object, now),
+        ("", "ResourceQuota") => storage::resource_quota(object, now),
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(object, now),
+        ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object, now),
+        ("storage.k8s.io", "CSINode") => storage::csi_node(object, now),
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::csi_storage_capacity(object),
+        ("storage.k8s.io", "VolumeAttachment") => storage::volume_attachment(object, now),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::volume_attributes_class(object, now),
+        ("networking.k8s.io", "Ingress") => networking::ingress(object, now),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, now),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, now),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr(object, now),
+        ("networking.k8s.io", "IPAddress") => networking::ip_address(object),
+        ("node.k8s.io", "RuntimeClass") => networking::runtime_class(object, now),
+        ("certificates.k8s.io", "CertificateSigningRequest") => networking::signing_request(object, now),
         _ => object::plain(object),
     };
     Row { cells, conditions }

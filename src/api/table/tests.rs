@@ -263,3 +263,33 @@ fn a_table_carries_what_was_asked_for() {
     assert_eq!(columns[0]["format"], "name");
     assert_eq!(columns[1]["name"], "Status");
 }
+
+#[test]
+fn workloads_say_how_far_they_are() {
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeSelector": {"disk": "ssd"},
+        "containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "j"}]}});
+    check(
+        ("apps/v1", "StatefulSet"),
+        json!({"spec": {"replicas": 3, "template": template}, "status": {"readyReplicas": 2}}),
+        "x|2/3|5m10s|c,d|i,j",
+    );
+    check(
+        ("apps/v1", "DaemonSet"),
+        json!({"spec": {"template": template, "selector": {"matchLabels": {"a": "b"}}}, "status": {
+            "desiredNumberScheduled": 5, "currentNumberScheduled": 4, "numberReady": 3, "updatedNumberScheduled": 2,
+            "numberAvailable": 1}}),
+        "x|5|4|3|2|1|disk=ssd|5m10s|c,d|i,j|a=b",
+    );
+    check(
+        ("v1", "ReplicationController"),
+        json!({"spec": {"replicas": 3, "template": template, "selector": {"a": "b"}}, "status": {"replicas": 2}}),
+        "x|3|2|0|5m10s|c,d|i,j|a=b",
+    );
+    check(
+        ("apps/v1", "ControllerRevision"),
+        json!({"revision": 7, "metadata": {"ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": true}]}}),
+        "x|statefulset.apps/web|7|5m10s",
+    );
+    check(("v1", "PodTemplate"), json!({"template": template}), "x|c,d|i,j|a=b");
+}

@@ -6,10 +6,11 @@
 //! - [`verbs`], [`watch`]: objects, through the registry; [`paths`], [`health`], [`metrics`]: everything else
 //! - [`discovery`], [`openapi`]: what this server has, from the resource and schema tables
 //! - [`reviews`], [`nodes`]: requests answered by authentication, authorization, or by a node's kubelet endpoint
-//! - [`render`], [`respond`], [`body`], [`pretty`]: the bytes of the answer
+//! - [`render`], [`respond`], [`body`], [`pretty`], [`compress`]: the bytes of the answer
 
 pub mod body;
 pub mod client;
+pub mod compress;
 pub mod discovery;
 pub mod health;
 pub mod listener;

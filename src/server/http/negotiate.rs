@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
 
+use crate::api::protobuf;
 use crate::api::query::Query;
 use crate::api::status::Status;
 
@@ -21,6 +22,7 @@ pub enum Shape {
 pub enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The answer of a negotiation.
@@ -40,11 +42,11 @@ pub enum Offer {
     Plain,
     /// Objects of a kind: whole, as a table, or only their metadata.
     Objects,
-    /// A stream of such objects, one JSON document a line.
+    /// A stream of such objects: one JSON document a line, or framed protobuf.
     Stream,
 }
 
-const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// # Errors
 /// 406 when nothing that the client accepts can be made.
@@ -60,7 +62,8 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<For
         ranges.iter().filter(|(weight, _)| *weight > 0).find_map(|(_, range)| acceptable(range, offer))
     };
     let Some(mut format) = chosen else {
-        return Err(Status::not_acceptable(if offer == Offer::Stream { &MEDIA_TYPES[..1] } else { &MEDIA_TYPES }));
+        let of_streams = [MEDIA_TYPES[0], MEDIA_TYPES[2]];
+        return Err(Status::not_acceptable(if offer == Offer::Stream { &of_streams } else { &MEDIA_TYPES }));
     };
     // People at a terminal get indented documents without asking, as upstream does by the same three prefixes.
     let agent = header(USER_AGENT);
@@ -81,6 +84,7 @@ fn acceptable(range: &str, offer: Offer) -> Option<Format> {
     let encoding = match parts.next()?.to_ascii_lowercase().as_str() {
         "*/*" | "application/*" | "application/json" => Encoding::Json,
         "application/yaml" if offer != Offer::Stream => Encoding::Yaml,
+        protobuf::MEDIA_TYPE => Encoding::Protobuf,
         _ => return None,
     };
     let (mut kind, mut group, mut version) = ("", "", "");
@@ -100,7 +104,8 @@ fn acceptable(range: &str, offer: Offer) -> Option<Format> {
             return None;
         }
         match kind {
-            "Table" => Shape::Table(version),
+            // Rows have no protobuf form.
+            "Table" if encoding != Encoding::Protobuf => Shape::Table(version),
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Partial(version),
             _ => return None,
         }
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn picks_what_clients_of_upstream_get() {
-        use Encoding::{Json, Yaml};
+        use Encoding::{Json, Protobuf, Yaml};
         use Shape::{Object, Partial, Table};
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(check(kubectl, Offer::Objects), Ok((Table("v1"), Json)));
@@ -129,9 +134,12 @@ mod tests {
             check("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Offer::Stream),
             Ok((Table("v1beta1"), Json))
         );
-        assert_eq!(check("application/vnd.kubernetes.protobuf,application/json", Offer::Objects), Ok((Object, Json)));
-        assert_eq!(check("application/vnd.kubernetes.protobuf, */*;q=0.1", Offer::Stream), Ok((Object, Json)));
-        assert_eq!(check("application/vnd.kubernetes.protobuf", Offer::Objects), Err(406));
+        let typed = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(check(typed, Offer::Objects), Ok((Object, Protobuf)));
+        assert_eq!(check("application/vnd.kubernetes.protobuf, */*;q=0.1", Offer::Stream), Ok((Object, Protobuf)));
+        let rows = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(check(rows, Offer::Objects), Err(406));
+        assert_eq!(check("application/cbor", Offer::Objects), Err(406));
         assert_eq!(check("application/json;q=0.5,application/yaml", Offer::Objects), Ok((Object, Yaml)));
         assert_eq!(check("application/yaml", Offer::Stream), Err(406));
         assert_eq!(

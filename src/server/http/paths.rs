@@ -1,7 +1,7 @@
 //! Effects: paths that name no object: version, metrics, discovery, OpenAPI, and what a node asks before it has an
 //! identity.
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -12,11 +12,24 @@ use super::{discovery, openapi, respond};
 use crate::api::status::{Details, Status};
 use crate::api::user::User;
 use crate::api::version;
+use crate::server::authn::claims::ISSUER;
 use crate::server::authn::join::JoinServer;
 
 /// What `/` lists.
-const PATHS: [&str; 10] =
-    ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+const PATHS: [&str; 12] = [
+    "/.well-known/openid-configuration",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
 
 /// After authorization.
 pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
@@ -41,6 +54,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<Response<Body>, Status> {
         ["openapi", "v3"] => known(call, Some(openapi::index())),
         ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
         ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
+        [".well-known", "openid-configuration"] => Ok(public(&issuer(call.backend), "application/json")),
+        ["openid", "v1", "jwks"] => Ok(public(&call.backend.tokens.0.keys().jwks(), "application/jwk-set+json")),
         [""] => Ok(respond::document(StatusCode::OK, json!({"paths": PATHS}).to_string(), call.format)),
         _ => Err(Status::no_such_resource()),
     }
@@ -56,8 +71,7 @@ fn groups(call: &Call<'_>, core: bool) -> Response<Body> {
             response
         }
         None => {
-            let host = call.headers.get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let document = if core { discovery::api(host) } else { discovery::apis() };
+            let document = if core { discovery::api(&call.backend.address) } else { discovery::apis() };
             respond::document(StatusCode::OK, document.to_string(), call.format)
         }
     };
@@ -88,6 +102,25 @@ fn tagged_as(call: &Call<'_>, etag: &str, json: impl FnOnce() -> Vec<u8>) -> Res
     if let Ok(etag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(ETAG, etag);
     }
+    response
+}
+
+/// What others need to check the tokens of service accounts (OpenID Connect Discovery 1.0, section 3).
+fn issuer(backend: &Backend) -> Value {
+    json!({
+        "issuer": ISSUER,
+        "jwks_uri": format!("https://{}/openid/v1/jwks", backend.address),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+/// A document of keys, which may be kept for a while: a key that is replaced goes on verifying.
+fn public(document: &Value, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(body::full(document.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     response
 }
 

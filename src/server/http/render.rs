@@ -67,12 +67,12 @@ impl Renderer {
         Ok(parts)
     }
 
-    /// Appends one line of a watch. `headers` says whether a table names its columns: only the first event does.
+    /// The type and the object of an event. `headers` says whether a table names its columns: only the first event does.
     ///
     /// # Errors
     /// 500 when stored bytes are not what we wrote.
-    pub fn event(&self, event: &Event, headers: bool, out: &mut Vec<u8>) -> Result<(), Status> {
-        let (kind, object) = match event {
+    pub fn event(&self, event: &Event, headers: bool) -> Result<(&'static str, Bytes), Status> {
+        Ok(match event {
             Event::Added(object) => ("ADDED", self.one(object, headers)?),
             Event::Modified(object) => ("MODIFIED", self.one(object, headers)?),
             Event::Deleted(object) => ("DELETED", self.one(object, headers)?),
@@ -83,13 +83,7 @@ impl Renderer {
                 }
                 ("BOOKMARK", Bytes::from(self.bookmark(&metadata).to_string()))
             }
-        };
-        out.extend_from_slice(br#"{"type":""#);
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(br#"","object":"#);
-        out.extend_from_slice(&object);
-        out.extend_from_slice(b"}\n");
-        Ok(())
+        })
     }
 
     fn bookmark(&self, metadata: &Value) -> Value {

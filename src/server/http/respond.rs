@@ -8,6 +8,7 @@ use super::body::{self, Body};
 use super::negotiate::{Encoding, Format, JSON};
 use super::pretty;
 use crate::api::object::Object;
+use crate::api::protobuf;
 use crate::api::resource::Resource;
 use crate::api::status::{Details, Status};
 
@@ -24,6 +25,12 @@ pub fn document(code: StatusCode, json: impl Into<bytes::Bytes>, format: Format)
             Ok(yaml) => ("application/yaml", body::full(yaml)),
             Err(e) => return error(&e, JSON),
         },
+        // What has no protobuf form is told in JSON.
+        Encoding::Protobuf => match to_protobuf(&json) {
+            Ok(Some(bytes)) => (protobuf::MEDIA_TYPE, body::full(bytes)),
+            Ok(None) => ("application/json", body::full(json)),
+            Err(e) => return error(&e, JSON),
+        },
         Encoding::Json if format.pretty => ("application/json", body::full(pretty::indent(&json))),
         Encoding::Json => ("application/json", body::full(json)),
     };
@@ -36,6 +43,10 @@ pub fn document(code: StatusCode, json: impl Into<bytes::Bytes>, format: Format)
 fn to_yaml(json: &[u8]) -> Result<String, Status> {
     let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
     serde_saphyr::to_string(&value).map_err(Status::internal)
+}
+
+fn to_protobuf(json: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+    Ok(protobuf::encode::object(&serde_json::from_slice(json).map_err(Status::internal)?))
 }
 
 #[must_use]

@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 use super::negotiate::{self, Format, JSON, Offer};
 use super::nodes::Nodes;
 use super::request_info::RequestInfo;
-use super::{paths, respond, verbs};
+use super::{compress, paths, respond, verbs};
 use crate::api::query::Query;
 use crate::api::status::Status;
 use crate::api::user::User;
@@ -58,6 +58,8 @@ pub struct Backend {
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<Authorizer>,
     pub tokens: TokenIssuer,
+    /// `host:port` at which clients outside of the cluster reach this server.
+    pub address: String,
     pub nodes: Nodes,
     /// How nodes join. Set once there is a client, which needs this service.
     pub join: OnceLock<JoinServer>,
@@ -103,6 +105,7 @@ impl Service {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let format = negotiate::negotiate(request.headers(), &query, Offer::Plain).unwrap_or(JSON);
+        let compressed = compress::accepted(request.headers());
         let audit_id = audit_id(request.headers());
         let long_running = is_long_running(&info);
         let mut warnings = Vec::new();
@@ -117,6 +120,9 @@ impl Service {
                 respond::error(&status, format)
             }
         };
+        if compressed && !long_running {
+            response = compress::large(response);
+        }
         respond::finish(response.headers_mut(), &audit_id, &warnings);
         let took = clock::instant() - started;
         self.backend.metrics.answered(&info, response.status().as_u16(), took, long_running);

@@ -72,13 +72,17 @@ pub(super) async fn stream(call: &Call<'_>, request: Request<Body>) -> Result<Re
     check_verb(call, &target, target.resource.subresource(target.subresource))?;
     match target.subresource {
         "" => {
-            let renderer = renderer(call, &target, None, Offer::Stream)?.0;
+            let (renderer, format) = renderer(call, &target, None, Offer::Stream)?;
             let options = options::list(call.query, target.resource, true)?;
             let lasts = watch::duration(call.query)?;
             let events = call.backend.registry.watch(call.cx, &target, &options)?;
             let held = call.backend.metrics.watching(target.resource);
-            let mut response = Response::new(watch::body(events, renderer, lasts, call.backend.stop.clone(), held));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let protobuf = format.encoding == Encoding::Protobuf;
+            let writer = watch::Writer { renderer, protobuf };
+            let mut response = Response::new(watch::body(events, writer, lasts, call.backend.stop.clone(), held));
+            let content_type =
+                if protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             Ok(response)
         }
         "log" => nodes::log(call).await,
@@ -173,7 +177,7 @@ async fn list(call: &Call<'_>, target: &Target) -> Result<Response<Body>, Status
 
 fn collection((renderer, format): &Rendering, page: &List) -> Result<Response<Body>, Status> {
     let parts = renderer.list(page)?;
-    if format.pretty || format.encoding == Encoding::Yaml {
+    if format.pretty || format.encoding != Encoding::Json {
         let joined: Vec<u8> = parts.iter().flatten().copied().collect();
         return Ok(respond::document(StatusCode::OK, joined, *format));
     }

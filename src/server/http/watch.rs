@@ -1,5 +1,5 @@
-//! Effects: a watch as the body of a response: one JSON document a line, until the client goes away, the time is up,
-//! the server stops, or the watcher is too slow and the cache closes it.
+//! Effects: a watch as the body of a response: one JSON document a line or one protobuf message a frame, until the client
+//! goes away, the time is up, the server stops, or the watcher is too slow and the cache closes it.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use futures::{Stream, StreamExt, future};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use rand::RngExt;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::negotiate::Shape;
 use super::render::Renderer;
+use crate::api::protobuf::encode;
 use crate::api::query::Query;
 use crate::api::status::Status;
 use crate::server::registry::request::Event;
@@ -34,27 +34,54 @@ pub fn duration(query: &Query) -> Result<Duration, Status> {
     })
 }
 
+/// How the events of one watch are written.
+pub struct Writer {
+    pub renderer: Renderer,
+    pub protobuf: bool,
+}
+
+impl Writer {
+    fn event(&self, event: &Event, headers: bool, out: &mut Vec<u8>) -> Result<(), Status> {
+        let (kind, object) = self.renderer.event(event, headers)?;
+        self.put(kind, &object, out)
+    }
+
+    fn put(&self, kind: &str, object: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+        if self.protobuf {
+            let value = serde_json::from_slice(object).map_err(Status::internal)?;
+            let object = encode::object(&value).ok_or_else(|| Status::internal("the kind has no protobuf form"))?;
+            out.extend_from_slice(&encode::watch_event(kind, &object));
+            return Ok(());
+        }
+        out.extend_from_slice(br#"{"type":""#);
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(br#"","object":"#);
+        out.extend_from_slice(object);
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+}
+
 /// `held` lives as long as the stream.
-pub fn body<S, H>(events: S, renderer: Renderer, lasts: Duration, stop: CancellationToken, held: H) -> Body
+pub fn body<S, H>(events: S, writer: Writer, lasts: Duration, stop: CancellationToken, held: H) -> Body
 where
     S: Stream<Item = Result<Event, Status>> + Send + Unpin + 'static,
     H: Send + 'static,
 {
     let end = future::select(Box::pin(tokio::time::sleep(lasts)), Box::pin(stop.cancelled_owned()));
-    let mut headers = matches!(renderer.shape, Shape::Table(_));
+    let mut headers = matches!(writer.renderer.shape, Shape::Table(_));
     let lines = events.take_until(end).ready_chunks(BATCH_MAX).map(move |batch| {
         let _ = &held;
         let mut out = Vec::new();
         let mut failed = false;
         for event in batch {
             let written = event.and_then(|event| {
-                renderer.event(&event, headers, &mut out)?;
+                writer.event(&event, headers, &mut out)?;
                 headers &= matches!(event, Event::Bookmark { .. });
                 Ok(())
             });
             if let Err(status) = written {
-                out.extend_from_slice(json!({"type": "ERROR", "object": status.to_json()}).to_string().as_bytes());
-                out.push(b'\n');
+                let _ = writer.put("ERROR", status.to_json().to_string().as_bytes(), &mut out);
                 failed = true;
                 break;
             }

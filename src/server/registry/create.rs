@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions};
-use super::strategy::Part;
+use super::strategy::{Part, Prepared};
 use super::{Entry, Failed, Registry, attributes, meta};
 use crate::api::object::ObjectRef;
 use crate::api::status::{Details, Status};
@@ -72,13 +72,11 @@ impl Registry {
             to.name = meta::generate_name(&base);
             meta::metadata(&mut object).map_err(named)?.insert("name".into(), to.name.as_str().into());
         }
-        strategy.prepare_create(cx, &mut object).map_err(named)?;
-        let reserved = strategy.allocate(&mut object, None).map_err(named)?;
-        let errors = strategy.validate_create(cx, &object);
+        let Prepared { errors, warnings, reserved } = strategy.prepare_create(cx, &mut object).map_err(named)?;
         if !errors.is_empty() {
             return Err(named(Status::invalid(t.resource, &to.name, &errors)));
         }
-        strategy.warnings(&object).into_iter().for_each(|w| cx.warn(w));
+        warnings.into_iter().for_each(|w| cx.warn(w));
         let admitted = attributes(cx, &to, Operation::Create, None, o.dry_run);
         self.0.admission.validate(&admitted, Some(&object)).map_err(named)?;
 

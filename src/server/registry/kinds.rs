@@ -2,22 +2,48 @@
 
 use std::sync::Arc;
 
+use super::apps::controller_revision::ControllerRevisionKind;
+use super::apps::daemon_set::DaemonSetKind;
 use super::apps::deployment::DeploymentKind;
 use super::apps::replica_set::ReplicaSetKind;
+use super::apps::stateful_set::StatefulSetKind;
+use super::autoscaling::HorizontalPodAutoscalerKind;
+use super::batch::cron_job::CronJobKind;
+use super::batch::job::JobKind;
+use super::certificates::signing_request::CertificateSigningRequestKind;
 use super::coordination::LeaseKind;
 use super::core::config_map::ConfigMapKind;
 use super::core::endpoints::EndpointsKind;
+use super::core::limit_range::LimitRangeKind;
 use super::core::namespace::NamespaceKind;
 use super::core::node::NodeKind;
+use super::core::persistent_volume::PersistentVolumeKind;
+use super::core::persistent_volume_claim::PersistentVolumeClaimKind;
 use super::core::pod::PodKind;
+use super::core::pod_template::PodTemplateKind;
+use super::core::replication_controller::ReplicationControllerKind;
+use super::core::resource_quota::ResourceQuotaKind;
 use super::core::secret::SecretKind;
 use super::core::service::ServiceKind;
 use super::core::service_account::ServiceAccountKind;
 use super::discovery::EndpointSliceKind;
 use super::events::EventKind;
+use super::networking::ingress::IngressKind;
+use super::networking::ingress_class::IngressClassKind;
+use super::networking::ip_address::IpAddressKind;
+use super::networking::network_policy::NetworkPolicyKind;
+use super::networking::service_cidr::ServiceCidrKind;
+use super::node::RuntimeClassKind;
+use super::policy::PodDisruptionBudgetKind;
 use super::rbac::bindings::{ClusterRoleBindingKind, RoleBindingKind};
 use super::rbac::roles::{ClusterRoleKind, RoleKind};
 use super::scheduling::PriorityClassKind;
+use super::storage::csi_driver::CSIDriverKind;
+use super::storage::csi_node::CSINodeKind;
+use super::storage::csi_storage_capacity::CSIStorageCapacityKind;
+use super::storage::storage_class::StorageClassKind;
+use super::storage::volume_attachment::VolumeAttachmentKind;
+use super::storage::volume_attributes_class::VolumeAttributesClassKind;
 use super::strategy::{Kind, Strategy, Typed};
 use crate::api::resource::{self, Resource};
 use crate::config;
@@ -46,6 +72,8 @@ pub fn strategies(config: &config::Cluster, cache: &Arc<Cache>) -> Vec<Box<dyn S
         typed(NamespaceKind),
         typed(NodeKind),
         typed(PodKind),
+        typed(PodTemplateKind),
+        typed(ReplicationControllerKind),
         typed(ServiceKind::new(config, services)),
         typed(EndpointsKind),
         typed(EndpointSliceKind),
@@ -57,11 +85,36 @@ pub fn strategies(config: &config::Cluster, cache: &Arc<Cache>) -> Vec<Box<dyn S
         typed(LeaseKind),
         typed(DeploymentKind),
         typed(ReplicaSetKind),
+        typed(StatefulSetKind),
+        typed(DaemonSetKind),
+        typed(ControllerRevisionKind),
         typed(RoleKind),
         typed(RoleBindingKind),
         typed(ClusterRoleKind),
         typed(ClusterRoleBindingKind),
         typed(PriorityClassKind),
+        typed(JobKind),
+        typed(CronJobKind),
+        typed(HorizontalPodAutoscalerKind::V2),
+        typed(HorizontalPodAutoscalerKind::V1),
+        typed(PodDisruptionBudgetKind),
+        typed(LimitRangeKind),
+        typed(ResourceQuotaKind),
+        typed(PersistentVolumeKind),
+        typed(PersistentVolumeClaimKind),
+        typed(StorageClassKind),
+        typed(CSIDriverKind),
+        typed(CSINodeKind),
+        typed(CSIStorageCapacityKind),
+        typed(VolumeAttachmentKind),
+        typed(VolumeAttributesClassKind),
+        typed(IngressKind),
+        typed(IngressClassKind),
+        typed(NetworkPolicyKind),
+        typed(ServiceCidrKind),
+        typed(IpAddressKind),
+        typed(RuntimeClassKind),
+        typed(CertificateSigningRequestKind),
     ]
 }
 

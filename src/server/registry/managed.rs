@@ -1,6 +1,8 @@
 //! Decides: `metadata.managedFields` of what is written. The rules are in [`crate::api::apply`]; here is what they need
 //! of a request and its kind.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::request::Target;
@@ -89,8 +91,8 @@ impl Registry {
         if live == Some(new) || (live.is_some() && owners.0.is_empty()) {
             return Ok(owners.to_json());
         }
-        let live = live.map_or_else(empty, |live| entry.strategy.wire_form(live.clone()));
-        let new = entry.strategy.wire_form(new.clone());
+        let live = live.map_or_else(|| Cow::Owned(empty()), |live| wire(entry, live));
+        let new = wire(entry, new);
         let (resets, now) = (entry.strategy.resets(part), meta::now());
         let versions = Forms { registry: self, entry };
         let version = t.resource.api_version();
@@ -145,6 +147,14 @@ impl Registry {
         }
         Ok((applied.object, applied.owners.to_json()))
     }
+}
+
+/// A stored document in the version of the request, which is the same one for most.
+fn wire<'a>(entry: &Entry, value: &'a Value) -> Cow<'a, Value> {
+    if entry.strategy.resource() == entry.stored {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(entry.strategy.wire_form(value.clone()))
 }
 
 fn empty() -> Value {

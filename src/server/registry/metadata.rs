@@ -141,6 +141,22 @@ pub fn labels(errors: &mut Errors, path: &Path, labels: Option<&BTreeMap<String,
     }
 }
 
+/// `acme.io/foo`: a domain and a path (`IsDomainPrefixedPath`).
+pub fn domain_prefixed_path(errors: &mut Errors, path: &Path, text: &str) {
+    // The characters of a path in a URL (RFC 3986).
+    const HTTP_PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    let Some((host, rest)) = text.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty()) else {
+        let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(path, &text, message));
+        return;
+    };
+    invalid(errors, path, &host, format::dns_subdomain(host));
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        let message = format!("Invalid path (regex used for validation is '{HTTP_PATH}')");
+        errors.push(FieldError::invalid(path, &rest, &message));
+    }
+}
+
 pub fn annotations(errors: &mut Errors, path: &Path, annotations: Option<&BTreeMap<String, String>>) {
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {

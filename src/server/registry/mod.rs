@@ -11,7 +11,10 @@
 //! verb starts over from what is there now, or answers 409 where the client named the revision.
 
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
 mod binding;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 mod create;
@@ -25,12 +28,16 @@ mod list;
 mod managed;
 mod meta;
 pub mod metadata;
+pub mod networking;
+pub mod node;
 mod patch;
+pub mod policy;
 pub mod quantity;
 pub mod rbac;
 pub mod request;
 mod scale;
 pub mod scheduling;
+pub mod storage;
 pub mod strategy;
 mod update;
 

@@ -115,7 +115,13 @@ pub fn document(t: &Target, value: &Value) -> Value {
     if let Some(replicas) = value["spec"]["replicas"].as_i64().filter(|n| *n != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    let selector = selector_text(&value["spec"]["selector"]);
+    // The selector of a ReplicationController is a plain map.
+    let selector = &value["spec"]["selector"];
+    let selector = if t.resource.kind == "ReplicationController" {
+        selector_text(&json!({"matchLabels": selector}))
+    } else {
+        selector_text(selector)
+    };
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::metadata;
 use super::request::{Context, DeleteOptions};
 use crate::api::apply::set::Set;
-use crate::api::field::{FieldError, Path, Reason};
+use crate::api::field::FieldError;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 
@@ -25,6 +25,8 @@ pub enum Part {
     Finalize,
     /// `pods/binding`: only what a binding sets. Written by the registry, still validated.
     Binding,
+    /// `certificatesigningrequests/approval`: only `status.conditions`.
+    Approval,
 }
 
 /// What a delete request does to an object that has no finalizers.
@@ -45,6 +47,15 @@ pub trait Reservation: Send {
     fn keep(self: Box<Self>);
 }
 
+/// An object that is ready to be written, should nothing be wrong with it.
+#[derive(Default)]
+pub struct Prepared {
+    pub errors: Vec<FieldError>,
+    /// About deprecated and misused fields, for the response.
+    pub warnings: Vec<String>,
+    pub reserved: Option<Box<dyn Reservation>>,
+}
+
 /// Kind-specific behaviour over dynamic objects. Every method is synchronous and takes whole documents.
 pub trait Strategy: Send + Sync + 'static {
     fn resource(&self) -> &'static Resource;
@@ -55,19 +66,18 @@ pub trait Strategy: Send + Sync + 'static {
     /// 400 when a field has the wrong type.
     fn defaults(&self, object: &mut Value) -> Result<(), Status>;
 
-    /// Before a create: clears status, sets generation and whatever only the server may set.
-    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<(), Status>;
-    fn validate_create(&self, cx: &Context, object: &Value) -> Vec<FieldError>;
+    /// Makes a new object ready to be written: clears status, sets generation and whatever only the server may set, reserves
+    /// cluster-wide values, and checks the result.
+    ///
+    /// # Errors
+    /// When something cannot be reserved.
+    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<Prepared, Status>;
 
-    /// Before an update: restores what `part` may not change, bumps the generation.
-    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status>;
-    fn validate_update(&self, cx: &Context, part: Part, new: &Value, old: &Value) -> Vec<FieldError>;
-
-    /// Reserves cluster-wide values and writes them into `new`. `old` is `None` on create.
-    fn allocate(&self, new: &mut Value, old: Option<&Value>) -> Result<Option<Box<dyn Reservation>>, Status> {
-        let _ = (new, old);
-        Ok(None)
-    }
+    /// The same for what takes the place of `old`: restores what `part` may not change, bumps the generation.
+    ///
+    /// # Errors
+    /// As [`Strategy::prepare_create`].
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<Prepared, Status>;
 
     /// The object is gone from the store: gives back what it held.
     fn released(&self, gone: &Value) {
@@ -95,12 +105,6 @@ pub trait Strategy: Send + Sync + 'static {
         default_resets(self.resource(), part)
     }
 
-    /// Deprecation and misuse warnings for the response.
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let _ = object;
-        Vec::new()
-    }
-
     /// From the version of the request to the storage version, and back. Most kinds have one version.
     fn storage_form(&self, object: Value) -> Value {
         object
@@ -113,10 +117,14 @@ pub trait Strategy: Send + Sync + 'static {
 
 fn default_resets(resource: &Resource, part: Part) -> Set {
     let mut out = Set::default();
-    if part == Part::Status {
-        out.insert_path(&["spec"]);
-    } else if resource.subresource("status").is_some() {
-        out.insert_path(&["status"]);
+    match part {
+        Part::Status => out.insert_path(&["spec"]),
+        Part::Approval => {
+            out.insert_path(&["spec"]);
+            out.insert_path(&["status", "certificate"]);
+        }
+        _ if resource.subresource("status").is_some() => out.insert_path(&["status"]),
+        _ => {}
     }
     out
 }
@@ -171,7 +179,7 @@ pub trait Kind: Send + Sync + 'static {
         self.validate(new)
     }
 
-    /// Whether [`Kind::allocate`] and [`Kind::released`] do anything: spares the others a decoding.
+    /// Whether [`Kind::released`] does anything: spares the others a decoding.
     fn allocates(&self) -> bool {
         false
     }
@@ -200,6 +208,11 @@ pub trait Kind: Send + Sync + 'static {
 
     fn unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Paths beyond `status` that a write of the main resource resets.
+    fn spec_resets(&self) -> &'static [&'static [&'static str]] {
+        &[]
     }
 
     /// Paths beyond `spec` that a write of the status resets.
@@ -236,12 +249,6 @@ fn undecodable(resource: &Resource, error: &serde_json::Error) -> Status {
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
 }
 
-/// An object that passed [`Strategy::defaults`] always decodes; should it not, the client hears why.
-fn unreadable(status: &Status) -> Vec<FieldError> {
-    let path = Path::default();
-    vec![FieldError { reason: Reason::Internal, path, message: format!("Internal error: {status}") }]
-}
-
 fn write(object: &mut Value, typed: &impl Serialize) -> Result<(), Status> {
     *object = serde_json::to_value(typed).map_err(Status::internal)?;
     Ok(())
@@ -258,49 +265,25 @@ impl<K: Kind> Strategy for Typed<K> {
         write(object, &typed)
     }
 
-    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<(), Status> {
-        let mut typed = self.read(object)?;
-        self.0.prepare_create(cx, &mut typed);
-        write(object, &typed)
+    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<Prepared, Status> {
+        let (kind, mut typed) = (&self.0, self.read(object)?);
+        kind.prepare_create(cx, &mut typed);
+        let reserved = kind.allocate(&mut typed, None)?;
+        write(object, &typed)?;
+        let mut errors = metadata::validate(kind.resource(), kind.name_rule(), typed.metadata());
+        errors.extend(kind.validate_create(&typed));
+        Ok(Prepared { errors, warnings: kind.warnings(&typed), reserved })
     }
 
-    fn validate_create(&self, _: &Context, object: &Value) -> Vec<FieldError> {
-        match self.read(object) {
-            Ok(typed) => {
-                let mut errors = metadata::validate(self.0.resource(), self.0.name_rule(), typed.metadata());
-                errors.extend(self.0.validate_create(&typed));
-                errors
-            }
-            Err(status) => unreadable(&status),
-        }
-    }
-
-    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
-        let mut typed = self.read(new)?;
-        self.0.prepare_update(cx, part, &mut typed, &self.read(old)?);
-        write(new, &typed)
-    }
-
-    fn validate_update(&self, _: &Context, part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
-        match (self.read(new), self.read(old)) {
-            (Ok(new), Ok(old)) => {
-                let mut errors = metadata::validate_update(self.0.resource(), new.metadata(), old.metadata());
-                errors.extend(self.0.validate_update(part, &new, &old));
-                errors
-            }
-            (Err(status), _) | (_, Err(status)) => unreadable(&status),
-        }
-    }
-
-    fn allocate(&self, new: &mut Value, old: Option<&Value>) -> Result<Option<Box<dyn Reservation>>, Status> {
-        if !self.0.allocates() {
-            return Ok(None);
-        }
-        let mut typed = self.read(new)?;
-        let old = old.map(|old| self.read(old)).transpose()?;
-        let reservation = self.0.allocate(&mut typed, old.as_ref())?;
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<Prepared, Status> {
+        let (kind, mut typed, old) = (&self.0, self.read(new)?, self.read(old)?);
+        kind.prepare_update(cx, part, &mut typed, &old);
+        let reserved = kind.allocate(&mut typed, Some(&old))?;
         write(new, &typed)?;
-        Ok(reservation)
+        let mut errors = metadata::validate_update(kind.resource(), typed.metadata(), old.metadata());
+        errors.extend(kind.validate_update(part, &typed, &old));
+        let warnings = if part == Part::Spec { kind.warnings(&typed) } else { Vec::new() };
+        Ok(Prepared { errors, warnings, reserved })
     }
 
     fn released(&self, gone: &Value) {
@@ -330,14 +313,13 @@ impl<K: Kind> Strategy for Typed<K> {
 
     fn resets(&self, part: Part) -> Set {
         let mut out = default_resets(self.0.resource(), part);
-        if part == Part::Status {
-            self.0.status_resets().iter().for_each(|path| out.insert_path(path));
-        }
+        let more = match part {
+            Part::Spec => self.0.spec_resets(),
+            Part::Status => self.0.status_resets(),
+            _ => &[],
+        };
+        more.iter().for_each(|path| out.insert_path(path));
         out
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        self.read(object).map(|typed| self.0.warnings(&typed)).unwrap_or_default()
     }
 
     fn storage_form(&self, object: Value) -> Value {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions, Written};
-use super::strategy::Part;
+use super::strategy::{Part, Prepared};
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
 use crate::api::object::ObjectRef;
 use crate::api::status::Status;
@@ -96,15 +96,11 @@ impl Registry {
         if part != Part::Binding {
             self.mutate(entry, &admitted, &mut new)?;
         }
-        strategy.prepare_update(cx, part, &mut new, &before)?;
-        let reserved = strategy.allocate(&mut new, Some(&before))?;
-        let errors = strategy.validate_update(cx, part, &new, &before);
+        let Prepared { errors, warnings, reserved } = strategy.prepare_update(cx, part, &mut new, &before)?;
         if !errors.is_empty() {
             return Err(Status::invalid(t.resource, &t.name, &errors).into());
         }
-        if part == Part::Spec {
-            strategy.warnings(&new).into_iter().for_each(|w| cx.warn(w));
-        }
+        warnings.into_iter().for_each(|w| cx.warn(w));
         if part != Part::Binding {
             self.0.admission.validate(&admitted, Some(&new))?;
         }
@@ -142,6 +138,7 @@ pub(super) fn part(t: &Target) -> Result<Part, Status> {
         "" => Ok(Part::Spec),
         "status" => Ok(Part::Status),
         "finalize" => Ok(Part::Finalize),
+        "approval" => Ok(Part::Approval),
         _ => Err(Status::verb_not_supported(t.resource, "update")),
     }
 }

@@ -91,6 +91,10 @@ fn definitions_are_upstreams() {
             if map.get("x-kubernetes-patch-strategy").is_some_and(|s| s == "replace") {
                 map.remove("x-kubernetes-patch-strategy");
             }
+            // A map is granular anyway.
+            if map.get("x-kubernetes-map-type").is_some_and(|s| s == "granular") {
+                map.remove("x-kubernetes-map-type");
+            }
             // Any JSON: we do not name it.
             let any = ["FieldsV1", "RawExtension"];
             if map.get("$ref").and_then(Value::as_str).is_some_and(|r| any.iter().any(|a| r.ends_with(a))) {

@@ -3,13 +3,12 @@
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{at_most, selector_and_template};
+use super::{at_most, at_most_all, int_or_percent, not_decremented, number, selector_and_template};
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::{defaults, warnings};
-use crate::server::registry::format;
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, immutable, invalid, not_negative, shown};
+use crate::server::registry::metadata::{Errors, immutable, not_negative, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -86,10 +85,7 @@ impl Kind for DeploymentKind {
 
     fn warnings(&self, deployment: &Deployment) -> Vec<String> {
         let Some(spec) = &deployment.spec else { return Vec::new() };
-        let template = &spec.template;
-        let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
-        let pod = template.spec.clone().unwrap_or_default();
-        warnings::of(&Path::new("spec").child("template"), &pod, annotations)
+        warnings::of_template(&Path::new("spec").child("template"), &spec.template)
     }
 }
 
@@ -133,29 +129,12 @@ fn strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStrategy) {
             if number(&unavailable) == 0 && number(&surge) == 0 {
                 errors.push(FieldError::invalid(&here, &shown(&unavailable), "may not be 0 when `maxSurge` is 0"));
             }
-            if matches!(&unavailable, IntOrString::String(_)) && number(&unavailable) > 100 {
-                errors.push(FieldError::invalid(&here, &shown(&unavailable), "must not be greater than 100%"));
-            }
+            at_most_all(errors, &here, &unavailable);
         }
         _ => {
             let known = ["Recreate", "RollingUpdate"];
             errors.push(FieldError::not_supported(path, &shown(strategy), &known));
         }
-    }
-}
-
-fn int_or_percent(errors: &mut Errors, path: &Path, value: &IntOrString) {
-    match value {
-        IntOrString::Int(number) => not_negative(errors, path, i64::from(*number)),
-        IntOrString::String(text) => invalid(errors, path, text, format::percent(text)),
-    }
-}
-
-/// The number, of a percentage without its sign; 0 when it is neither.
-fn number(value: &IntOrString) -> i64 {
-    match value {
-        IntOrString::Int(number) => i64::from(*number),
-        IntOrString::String(text) => text.strip_suffix('%').and_then(|n| n.parse().ok()).unwrap_or_default(),
     }
 }
 
@@ -185,9 +164,6 @@ fn status(new: &Deployment, old: &Deployment) -> Errors {
     let message = "cannot be greater than readyReplicas";
     at_most(&mut errors, &path, "availableReplicas", status.available_replicas, status.ready_replicas, message);
     let before = old.status.as_ref().and_then(|s| s.collision_count);
-    if before.is_some() && status.collision_count < before {
-        let count = status.collision_count.unwrap_or_default();
-        errors.push(FieldError::invalid(&path.child("collisionCount"), &count, "cannot be decremented"));
-    }
+    not_decremented(&mut errors, &path.child("collisionCount"), status.collision_count, before);
     errors
 }

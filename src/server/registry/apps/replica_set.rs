@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 
-use super::{at_most, selector_and_template};
+use super::{Counts, replica_counts, selector_and_template};
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::{defaults, warnings};
@@ -70,31 +70,17 @@ impl Kind for ReplicaSetKind {
 
     fn warnings(&self, set: &ReplicaSet) -> Vec<String> {
         let Some(template) = set.spec.as_ref().and_then(|s| s.template.as_ref()) else { return Vec::new() };
-        let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
-        let pod = template.spec.clone().unwrap_or_default();
-        warnings::of(&Path::new("spec").child("template"), &pod, annotations)
+        warnings::of_template(&Path::new("spec").child("template"), template)
     }
 }
 
 fn status(set: &ReplicaSet) -> Errors {
-    let mut errors = Vec::new();
-    let path = Path::new("status");
     let status = set.status.clone().unwrap_or_default();
-    let all = Some(status.replicas);
-    let parts = [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-    ];
-    not_negative(&mut errors, &path.child("replicas"), i64::from(status.replicas));
-    for (field, value) in parts {
-        not_negative(&mut errors, &path.child(field), i64::from(value.unwrap_or_default()));
-    }
-    not_negative(&mut errors, &path.child("observedGeneration"), status.observed_generation.unwrap_or_default());
-    for (field, value) in parts {
-        at_most(&mut errors, &path, field, value, all, "cannot be greater than status.replicas");
-    }
-    let message = "cannot be greater than readyReplicas";
-    at_most(&mut errors, &path, "availableReplicas", status.available_replicas, status.ready_replicas, message);
-    errors
+    replica_counts(&Counts {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas,
+        ready: status.ready_replicas,
+        available: status.available_replicas,
+        observed_generation: status.observed_generation,
+    })
 }

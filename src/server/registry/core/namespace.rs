@@ -56,7 +56,7 @@ impl Kind for NamespaceKind {
         match part {
             Part::Status => new.spec.clone_from(&old.spec),
             Part::Finalize => new.status.clone_from(&old.status),
-            Part::Spec | Part::Binding => {
+            Part::Spec | Part::Binding | Part::Approval => {
                 new.status.clone_from(&old.status);
                 let finalizers = old.spec.as_ref().and_then(|s| s.finalizers.clone());
                 new.spec = Some(NamespaceSpec { finalizers });
@@ -87,7 +87,7 @@ impl Kind for NamespaceKind {
                     }
                 }
             }
-            Part::Spec | Part::Binding => Vec::new(),
+            Part::Spec | Part::Binding | Part::Approval => Vec::new(),
         }
     }
 

@@ -23,10 +23,11 @@ fn forms() {
     assert_eq!(strategy.wire_form(stored.clone()), wire);
     strategy.defaults(&mut stored).unwrap();
     let cx = Context::new(User::default());
-    assert_eq!(strategy.validate_create(&cx, &stored), []);
+    assert_eq!(strategy.prepare_create(&cx, &mut stored).unwrap().errors, []);
     stored["series"] = json!({"count": 1, "lastObservedTime": "2026-01-01T00:00:00.000000Z"});
     stored["count"] = json!(2);
-    let errors: Vec<String> = strategy.validate_create(&cx, &stored).iter().map(ToString::to_string).collect();
+    let errors = strategy.prepare_create(&cx, &mut stored).unwrap().errors;
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(
         errors,
         ["series.count: Invalid value: \"\": should be at least 2", "count: Invalid value: \"\": needs to be unset",]
@@ -41,7 +42,7 @@ fn namespaces_agree() {
         "involvedObject": {"kind": "Pod", "name": "p", "namespace": "other"},
     });
     strategy.defaults(&mut event).unwrap();
-    let errors = strategy.validate_create(&Context::new(User::default()), &event);
+    let errors = strategy.prepare_create(&Context::new(User::default()), &mut event).unwrap().errors;
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(errors, ["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"]);
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::reference;
 use crate::api::user::User;
 use crate::server::registry::request::{Context, DeleteOptions};
-use crate::server::registry::strategy::{Part, Removal};
+use crate::server::registry::strategy::{Part, Prepared, Removal};
 
 /// Everything in `before` is in `after`: defaults may add, nothing may be lost.
 fn lost(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
@@ -93,8 +93,7 @@ fn check(kind: impl Kind, mut object: Value, expect: &[&str]) -> Value {
         object["metadata"] = if row.namespaced { json!({"name": "a", "namespace": "b"}) } else { json!({"name": "a"}) };
     }
     strategy.defaults(&mut object).unwrap();
-    strategy.prepare_create(&cx, &mut object).unwrap();
-    let errors = strategy.validate_create(&cx, &object);
+    let Prepared { errors, .. } = strategy.prepare_create(&cx, &mut object).unwrap();
     assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
     object
 }
@@ -102,8 +101,7 @@ fn check(kind: impl Kind, mut object: Value, expect: &[&str]) -> Value {
 fn check_update(kind: impl Kind, old: &Value, new: &Value, expect: &[&str]) {
     let (strategy, cx) = (Typed(kind), Context::new(User::default()));
     let mut new = new.clone();
-    strategy.prepare_update(&cx, Part::Spec, &mut new, old).unwrap();
-    let errors = strategy.validate_update(&cx, Part::Spec, &new, old);
+    let Prepared { errors, .. } = strategy.prepare_update(&cx, Part::Spec, &mut new, old).unwrap();
     assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
 }
 

@@ -83,17 +83,11 @@ impl Strategy for Graceful {
     fn defaults(&self, object: &mut Value) -> Result<(), Status> {
         self.0.defaults(object)
     }
-    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<(), Status> {
+    fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<Prepared, Status> {
         self.0.prepare_create(cx, object)
     }
-    fn validate_create(&self, cx: &Context, object: &Value) -> Vec<FieldError> {
-        self.0.validate_create(cx, object)
-    }
-    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
+    fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<Prepared, Status> {
         self.0.prepare_update(cx, part, new, old)
-    }
-    fn validate_update(&self, cx: &Context, part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
-        self.0.validate_update(cx, part, new, old)
     }
     fn removal(&self, object: &mut Value, o: &DeleteOptions) -> Removal {
         if self.resource().kind == "Namespace" {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::request::*;
-use super::strategy::{Part, Strategy};
+use super::strategy::{Part, Prepared, Strategy};
 use super::*;
 use crate::api::field::{FieldError, Path};
 use crate::api::user::User;
@@ -29,25 +29,21 @@ impl Strategy for Plain {
         Ok(())
     }
 
-    fn prepare_create(&self, _: &Context, object: &mut Value) -> Result<(), Status> {
+    fn prepare_create(&self, _: &Context, object: &mut Value) -> Result<Prepared, Status> {
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
         object["metadata"]["generation"] = 1.into();
-        Ok(())
-    }
-
-    fn validate_create(&self, _: &Context, object: &Value) -> Vec<FieldError> {
         let name = meta::text(object, "name");
         let metadata = Path::new("metadata");
         let mut errors = Vec::new();
         if name.is_empty() {
             errors.push(FieldError::required(&metadata.child("name"), "name or generateName is required"));
         }
-        errors
+        Ok(Prepared { errors, ..Prepared::default() })
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
+    fn prepare_update(&self, _: &Context, part: Part, new: &mut Value, old: &Value) -> Result<Prepared, Status> {
         let keep = if part == Part::Status { "spec" } else { "status" };
         if part != Part::Binding {
             match old.get(keep) {
@@ -59,11 +55,7 @@ impl Strategy for Plain {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
             new["metadata"]["generation"] = (generation + 1).into();
         }
-        Ok(())
-    }
-
-    fn validate_update(&self, cx: &Context, _: Part, new: &Value, _: &Value) -> Vec<FieldError> {
-        self.validate_create(cx, new)
+        Ok(Prepared::default())
     }
 }
 

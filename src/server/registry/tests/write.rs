@@ -335,17 +335,11 @@ async fn one_resource_in_two_versions() {
             object["kind"] = row.kind.into();
             Ok(())
         }
-        fn prepare_create(&self, _: &Context, _: &mut Value) -> Result<(), Status> {
-            Ok(())
+        fn prepare_create(&self, _: &Context, _: &mut Value) -> Result<Prepared, Status> {
+            Ok(Prepared::default())
         }
-        fn validate_create(&self, _: &Context, _: &Value) -> Vec<FieldError> {
-            Vec::new()
-        }
-        fn prepare_update(&self, _: &Context, _: Part, _: &mut Value, _: &Value) -> Result<(), Status> {
-            Ok(())
-        }
-        fn validate_update(&self, _: &Context, _: Part, _: &Value, _: &Value) -> Vec<FieldError> {
-            Vec::new()
+        fn prepare_update(&self, _: &Context, _: Part, _: &mut Value, _: &Value) -> Result<Prepared, Status> {
+            Ok(Prepared::default())
         }
         fn storage_form(&self, mut object: Value) -> Value {
             if self.0.0.group == "events.k8s.io"

@@ -13,7 +13,8 @@ const MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
 const GRACE_SECONDS: i64 = 30;
 
-fn fill(field: &mut Option<String>, value: &str) {
+/// A text that is missing or empty.
+pub fn fill(field: &mut Option<String>, value: &str) {
     if field.as_deref().unwrap_or_default().is_empty() {
         *field = Some(value.into());
     }

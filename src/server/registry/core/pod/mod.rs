@@ -80,7 +80,7 @@ impl Kind for PodKind {
                     status.qos_class = before;
                 }
             }
-            Part::Spec | Part::Finalize => {
+            Part::Spec | Part::Finalize | Part::Approval => {
                 new.status.clone_from(&old.status);
                 if new.spec != old.spec {
                     new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
@@ -118,7 +118,7 @@ impl Kind for PodKind {
         match part {
             Part::Status => update::status(new, old),
             Part::Binding => Vec::new(),
-            Part::Spec | Part::Finalize => {
+            Part::Spec | Part::Finalize | Part::Approval => {
                 let mut errors = self.validate(new);
                 update::mirror(&mut errors, new, old);
                 errors.extend(update::spec(new, old));

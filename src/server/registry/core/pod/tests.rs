@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::PodKind;
 use crate::api::user::User;
 use crate::server::registry::request::{Context, DeleteOptions};
-use crate::server::registry::strategy::{Part, Removal, Strategy, Typed};
+use crate::server::registry::strategy::{Part, Prepared, Removal, Strategy, Typed};
 
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
@@ -34,15 +34,19 @@ fn with_container(container: Value) -> Value {
     pod(json!({"spec": {"containers": [full]}}))
 }
 
-fn created(mut object: Value) -> Value {
-    let (strategy, cx) = (Typed(PodKind), Context::new(User::default()));
+fn prepared(mut object: Value) -> (Value, Prepared) {
+    let strategy = Typed(PodKind);
     strategy.defaults(&mut object).unwrap();
-    strategy.prepare_create(&cx, &mut object).unwrap();
-    object
+    let prepared = strategy.prepare_create(&Context::new(User::default()), &mut object).unwrap();
+    (object, prepared)
+}
+
+fn created(object: Value) -> Value {
+    prepared(object).0
 }
 
 fn check(object: Value, expect: &[&str]) {
-    let errors = Typed(PodKind).validate_create(&Context::new(User::default()), &created(object));
+    let (_, Prepared { errors, .. }) = prepared(object);
     assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
 }
 
@@ -52,8 +56,7 @@ fn check_update(old: Value, change: &Value, part: Part, expect: &[&str]) -> Valu
     let mut new = old.clone();
     merge(&mut new, change);
     strategy.defaults(&mut new).unwrap();
-    strategy.prepare_update(&cx, part, &mut new, &old).unwrap();
-    let errors = strategy.validate_update(&cx, part, &new, &old);
+    let Prepared { errors, .. } = strategy.prepare_update(&cx, part, &mut new, &old).unwrap();
     // A diff follows the first line.
     let first = |e: &crate::api::field::FieldError| e.to_string().lines().next().unwrap_or_default().to_owned();
     assert_eq!(errors.iter().map(first).collect::<Vec<_>>(), expect);
@@ -270,8 +273,8 @@ fn updates() {
     let mut new = old.clone();
     new["spec"]["containers"][0]["image"] = image["spec"]["containers"][0]["image"].clone();
     let (strategy, cx) = (Typed(PodKind), Context::new(User::default()));
-    strategy.prepare_update(&cx, Part::Spec, &mut new, &old).unwrap();
-    assert_eq!(strategy.validate_update(&cx, Part::Spec, &new, &old), []);
+    let prepared = strategy.prepare_update(&cx, Part::Spec, &mut new, &old).unwrap();
+    assert_eq!(prepared.errors, []);
     assert_eq!(new["metadata"]["generation"], 2);
 
     check_update(pod(json!({})), &json!({"metadata": {"labels": {"a": "b"}}}), Part::Spec, &[]);
@@ -333,7 +336,7 @@ fn removal() {
 #[test]
 fn warnings() {
     let check = |object: Value, expect: &[&str]| {
-        assert_eq!(Typed(PodKind).warnings(&created(object)), expect);
+        assert_eq!(prepared(object).1.warnings, expect);
     };
     check(
         with_container(json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],

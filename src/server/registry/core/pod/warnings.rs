@@ -2,21 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 
 use crate::api::field::Path;
+use crate::server::registry::core::node_labels;
 use crate::server::registry::quantity;
 
-const NODE_LABELS: &[(&str, &str)] = &[
-    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
-    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
-    (
-        "failure-domain.beta.kubernetes.io/region",
-        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
-    ),
-    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
-    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
-];
 const ANNOTATIONS: &[(&str, &str)] = &[
     (
         "scheduler.alpha.kubernetes.io/critical-pod",
@@ -26,13 +17,20 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
 ];
 
+/// About the template of a workload.
+#[must_use]
+pub fn of_template(path: &Path, template: &PodTemplateSpec) -> Vec<String> {
+    let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+    template.spec.as_ref().map(|pod| of(path, pod, annotations)).unwrap_or_default()
+}
+
 /// `path` is that of what holds `metadata` and `spec`.
 #[must_use]
 pub fn of(path: &Path, spec: &PodSpec, annotations: Option<&BTreeMap<String, String>>) -> Vec<String> {
     let mut warnings = Vec::new();
     let root = path.child("spec");
     for key in spec.node_selector.iter().flatten().map(|(k, _)| k) {
-        if let Some((_, message)) = NODE_LABELS.iter().find(|(label, _)| label == key) {
+        if let Some(message) = node_labels::deprecation(key) {
             warnings.push(format!("{}: {message}", root.child("nodeSelector").key(key)));
         }
     }

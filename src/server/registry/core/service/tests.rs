@@ -9,7 +9,7 @@ use crate::api::status::Status;
 use crate::api::user::User;
 use crate::config::{Cidr, Cluster};
 use crate::server::registry::request::Context;
-use crate::server::registry::strategy::{Part, Reservation, Strategy, Typed};
+use crate::server::registry::strategy::{Part, Prepared, Reservation, Strategy, Typed};
 
 fn strategy(services: &[Value]) -> Typed<ServiceKind> {
     let config = Cluster {
@@ -30,12 +30,14 @@ fn service(name: &str, spec: Value) -> Value {
 
 type Reserved = Option<Box<dyn Reservation>>;
 
-fn create(strategy: &Typed<ServiceKind>, mut object: Value) -> Result<(Value, Reserved), Status> {
-    let cx = Context::new(User::default());
+fn prepare(strategy: &Typed<ServiceKind>, mut object: Value) -> Result<(Value, Prepared), Status> {
     strategy.defaults(&mut object)?;
-    strategy.prepare_create(&cx, &mut object)?;
-    let reserved = strategy.allocate(&mut object, None)?;
-    Ok((object, reserved))
+    let prepared = strategy.prepare_create(&Context::new(User::default()), &mut object)?;
+    Ok((object, prepared))
+}
+
+fn create(strategy: &Typed<ServiceKind>, object: Value) -> Result<(Value, Reserved), Status> {
+    prepare(strategy, object).map(|(object, prepared)| (object, prepared.reserved))
 }
 
 fn kept(strategy: &Typed<ServiceKind>, object: Value) -> Value {
@@ -46,8 +48,7 @@ fn kept(strategy: &Typed<ServiceKind>, object: Value) -> Value {
 
 fn check(spec: Value, expect: &[&str]) {
     let strategy = strategy(&[]);
-    let (object, _) = create(&strategy, service("a", spec)).unwrap();
-    let errors = strategy.validate_create(&Context::new(User::default()), &object);
+    let (_, Prepared { errors, .. }) = prepare(&strategy, service("a", spec)).unwrap();
     assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
 }
 
@@ -61,9 +62,7 @@ fn refused(strategy: &Typed<ServiceKind>, object: Value, expect: &str) {
 fn update(strategy: &Typed<ServiceKind>, old: &Value, mut new: Value) -> (Value, Reserved, Vec<String>) {
     let cx = Context::new(User::default());
     strategy.defaults(&mut new).unwrap();
-    strategy.prepare_update(&cx, Part::Spec, &mut new, old).unwrap();
-    let reserved = strategy.allocate(&mut new, Some(old)).unwrap();
-    let errors = strategy.validate_update(&cx, Part::Spec, &new, old);
+    let Prepared { errors, reserved, .. } = strategy.prepare_update(&cx, Part::Spec, &mut new, old).unwrap();
     (new, reserved, errors.iter().map(ToString::to_string).collect())
 }
 
