@@ -185,3 +185,20 @@ async fn large_answers_are_compressed_for_who_takes_it() {
             .contains_key("content-encoding")
     );
 }
+
+/// kubectl always says what is to become of dependents. Others do not, and for two kinds that has always meant orphans.
+#[tokio::test]
+async fn some_kinds_leave_their_dependents_behind() {
+    let server = Server::new().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = json!({"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "j"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    assert_eq!(server.post(jobs, &job).await.code, 201);
+    let marked = server.delete(&format!("{jobs}/j"), &json!({})).await.json();
+    assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+    let mut other = job.clone();
+    other["metadata"]["name"] = "k".into();
+    assert_eq!(server.post(jobs, &other).await.code, 201);
+    let gone = server.delete(&format!("{jobs}/k"), &json!({"propagationPolicy": "Background"})).await.json();
+    assert_eq!(gone["status"], "Success");
+}

@@ -129,7 +129,7 @@ fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> 
         };
     }
     let removal = if deleting { Removal::Now } else { entry.strategy.removal(&mut object, o) };
-    set_finalizers(entry.stored, &mut object, o)?;
+    set_finalizers(entry, &mut object, o)?;
     match removal {
         Removal::Graceful { seconds } => {
             mark(&mut object, now + jiff::SignedDuration::from_secs(seconds), seconds)?;
@@ -159,14 +159,16 @@ fn plan(entry: &Entry, old: &Value, o: &DeleteOptions, now: jiff::Timestamp) -> 
 /// Turns the propagation policy into finalizers, which the garbage collector acts upon
 /// (`deletionFinalizersForGarbageCollection`). Events take no part in garbage collection, and what is in a Namespace
 /// goes before it anyway.
-fn set_finalizers(resource: &Resource, object: &mut Value, o: &DeleteOptions) -> Result<(), Status> {
-    if resource.storage == "events" {
+fn set_finalizers(entry: &Entry, object: &mut Value, o: &DeleteOptions) -> Result<(), Status> {
+    if entry.stored.storage == "events" {
         return Ok(());
     }
     let old: Vec<String> = meta::finalizers(object).into_iter().map(ToOwned::to_owned).collect();
     let has = |name: &str| old.iter().any(|f| f == name);
     let policy = o.propagation_policy.as_deref();
-    let orphan = o.orphan_dependents.unwrap_or_else(|| policy.map_or_else(|| has(ORPHAN), |p| p == "Orphan"));
+    // Who says nothing gets what the object says already, else what its kind is known for.
+    let by_default = || has(ORPHAN) || (entry.strategy.orphans() && !has(FOREGROUND));
+    let orphan = o.orphan_dependents.unwrap_or_else(|| policy.map_or_else(by_default, |p| p == "Orphan"));
     let foreground = o.orphan_dependents.is_none() && policy.map_or_else(|| has(FOREGROUND), |p| p == "Foreground");
     let mut new: Vec<String> = old.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
     new.extend(orphan.then(|| ORPHAN.to_owned()));

@@ -80,7 +80,7 @@ pub fn validate(errors: &mut Errors, path: &Path, resource: &str, value: &Text) 
 }
 
 /// A resource that a container can ask for.
-fn container_resource(errors: &mut Errors, path: &Path, name: &str) {
+pub fn container_resource(errors: &mut Errors, path: &Path, name: &str) {
     let problems = format::qualified_name(name);
     if !problems.is_empty() {
         invalid(errors, path, &name, problems);

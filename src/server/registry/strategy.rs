@@ -90,6 +90,11 @@ pub trait Strategy: Send + Sync + 'static {
         Removal::Now
     }
 
+    /// A delete that names no policy leaves the dependents behind, as it did when the kind was new.
+    fn orphans(&self) -> bool {
+        false
+    }
+
     /// PUT to a name that does not exist creates it.
     fn create_on_update(&self) -> bool {
         false
@@ -202,6 +207,11 @@ pub trait Kind: Send + Sync + 'static {
         Removal::Now
     }
 
+    /// See [`Strategy::orphans`].
+    fn orphans(&self) -> bool {
+        false
+    }
+
     fn create_on_update(&self) -> bool {
         false
     }
@@ -301,6 +311,10 @@ impl<K: Kind> Strategy for Typed<K> {
             return Removal::Now;
         }
         removal
+    }
+
+    fn orphans(&self) -> bool {
+        self.0.orphans()
     }
 
     fn create_on_update(&self) -> bool {

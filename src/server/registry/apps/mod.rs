@@ -95,7 +95,8 @@ pub fn replica_counts(counts: &Counts) -> Errors {
     errors
 }
 
-fn int_or_percent(errors: &mut Errors, path: &Path, value: &IntOrString) {
+/// A number, or a percentage of something.
+pub fn int_or_percent(errors: &mut Errors, path: &Path, value: &IntOrString) {
     match value {
         IntOrString::Int(number) => not_negative(errors, path, i64::from(*number)),
         IntOrString::String(text) => invalid(errors, path, text, format::percent(text)),
@@ -110,7 +111,8 @@ fn number(value: &IntOrString) -> i64 {
     }
 }
 
-fn at_most_all(errors: &mut Errors, path: &Path, value: &IntOrString) {
+/// No more than 100%.
+pub fn at_most_all(errors: &mut Errors, path: &Path, value: &IntOrString) {
     if matches!(value, IntOrString::String(_)) && number(value) > 100 {
         errors.push(FieldError::invalid(path, &shown(value), "must not be greater than 100%"));
     }

@@ -113,6 +113,9 @@ fn source(errors: &mut Errors, path: &Path, field: &str, metric: &MetricSpec) {
         _ => {
             let Some(resource) = &metric.container_resource else { return };
             named(errors, path, &resource.name);
+            if !resource.name.is_empty() {
+                quantity::container_resource(errors, &path.child("name"), &resource.name);
+            }
             let (container, at_container) = (&resource.container, path.child("container"));
             if container.is_empty() {
                 errors.push(FieldError::required(&at_container, "must specify a container"));

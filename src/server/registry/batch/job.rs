@@ -113,6 +113,10 @@ impl Kind for JobKind {
         errors
     }
 
+    fn orphans(&self) -> bool {
+        true
+    }
+
     fn warnings(&self, job: &Job) -> Vec<String> {
         let name = job.metadata.name.as_deref().unwrap_or_default();
         warn(&Path::new("spec"), name, &job.spec.clone().unwrap_or_default())

@@ -64,6 +64,10 @@ impl Kind for ReplicationControllerKind {
         if part == Part::Status { status(new) } else { self.validate(new) }
     }
 
+    fn orphans(&self) -> bool {
+        true
+    }
+
     fn warnings(&self, controller: &ReplicationController) -> Vec<String> {
         let template = controller.spec.as_ref().and_then(|s| s.template.as_ref());
         template.map(|t| warnings::of_template(&Path::new("spec").child("template"), t)).unwrap_or_default()

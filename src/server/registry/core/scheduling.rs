@@ -182,7 +182,8 @@ fn pod_term(errors: &mut Errors, path: &Path, term: &PodAffinityTerm) {
     invalid(errors, &at, &term.topology_key, format::qualified_name(&term.topology_key));
 }
 
-fn node_selector(errors: &mut Errors, path: &Path, selector: &NodeSelector) {
+/// Terms of which one must fit a node.
+pub fn node_selector(errors: &mut Errors, path: &Path, selector: &NodeSelector) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         errors.push(FieldError::required(&path, "must have at least one node selector term"));

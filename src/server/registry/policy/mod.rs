@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::apps::{at_most_all, int_or_percent};
 use super::format;
 use super::kinds::row;
 use super::metadata::{self, Errors, invalid, not_negative, shown};
@@ -66,7 +66,9 @@ impl Kind for PodDisruptionBudgetKind {
         }
         for (field, value) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)] {
             if let Some(value) = value {
-                int_or_percent(&mut errors, &path.child(field), value);
+                let at = path.child(field);
+                int_or_percent(&mut errors, &at, value);
+                at_most_all(&mut errors, &at, value);
             }
         }
         metadata::selector(&mut errors, &path.child("selector"), spec.selector.as_ref());
@@ -107,20 +109,6 @@ fn zeros(status: &mut PodDisruptionBudgetStatus) {
     ];
     for count in counts {
         count.get_or_insert_default();
-    }
-}
-
-fn int_or_percent(errors: &mut Errors, path: &Path, value: &IntOrString) {
-    match value {
-        IntOrString::Int(number) => not_negative(errors, path, i64::from(*number)),
-        IntOrString::String(text) => {
-            let problems = format::percent(text);
-            let percent = text.strip_suffix('%').filter(|_| problems.is_empty());
-            invalid(errors, path, text, problems);
-            if percent.is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 100)) {
-                errors.push(FieldError::invalid(path, text, "must not be greater than 100%"));
-            }
-        }
     }
 }
 

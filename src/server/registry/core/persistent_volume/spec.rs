@@ -1,6 +1,6 @@
 //! Decides: what is wrong with the spec of a PersistentVolume, and the checks that it shares with those of claims.
 
-use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, NodeSelector, PersistentVolumeSpec};
+use k8s_openapi::api::core::v1::PersistentVolumeSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::sources;
@@ -43,7 +43,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec, p
     if let Some(affinity) = spec.node_affinity.as_ref().filter(|_| !inline) {
         let at = path.child("nodeAffinity").child("required");
         match &affinity.required {
-            Some(required) => node_selector(errors, &at, required),
+            Some(required) => scheduling::node_selector(errors, &at, required),
             None => errors.push(FieldError::required(&at, "must specify required node constraints")),
         }
     } else if spec.node_affinity.is_some() {
@@ -154,22 +154,6 @@ fn reclaim_policy(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec,
         }
         known if RECLAIM_POLICIES.contains(&known) => {}
         other => errors.push(FieldError::not_supported(path, &other, RECLAIM_POLICIES)),
-    }
-}
-
-/// The rules are those of what a pod requires of nodes; only the path differs.
-fn node_selector(errors: &mut Errors, path: &Path, selector: &NodeSelector) {
-    let required = Some(selector.clone());
-    let node_affinity =
-        NodeAffinity { required_during_scheduling_ignored_during_execution: required, ..NodeAffinity::default() };
-    let affinity = Affinity { node_affinity: Some(node_affinity), ..Affinity::default() };
-    let mut found = Vec::new();
-    scheduling::affinity(&mut found, &Path::default(), &affinity);
-    let root = "nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
-    for mut error in found {
-        let inner = error.path.to_string();
-        error.path = Path::new(&format!("{path}{}", inner.strip_prefix(root).unwrap_or(&inner)));
-        errors.push(error);
     }
 }
 
