@@ -100,7 +100,8 @@ fn kubectl_applies_on_the_server_side() {
     assert!(managers("configmap/settings").contains("kubectl-client-side-apply/Update/ "));
     let applied = lab.kubectl(&["apply", "--server-side", "-f", &file]);
     assert!(applied.contains("configmap/settings serverside-applied"), "{applied}");
-    assert_eq!(managers("configmap/settings").trim(), "kubectl/Apply/");
+    // The annotation of client-side apply stays, in an entry of its own.
+    assert_eq!(managers("configmap/settings").trim(), "kubectl/Apply/ kubectl-last-applied/Apply/");
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     let of_web = managers("deployment/web");
     assert!(of_web.contains("kubectl/Apply/ ") && of_web.contains("skiff/Update/status "), "{of_web}");

@@ -158,12 +158,12 @@ impl Writer<'_> {
         let mut fields = fields_of(place, document);
         fields.subtract_whole(self.resets);
         let entry = owners.entry(&actor);
-        entry.fields = fields;
+        entry.fields = fields.clone();
         entry.api_version.clone_from(&actor.api_version);
 
         let merged = merge::merge(place, Some(live.clone()), document);
         let object = match &last {
-            Some(last) if !last.fields.is_empty() => self.prune(merged, &owners, last),
+            Some(last) if self.drops(last, &fields) => self.prune(merged, &owners, last),
             _ => merged,
         };
         let comparison = self.compare(place, live, &object);
@@ -237,6 +237,13 @@ impl Writer<'_> {
             owner.fields.subtract(&comparison.removed);
             true
         });
+    }
+
+    /// Whether the applier had something that it no longer has: seldom, and all that [`Self::prune`] can act upon.
+    fn drops(&self, last: &Owner, fields: &Set) -> bool {
+        let mut dropped = last.fields.clone();
+        dropped.subtract(fields);
+        !dropped.is_empty() || (last.api_version != self.api_version && !last.fields.is_empty())
     }
 
     /// Takes out what the applier had before and neither it nor anyone else has now.

@@ -25,6 +25,15 @@ pub(super) enum Ownership<'a> {
     Kept,
 }
 
+/// What an apply makes of an object.
+pub(super) struct Merged {
+    pub object: Value,
+    /// `managedFields`
+    pub fields: Option<Value>,
+    /// It says nothing that was not so.
+    pub unchanged: bool,
+}
+
 /// `managedFields` as they are, and as a request has them.
 pub(super) struct Held {
     live: Value,
@@ -109,7 +118,7 @@ impl Registry {
         live: Option<Value>,
         document: &Value,
         force: bool,
-    ) -> Result<(Value, Option<Value>), Status> {
+    ) -> Result<Merged, Status> {
         let entry = self.entry(t)?;
         let version = t.resource.api_version();
         let given = document["apiVersion"].as_str().unwrap_or_default();
@@ -122,7 +131,8 @@ impl Registry {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         let mut live = live.map_or_else(empty, |live| entry.strategy.wire_form(live));
-        let owners = Owners::read(&take(&mut live)).unwrap_or_default();
+        let held = take(&mut live);
+        let owners = Owners::read(&held).unwrap_or_default();
         let (resets, now) = (entry.strategy.resets(part), meta::now());
         let versions = Forms { registry: self, entry };
         let writer = request(t, manager, &resets, &now, &versions, &version);
@@ -145,7 +155,9 @@ impl Registry {
         if manager == last_applied::MANAGER {
             last_applied::refresh(&mut applied.object, document);
         }
-        Ok((applied.object, applied.owners.to_json()))
+        let fields = applied.owners.to_json();
+        let unchanged = applied.object == live && same_but_for_times(fields.as_ref().unwrap_or(&Value::Null), &held);
+        Ok(Merged { object: applied.object, fields, unchanged })
     }
 }
 

@@ -7,6 +7,7 @@ use super::request::{Context, Patch, Target, WriteOptions, Written};
 use super::strategy::Part;
 use super::update::part;
 use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, scale, value};
+use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 use crate::api::{decode, patch, schema, strategic};
@@ -62,10 +63,14 @@ impl Registry {
         for _ in 0..MAX_ATTEMPTS {
             let old = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
             let live = old.as_ref().map(value).transpose()?;
-            let (merged, fields) = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
-            let mut new = stored(cx, entry, merged, o)?;
+            let merged = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
+            if let (Some(old), true) = (&old, merged.unchanged) {
+                // As most applies: whoever applies says again and again what is so.
+                return answer(t, entry.wire(old.clone())?, false);
+            }
+            let mut new = stored(cx, entry, merged.object, o)?;
             meta::check_name(t, &new)?;
-            let writer = Ownership::Applied(fields);
+            let writer = Ownership::Applied(merged.fields);
             let attempt = match &old {
                 Some(old) => self.replace(cx, t, entry, (part, writer), old, new, o).await,
                 None => {
@@ -83,14 +88,17 @@ impl Registry {
             match attempt {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
-                Ok(object) => {
-                    let object = if t.subresource == "scale" { scale::of(t, &object)? } else { object };
-                    return Ok(Written { object, created: old.is_none() });
-                }
+                Ok(object) => return answer(t, object, old.is_none()),
             }
         }
         Err(Status::modified(t.resource, &t.name))
     }
+}
+
+/// What an apply answers with: of a scale, the Scale.
+fn answer(t: &Target, object: ObjectRef, created: bool) -> Result<Written, Status> {
+    let object = if t.subresource == "scale" { scale::of(t, &object)? } else { object };
+    Ok(Written { object, created })
 }
 
 /// What a patch made, checked against the schema, in the version that is stored.
