@@ -163,8 +163,15 @@ pub trait Kind: Send + Sync + 'static {
         let _ = (cx, object);
     }
 
+    /// Beyond what holds for every kind: see [`keep_other_part`] and [`Kind::generation_of`].
     fn prepare_update(&self, cx: &Context, part: Part, new: &mut Self::Object, old: &Self::Object) {
         let _ = (cx, part, new, old);
+    }
+
+    /// What a client wants of the object, as JSON pointers: a write of the main resource that changes any of it is
+    /// the next generation. Kinds without have no generations.
+    fn generation_of(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// The object on its own; metadata is checked by the caller.
@@ -264,6 +271,20 @@ fn write(object: &mut Value, typed: &impl Serialize) -> Result<(), Status> {
     Ok(())
 }
 
+/// Whoever writes the status does not change the spec, and the other way round.
+fn keep_other_part(resource: &Resource, part: Part, new: &mut Value, old: &Value) {
+    let kept = match part {
+        Part::Status | Part::Approval => "spec",
+        Part::Spec | Part::Finalize if resource.subresource("status").is_some() => "status",
+        _ => return,
+    };
+    let Some(new) = new.as_object_mut() else { return };
+    match old.get(kept) {
+        Some(value) => new.insert(kept.into(), value.clone()),
+        None => new.remove(kept),
+    };
+}
+
 impl<K: Kind> Strategy for Typed<K> {
     fn resource(&self) -> &'static Resource {
         self.0.resource()
@@ -276,6 +297,9 @@ impl<K: Kind> Strategy for Typed<K> {
     }
 
     fn prepare_create(&self, cx: &Context, object: &mut Value) -> Result<Prepared, Status> {
+        if !self.0.generation_of().is_empty() {
+            object["metadata"]["generation"] = 1.into();
+        }
         let (kind, mut typed) = (&self.0, self.read(object)?);
         kind.prepare_create(cx, &mut typed);
         let reserved = kind.allocate(&mut typed, None)?;
@@ -286,12 +310,17 @@ impl<K: Kind> Strategy for Typed<K> {
     }
 
     fn prepare_update(&self, cx: &Context, part: Part, new: &mut Value, old: &Value) -> Result<Prepared, Status> {
-        let (kind, mut typed, old) = (&self.0, self.read(new)?, self.read(old)?);
-        kind.prepare_update(cx, part, &mut typed, &old);
-        let reserved = kind.allocate(&mut typed, Some(&old))?;
+        let kind = &self.0;
+        keep_other_part(kind.resource(), part, new, old);
+        let (mut typed, before) = (self.read(new)?, self.read(old)?);
+        kind.prepare_update(cx, part, &mut typed, &before);
+        let reserved = kind.allocate(&mut typed, Some(&before))?;
         write(new, &typed)?;
-        let mut errors = metadata::validate_update(kind.resource(), typed.metadata(), old.metadata());
-        errors.extend(kind.validate_update(part, &typed, &old));
+        if part == Part::Spec && kind.generation_of().iter().any(|at| new.pointer(at) != old.pointer(at)) {
+            new["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or_default() + 1).into();
+        }
+        let mut errors = metadata::validate_update(kind.resource(), typed.metadata(), before.metadata());
+        errors.extend(kind.validate_update(part, &typed, &before));
         let warnings = if part == Part::Spec { kind.warnings(&typed) } else { Vec::new() };
         Ok(Prepared { errors, warnings, reserved })
     }

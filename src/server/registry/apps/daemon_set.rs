@@ -41,28 +41,26 @@ impl Kind for DaemonSetKind {
         set.status.get_or_insert_default();
     }
 
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
+    }
+
     fn prepare_create(&self, _: &Context, set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
-        set.metadata.generation = Some(1);
         let given = template_generation(set);
         set_template_generation(set, given.max(1));
     }
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut DaemonSet, old: &DaemonSet) {
         if part == Part::Status {
-            new.spec.clone_from(&old.spec);
             return;
         }
-        new.status.clone_from(&old.status);
         let template = |set: &DaemonSet| set.spec.as_ref().map(|s| s.template.clone());
         let mut generation = template_generation(old);
         if template(new) != template(old) {
             generation += 1;
         }
         set_template_generation(new, generation);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
     }
 
     fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {

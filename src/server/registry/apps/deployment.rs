@@ -48,21 +48,18 @@ impl Kind for DeploymentKind {
         &[&["metadata", "labels"]]
     }
 
+    /// Annotations are copied to ReplicaSets, so they are part of what is wanted.
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec", "/metadata/annotations"]
+    }
+
     fn prepare_create(&self, _: &Context, deployment: &mut Deployment) {
         deployment.status = Some(DeploymentStatus::default());
-        deployment.metadata.generation = Some(1);
     }
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut Deployment, old: &Deployment) {
         if part == Part::Status {
-            new.spec.clone_from(&old.spec);
             new.metadata.labels.clone_from(&old.metadata.labels);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        // Annotations are copied to ReplicaSets, so they are part of what is wanted.
-        if new.spec != old.spec || new.metadata.annotations != old.metadata.annotations {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
         }
     }
 

@@ -54,20 +54,12 @@ impl Kind for StatefulSetKind {
         set.status.get_or_insert_default();
     }
 
-    fn prepare_create(&self, _: &Context, set: &mut StatefulSet) {
-        set.status = Some(StatefulSetStatus::default());
-        set.metadata.generation = Some(1);
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut StatefulSet, old: &StatefulSet) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn prepare_create(&self, _: &Context, set: &mut StatefulSet) {
+        set.status = Some(StatefulSetStatus::default());
     }
 
     fn validate(&self, set: &StatefulSet) -> Vec<FieldError> {

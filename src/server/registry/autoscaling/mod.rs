@@ -73,26 +73,12 @@ impl Kind for HorizontalPodAutoscalerKind {
         });
     }
 
-    fn prepare_create(&self, _: &Context, autoscaler: &mut HorizontalPodAutoscaler) {
-        autoscaler.status = Some(HorizontalPodAutoscalerStatus::default());
-        autoscaler.metadata.generation = Some(1);
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
-    fn prepare_update(
-        &self,
-        _: &Context,
-        part: Part,
-        new: &mut HorizontalPodAutoscaler,
-        old: &HorizontalPodAutoscaler,
-    ) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn prepare_create(&self, _: &Context, autoscaler: &mut HorizontalPodAutoscaler) {
+        autoscaler.status = Some(HorizontalPodAutoscalerStatus::default());
     }
 
     fn validate(&self, autoscaler: &HorizontalPodAutoscaler) -> Vec<FieldError> {

@@ -45,20 +45,12 @@ impl Kind for CronJobKind {
         cron_job.status.get_or_insert_default();
     }
 
-    fn prepare_create(&self, _: &Context, cron_job: &mut CronJob) {
-        cron_job.status = Some(CronJobStatus::default());
-        cron_job.metadata.generation = Some(1);
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut CronJob, old: &CronJob) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn prepare_create(&self, _: &Context, cron_job: &mut CronJob) {
+        cron_job.status = Some(CronJobStatus::default());
     }
 
     fn validate_create(&self, cron_job: &CronJob) -> Vec<FieldError> {

@@ -50,24 +50,19 @@ impl Kind for JobKind {
         job.status.get_or_insert_default();
     }
 
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
+    }
+
     fn prepare_create(&self, _: &Context, job: &mut Job) {
         job.status = Some(JobStatus::default());
-        job.metadata.generation = Some(1);
         if !is_manual(job.spec.as_ref()) {
             generate_selector(job);
         }
         inherit_labels(job);
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut Job, old: &Job) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-        } else {
-            new.status.clone_from(&old.status);
-            if new.spec != old.spec {
-                new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-            }
-        }
+    fn prepare_update(&self, _: &Context, _: Part, new: &mut Job, _: &Job) {
         inherit_labels(new);
     }
 

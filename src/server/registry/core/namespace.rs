@@ -52,15 +52,11 @@ impl Kind for NamespaceKind {
         }
     }
 
+    /// Finalizers of the spec change through `namespaces/finalize` alone.
     fn prepare_update(&self, _: &Context, part: Part, new: &mut Namespace, old: &Namespace) {
-        match part {
-            Part::Status => new.spec.clone_from(&old.spec),
-            Part::Finalize => new.status.clone_from(&old.status),
-            Part::Spec | Part::Binding | Part::Approval => {
-                new.status.clone_from(&old.status);
-                let finalizers = old.spec.as_ref().and_then(|s| s.finalizers.clone());
-                new.spec = Some(NamespaceSpec { finalizers });
-            }
+        if part == Part::Spec {
+            let finalizers = old.spec.as_ref().and_then(|s| s.finalizers.clone());
+            new.spec = Some(NamespaceSpec { finalizers });
         }
     }
 

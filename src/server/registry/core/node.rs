@@ -8,7 +8,6 @@ use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, invalid, shown};
 use crate::server::registry::quantity;
-use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
 use super::scheduling::taint_effect;
@@ -35,14 +34,6 @@ impl Kind for NodeKind {
         quantity::canonical(&mut status.allocatable);
         if status.allocatable.is_none() {
             status.allocatable.clone_from(&status.capacity);
-        }
-    }
-
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut Node, old: &Node) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-        } else {
-            new.status.clone_from(&old.status);
         }
     }
 

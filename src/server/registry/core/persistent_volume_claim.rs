@@ -59,10 +59,7 @@ impl Kind for PersistentVolumeClaimKind {
     }
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-        } else {
-            new.status.clone_from(&old.status);
+        if part != Part::Status {
             data_sources(new.spec.get_or_insert_default(), old.spec.as_ref());
         }
     }

@@ -6,8 +6,7 @@ use super::pod::{defaults, spec, warnings};
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::kinds::row;
-use crate::server::registry::request::Context;
-use crate::server::registry::strategy::{Kind, Part};
+use crate::server::registry::strategy::Kind;
 
 pub struct PodTemplateKind;
 
@@ -22,14 +21,8 @@ impl Kind for PodTemplateKind {
         defaults::template(template.template.get_or_insert_default());
     }
 
-    fn prepare_create(&self, _: &Context, template: &mut PodTemplate) {
-        template.metadata.generation = Some(1);
-    }
-
-    fn prepare_update(&self, _: &Context, _: Part, new: &mut PodTemplate, old: &PodTemplate) {
-        if new.template != old.template {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/template"]
     }
 
     fn validate(&self, template: &PodTemplate) -> Vec<FieldError> {

@@ -38,20 +38,12 @@ impl Kind for ReplicationControllerKind {
         controller.status.get_or_insert_default();
     }
 
-    fn prepare_create(&self, _: &Context, controller: &mut ReplicationController) {
-        controller.status = Some(ReplicationControllerStatus::default());
-        controller.metadata.generation = Some(1);
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut ReplicationController, old: &ReplicationController) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn prepare_create(&self, _: &Context, controller: &mut ReplicationController) {
+        controller.status = Some(ReplicationControllerStatus::default());
     }
 
     fn validate(&self, controller: &ReplicationController) -> Vec<FieldError> {

@@ -38,14 +38,6 @@ impl Kind for ResourceQuotaKind {
         quota.status = Some(ResourceQuotaStatus::default());
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut ResourceQuota, old: &ResourceQuota) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-        } else {
-            new.status.clone_from(&old.status);
-        }
-    }
-
     fn validate(&self, quota: &ResourceQuota) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let (path, spec) = (Path::new("spec"), quota.spec.clone().unwrap_or_default());

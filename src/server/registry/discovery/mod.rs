@@ -10,7 +10,6 @@ use crate::api::resource::Resource;
 use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, immutable, invalid};
-use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
 const ADDRESS_TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
@@ -35,18 +34,8 @@ impl Kind for EndpointSliceKind {
         }
     }
 
-    fn prepare_create(&self, _: &Context, slice: &mut EndpointSlice) {
-        slice.metadata.generation = Some(1);
-    }
-
-    fn prepare_update(&self, _: &Context, _: Part, new: &mut EndpointSlice, old: &EndpointSlice) {
-        let changed = new.endpoints != old.endpoints
-            || new.ports != old.ports
-            || new.address_type != old.address_type
-            || new.metadata.labels != old.metadata.labels;
-        if changed {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/addressType", "/endpoints", "/metadata/labels", "/ports"]
     }
 
     fn validate(&self, slice: &EndpointSlice) -> Vec<FieldError> {

@@ -45,20 +45,12 @@ impl Kind for IngressKind {
         ingress.status.get_or_insert_default().load_balancer.get_or_insert_default();
     }
 
-    fn prepare_create(&self, _: &Context, ingress: &mut Ingress) {
-        ingress.status = Some(IngressStatus { load_balancer: Some(IngressLoadBalancerStatus::default()) });
-        ingress.metadata.generation = Some(1);
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut Ingress, old: &Ingress) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn prepare_create(&self, _: &Context, ingress: &mut Ingress) {
+        ingress.status = Some(IngressStatus { load_balancer: Some(IngressLoadBalancerStatus::default()) });
     }
 
     fn validate(&self, ingress: &Ingress) -> Vec<FieldError> {

@@ -8,7 +8,6 @@ use crate::api::resource::Resource;
 use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, domain_prefixed_path, immutable, invalid};
-use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
 const MAX_CONTROLLER: usize = 250;
@@ -28,14 +27,8 @@ impl Kind for IngressClassKind {
         }
     }
 
-    fn prepare_create(&self, _: &Context, class: &mut IngressClass) {
-        class.metadata.generation = Some(1);
-    }
-
-    fn prepare_update(&self, _: &Context, _: Part, new: &mut IngressClass, old: &IngressClass) {
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
     fn validate(&self, class: &IngressClass) -> Vec<FieldError> {

@@ -11,8 +11,7 @@ use crate::api::resource::Resource;
 use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, invalid, selector, shown};
-use crate::server::registry::request::Context;
-use crate::server::registry::strategy::{Kind, Part};
+use crate::server::registry::strategy::Kind;
 
 const POLICY_TYPES: &[&str] = &["Ingress", "Egress"];
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
@@ -44,14 +43,8 @@ impl Kind for NetworkPolicyKind {
         }
     }
 
-    fn prepare_create(&self, _: &Context, policy: &mut NetworkPolicy) {
-        policy.metadata.generation = Some(1);
-    }
-
-    fn prepare_update(&self, _: &Context, _: Part, new: &mut NetworkPolicy, old: &NetworkPolicy) {
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
     }
 
     fn validate(&self, policy: &NetworkPolicy) -> Vec<FieldError> {

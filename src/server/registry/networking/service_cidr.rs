@@ -37,10 +37,8 @@ impl Kind for ServiceCidrKind {
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut ServiceCIDR, old: &ServiceCIDR) {
         if part != Part::Status {
-            new.status.clone_from(&old.status);
             return;
         }
-        new.spec.clone_from(&old.spec);
         let (meta, before) = (&mut new.metadata, &old.metadata);
         meta.labels.clone_from(&before.labels);
         meta.annotations.clone_from(&before.annotations);

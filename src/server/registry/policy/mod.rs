@@ -40,21 +40,13 @@ impl Kind for PodDisruptionBudgetKind {
         zeros(budget.status.get_or_insert_default());
     }
 
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
+    }
+
     fn prepare_create(&self, _: &Context, budget: &mut PodDisruptionBudget) {
         let status = budget.status.insert(PodDisruptionBudgetStatus::default());
         zeros(status);
-        budget.metadata.generation = Some(1);
-    }
-
-    fn prepare_update(&self, _: &Context, part: Part, new: &mut PodDisruptionBudget, old: &PodDisruptionBudget) {
-        if part == Part::Status {
-            new.spec.clone_from(&old.spec);
-            return;
-        }
-        new.status.clone_from(&old.status);
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-        }
     }
 
     fn validate(&self, budget: &PodDisruptionBudget) -> Vec<FieldError> {

@@ -36,18 +36,18 @@ impl Kind for CSIDriverKind {
         spec.se_linux_mount.get_or_insert(false);
     }
 
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
+    }
+
     fn prepare_create(&self, _: &Context, driver: &mut CSIDriver) {
         // Part of a feature that is off.
         driver.spec.prevent_pod_scheduling_if_missing = None;
-        driver.metadata.generation = Some(1);
     }
 
     fn prepare_update(&self, _: &Context, _: Part, new: &mut CSIDriver, old: &CSIDriver) {
         if old.spec.prevent_pod_scheduling_if_missing.is_none() {
             new.spec.prevent_pod_scheduling_if_missing = None;
-        }
-        if new.spec != old.spec {
-            new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
         }
     }
 

@@ -37,10 +37,8 @@ impl Kind for VolumeAttachmentKind {
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut VolumeAttachment, old: &VolumeAttachment) {
         if part != Part::Status {
-            new.status.clone_from(&old.status);
             return;
         }
-        new.spec = old.spec.clone();
         let (meta, before) = (&mut new.metadata, &old.metadata);
         meta.labels.clone_from(&before.labels);
         meta.annotations.clone_from(&before.annotations);

@@ -54,10 +54,8 @@ impl Kind for PersistentVolumeKind {
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut PersistentVolume, old: &PersistentVolume) {
         if part != Part::Status {
-            new.status.clone_from(&old.status);
             return;
         }
-        new.spec.clone_from(&old.spec);
         let before = old.status.clone().unwrap_or_default();
         let status = new.status.get_or_insert_default();
         let given = &status.last_phase_transition_time;

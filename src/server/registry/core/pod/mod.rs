@@ -49,8 +49,11 @@ impl Kind for PodKind {
         pod.status.get_or_insert_default();
     }
 
+    fn generation_of(&self) -> &'static [&'static str] {
+        &["/spec"]
+    }
+
     fn prepare_create(&self, _: &Context, pod: &mut Pod) {
-        pod.metadata.generation = Some(1);
         let spec = pod.spec.get_or_insert_default();
         let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
         let waiting = PodCondition {
@@ -69,24 +72,15 @@ impl Kind for PodKind {
     }
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut Pod, old: &Pod) {
-        match part {
-            Part::Status => {
-                new.spec.clone_from(&old.spec);
-                new.metadata.owner_references.clone_from(&old.metadata.owner_references);
-                // The class was decided when the pod was made; an agent that leaves it out means no other.
-                let before = old.status.as_ref().and_then(|s| s.qos_class.clone());
-                let status = new.status.get_or_insert_default();
-                if status.qos_class.as_deref().unwrap_or_default().is_empty() {
-                    status.qos_class = before;
-                }
-            }
-            Part::Spec | Part::Finalize | Part::Approval => {
-                new.status.clone_from(&old.status);
-                if new.spec != old.spec {
-                    new.metadata.generation = Some(old.metadata.generation.unwrap_or_default() + 1);
-                }
-            }
-            Part::Binding => {}
+        if part != Part::Status {
+            return;
+        }
+        new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+        // The class was decided when the pod was made; an agent that leaves it out means no other.
+        let before = old.status.as_ref().and_then(|s| s.qos_class.clone());
+        let status = new.status.get_or_insert_default();
+        if status.qos_class.as_deref().unwrap_or_default().is_empty() {
+            status.qos_class = before;
         }
     }
 

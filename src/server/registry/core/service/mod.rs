@@ -57,10 +57,8 @@ impl Kind for ServiceKind {
 
     fn prepare_update(&self, _: &Context, part: Part, new: &mut Service, old: &Service) {
         if part == Part::Status {
-            new.spec.clone_from(&old.spec);
             return;
         }
-        new.status.clone_from(&old.status);
         prepare::update(new.spec.get_or_insert_default(), &old.spec.clone().unwrap_or_default());
         if new.spec.as_ref().is_some_and(|s| kind(s) != "LoadBalancer") {
             let status = new.status.get_or_insert_default();
