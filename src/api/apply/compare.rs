@@ -157,7 +157,9 @@ impl Comparison {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// A list or map of nothing.
+#[must_use]
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(list) => list.is_empty(),

@@ -35,6 +35,7 @@ pub mod policy;
 pub mod quantity;
 pub mod rbac;
 pub mod request;
+pub mod resource_name;
 mod scale;
 pub mod scheduling;
 pub mod storage;

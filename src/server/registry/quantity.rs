@@ -1,64 +1,39 @@
-//! Decides: quantities and names of resources in requests, limits, capacity.
+//! Decides: quantities of resources in requests, limits, capacity, quotas.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::format;
-use super::metadata::{Errors, NEGATIVE, invalid};
+use super::metadata::{Errors, NEGATIVE};
+use super::resource_name;
 use crate::api::field::{FieldError, Path};
 use crate::api::quantity::{ParseError, Quantity};
 
 pub type List = BTreeMap<String, Text>;
 
-const CONTAINER_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
-const OTHER_RESOURCES: &[&str] = &[
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.storage",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "services.nodeports",
-    "services.loadbalancers",
-];
+const NOT_WHOLE: &str = "must be an integer";
 
 pub fn parse(text: &Text) -> Result<Quantity, ParseError> {
     Quantity::parse(&text.0)
 }
 
+fn whole(quantity: &Quantity) -> bool {
+    quantity.milli() % 1000 == 0
+}
+
 /// Writes every quantity in its canonical form: `1000m` is stored as `1`. What is no quantity stays for validation.
-pub fn canonical(list: &mut Option<List>) {
-    for text in list.iter_mut().flat_map(BTreeMap::values_mut) {
+pub fn canonical<'a>(texts: impl IntoIterator<Item = &'a mut Text>) {
+    for text in texts {
         if let Ok(quantity) = parse(text) {
             text.0 = quantity.to_string();
         }
     }
 }
 
-/// Whether Kubernetes defines this resource, as opposed to a device plugin.
-fn native(resource: &str) -> bool {
-    !resource.contains('/') || resource.contains("kubernetes.io/")
-}
-
-fn huge_pages(resource: &str) -> bool {
-    resource.starts_with("hugepages-")
-}
-
-fn extended(resource: &str) -> bool {
-    !native(resource)
-        && !resource.starts_with("requests.")
-        && format::qualified_name(&format!("requests.{resource}")).is_empty()
+/// [`canonical`], of all in a list.
+pub fn canonical_list(list: &mut Option<List>) {
+    canonical(list.iter_mut().flat_map(BTreeMap::values_mut));
 }
 
 /// A quantity of a resource: not negative, and whole where only whole ones exist.
@@ -73,28 +48,19 @@ pub fn validate(errors: &mut Errors, path: &Path, resource: &str, value: &Text) 
     if quantity.is_negative() {
         errors.push(FieldError::invalid(path, &value.0, NEGATIVE));
     }
-    let whole = extended(resource) || matches!(resource, "pods" | "services" | "secrets" | "configmaps");
-    if whole && quantity.milli() % 1000 != 0 {
-        errors.push(FieldError::invalid(path, &value.0, "must be an integer"));
+    let counted = matches!(resource, "pods" | "services" | "secrets" | "configmaps");
+    if (counted || resource_name::extended(resource)) && !whole(&quantity) {
+        errors.push(FieldError::invalid(path, &value.0, NOT_WHOLE));
     }
 }
 
-/// A resource that a container can ask for.
-pub fn container_resource(errors: &mut Errors, path: &Path, name: &str) {
-    let problems = format::qualified_name(name);
-    if !problems.is_empty() {
-        invalid(errors, path, &name, problems);
-    } else if !name.contains('/') {
-        let of_containers = CONTAINER_RESOURCES.contains(&name) || huge_pages(name);
-        if !of_containers && !OTHER_RESOURCES.contains(&name) {
-            let message = "must be a standard resource type or fully qualified";
-            errors.push(FieldError::invalid(path, &name, message));
-        }
-        if !of_containers {
-            errors.push(FieldError::invalid(path, &name, "must be a standard resource for containers"));
-        }
-    } else if !native(name) && !extended(name) {
-        errors.push(FieldError::invalid(path, &name, "doesn't follow extended resource name standard"));
+/// What a quota holds of a resource: whole where it counts objects.
+pub fn validate_quota(errors: &mut Errors, path: &Path, resource: &str, value: &Text) {
+    let before = errors.len();
+    validate(errors, path, resource, value);
+    let said = errors[before..].iter().any(|e| e.message.ends_with(NOT_WHOLE));
+    if resource_name::counted(resource) && !said && parse(value).is_ok_and(|v| !whole(&v)) {
+        errors.push(FieldError::invalid(path, &value.0, NOT_WHOLE));
     }
 }
 
@@ -106,14 +72,14 @@ pub fn requirements(errors: &mut Errors, path: &Path, requirements: &ResourceReq
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     for (name, value) in limits {
         let at = limits_path.key(name);
-        container_resource(errors, &at, name);
+        resource_name::of_container(errors, &at, name);
         validate(errors, &at, name, value);
     }
     for (name, value) in requests {
         let at = requests_path.key(name);
-        container_resource(errors, &at, name);
+        resource_name::of_container(errors, &at, name);
         validate(errors, &at, name, value);
-        let overcommit = native(name) && !huge_pages(name);
+        let overcommit = resource_name::overcommits(name);
         let Some(limit) = limits.get(name) else {
             if !overcommit {
                 let message = "Limit must be set for non overcommitable resources";
@@ -131,7 +97,7 @@ pub fn requirements(errors: &mut Errors, path: &Path, requirements: &ResourceReq
         }
     }
     let any = |test: &dyn Fn(&str) -> bool| limits.keys().chain(requests.keys()).any(|name| test(name));
-    if any(&huge_pages) && !any(&|name| matches!(name, "cpu" | "memory")) {
+    if any(&resource_name::huge_pages) && !any(&|name| matches!(name, "cpu" | "memory")) {
         errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
     for (i, claim) in requirements.claims.iter().flatten().enumerate() {
@@ -198,7 +164,7 @@ mod tests {
     #[test]
     fn canonical_form() {
         let mut list = Some(List::from([("cpu".to_owned(), Text("1000m".into()))]));
-        canonical(&mut list);
+        canonical_list(&mut list);
         assert_eq!(list.unwrap()["cpu"].0, "1");
     }
 }

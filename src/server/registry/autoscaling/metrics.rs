@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::validate::{ApiVersion, reference};
 use crate::api::field::{FieldError, Path};
 use crate::server::registry::metadata::{Errors, invalid};
-use crate::server::registry::{format, quantity};
+use crate::server::registry::{format, quantity, resource_name};
 
 /// Types of metrics, and the field of each.
 const SOURCES: &[(&str, &str)] = &[
@@ -114,7 +114,7 @@ fn source(errors: &mut Errors, path: &Path, field: &str, metric: &MetricSpec) {
             let Some(resource) = &metric.container_resource else { return };
             named(errors, path, &resource.name);
             if !resource.name.is_empty() {
-                quantity::container_resource(errors, &path.child("name"), &resource.name);
+                resource_name::of_container(errors, &path.child("name"), &resource.name);
             }
             let (container, at_container) = (&resource.container, path.child("container"));
             if container.is_empty() {

@@ -11,7 +11,6 @@ use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricSpec,
     MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricSource,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 
 use super::kinds::row;
@@ -59,17 +58,17 @@ impl Kind for HorizontalPodAutoscalerKind {
             // How long to wait before scaling down is the controller's to know.
             fill(behavior.scale_down.get_or_insert_default(), None, &[("Percent", SCALE_PERCENT)]);
             for rules in [&mut behavior.scale_up, &mut behavior.scale_down].into_iter().flatten() {
-                canonical(&mut rules.tolerance);
+                quantity::canonical(&mut rules.tolerance);
             }
         }
         let status = autoscaler.status.get_or_insert_default();
         spec.metrics.iter_mut().flatten().flat_map(targets).for_each(|target| {
-            canonical(&mut target.value);
-            canonical(&mut target.average_value);
+            quantity::canonical(&mut target.value);
+            quantity::canonical(&mut target.average_value);
         });
         status.current_metrics.iter_mut().flatten().flat_map(currents).for_each(|current| {
-            canonical(&mut current.value);
-            canonical(&mut current.average_value);
+            quantity::canonical(&mut current.value);
+            quantity::canonical(&mut current.average_value);
         });
     }
 
@@ -159,15 +158,6 @@ fn currents(metric: &mut MetricStatus) -> impl Iterator<Item = &mut MetricValueS
         metric.external.as_mut().map(|m| &mut m.current),
     ];
     currents.into_iter().flatten()
-}
-
-/// `1000m` is stored as `1`. What is no quantity stays for validation.
-fn canonical(text: &mut Option<Quantity>) {
-    if let Some(text) = text
-        && let Ok(quantity) = quantity::parse(text)
-    {
-        text.0 = quantity.to_string();
-    }
 }
 
 #[cfg(test)]

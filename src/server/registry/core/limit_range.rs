@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 
-use super::resource_name;
 use crate::api::field::{FieldError, Path};
 use crate::api::quantity::Quantity;
 use crate::api::resource::Resource;
@@ -12,6 +11,7 @@ use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, invalid};
 use crate::server::registry::quantity::{self, List};
+use crate::server::registry::resource_name;
 use crate::server::registry::strategy::Kind;
 
 const TYPES: &[&str] = &["Pod", "Container", "PersistentVolumeClaim"];
@@ -36,7 +36,7 @@ impl Kind for LimitRangeKind {
                 &mut item.max_limit_request_ratio,
                 &mut item.min,
             ] {
-                quantity::canonical(list);
+                quantity::canonical_list(list);
             }
             if item.type_ == "Container" {
                 fill(&mut item.default, item.max.as_ref());

@@ -11,7 +11,6 @@ pub mod persistent_volume_claim;
 pub mod pod;
 pub mod pod_template;
 pub mod replication_controller;
-pub mod resource_name;
 pub mod resource_quota;
 pub mod scheduling;
 pub mod secret;

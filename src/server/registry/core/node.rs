@@ -30,8 +30,8 @@ impl Kind for NodeKind {
             _ => {}
         }
         let status = node.status.get_or_insert_default();
-        quantity::canonical(&mut status.capacity);
-        quantity::canonical(&mut status.allocatable);
+        quantity::canonical_list(&mut status.capacity);
+        quantity::canonical_list(&mut status.allocatable);
         if status.allocatable.is_none() {
             status.allocatable.clone_from(&status.capacity);
         }

@@ -42,14 +42,14 @@ impl Kind for PersistentVolumeClaimKind {
         let spec = claim.spec.get_or_insert_default();
         spec.volume_mode.get_or_insert_with(|| "Filesystem".into());
         let resources = spec.resources.get_or_insert_default();
-        quantity::canonical(&mut resources.limits);
-        quantity::canonical(&mut resources.requests);
+        quantity::canonical_list(&mut resources.limits);
+        quantity::canonical_list(&mut resources.requests);
         let status = claim.status.get_or_insert_default();
         if status.phase.as_deref().unwrap_or_default().is_empty() {
             status.phase = Some("Pending".into());
         }
-        quantity::canonical(&mut status.capacity);
-        quantity::canonical(&mut status.allocated_resources);
+        quantity::canonical_list(&mut status.capacity);
+        quantity::canonical_list(&mut status.allocated_resources);
     }
 
     fn prepare_create(&self, _: &Context, claim: &mut PersistentVolumeClaim) {

@@ -2,13 +2,13 @@
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, ScopeSelector};
 
-use super::resource_name;
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, IMMUTABLE, shown};
 use crate::server::registry::quantity::{self, List};
 use crate::server::registry::request::Context;
+use crate::server::registry::resource_name;
 use crate::server::registry::strategy::{Kind, Part};
 
 /// Scopes that a pod is in or not: there is no value to compare.
@@ -28,10 +28,10 @@ impl Kind for ResourceQuotaKind {
     }
 
     fn defaults(&self, quota: &mut ResourceQuota) {
-        quantity::canonical(&mut quota.spec.get_or_insert_default().hard);
+        quantity::canonical_list(&mut quota.spec.get_or_insert_default().hard);
         let status = quota.status.get_or_insert_default();
-        quantity::canonical(&mut status.hard);
-        quantity::canonical(&mut status.used);
+        quantity::canonical_list(&mut status.hard);
+        quantity::canonical_list(&mut status.used);
     }
 
     fn prepare_create(&self, _: &Context, quota: &mut ResourceQuota) {
@@ -74,7 +74,9 @@ impl Kind for ResourceQuotaKind {
 
 fn amounts(errors: &mut Errors, path: &Path, list: Option<&List>) {
     for (name, value) in list.into_iter().flatten() {
-        resource_name::of_quota(errors, &path.key(name), name, value);
+        let at = path.key(name);
+        resource_name::of_quota(errors, &at, name);
+        quantity::validate_quota(errors, &at, name, value);
     }
 }
 

@@ -23,7 +23,7 @@ impl Kind for RuntimeClassKind {
 
     fn defaults(&self, class: &mut RuntimeClass) {
         if let Some(overhead) = &mut class.overhead {
-            quantity::canonical(&mut overhead.pod_fixed);
+            quantity::canonical_list(&mut overhead.pod_fixed);
         }
     }
 

@@ -22,11 +22,7 @@ impl Kind for CSIStorageCapacityKind {
     }
 
     fn defaults(&self, capacity: &mut CSIStorageCapacity) {
-        for text in [&mut capacity.capacity, &mut capacity.maximum_volume_size].into_iter().flatten() {
-            if let Ok(value) = quantity::parse(text) {
-                text.0 = value.to_string();
-            }
-        }
+        quantity::canonical([&mut capacity.capacity, &mut capacity.maximum_volume_size].into_iter().flatten());
     }
 
     fn validate(&self, capacity: &CSIStorageCapacity) -> Vec<FieldError> {

@@ -14,7 +14,7 @@ pub fn volume(spec: &mut PersistentVolumeSpec) {
 
 /// Any spec, that of an inline volume too.
 pub fn spec(spec: &mut PersistentVolumeSpec) {
-    quantity::canonical(&mut spec.capacity);
+    quantity::canonical_list(&mut spec.capacity);
     if let Some(path) = &mut spec.host_path {
         path.type_.get_or_insert_default();
     }

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+pub use crate::api::apply::compare::is_empty;
+
 const NOT_OF_THE_SOURCE: &[&str] = &[
     "accessModes",
     "capacity",
@@ -22,17 +24,6 @@ pub fn source(mut spec: Value) -> Value {
         NOT_OF_THE_SOURCE.iter().for_each(|field| drop(spec.remove(*field)));
     }
     spec
-}
-
-/// A list or map of nothing.
-#[must_use]
-pub fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
 }
 
 /// Also numbers, texts and flags that are what they are when nothing is said: where fields cannot be null.

@@ -44,7 +44,7 @@ pub fn spec(spec: &mut PodSpec) {
         (_, Some(name)) if !name.is_empty() => spec.service_account_name = Some(name.clone()),
         _ => {}
     }
-    quantity::canonical(&mut spec.overhead);
+    quantity::canonical_list(&mut spec.overhead);
     spec.volumes.iter_mut().flatten().for_each(volume);
     spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(container);
     for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
@@ -85,8 +85,8 @@ fn container(container: &mut Container) {
     fill(&mut container.termination_message_path, "/dev/termination-log");
     fill(&mut container.termination_message_policy, "File");
     let resources = container.resources.get_or_insert_default();
-    quantity::canonical(&mut resources.limits);
-    quantity::canonical(&mut resources.requests);
+    quantity::canonical_list(&mut resources.limits);
+    quantity::canonical_list(&mut resources.requests);
     for port in container.ports.iter_mut().flatten() {
         fill(&mut port.protocol, "TCP");
     }

@@ -1,11 +1,8 @@
-//! Decides: which names of resources limits and quotas may have, and what their amounts may be.
+//! Decides: which names of resources requests, limits and quotas may have.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-
+use super::format;
+use super::metadata::{Errors, invalid};
 use crate::api::field::{FieldError, Path};
-use crate::server::registry::format;
-use crate::server::registry::metadata::{Errors, invalid};
-use crate::server::registry::quantity;
 
 const HUGE_PAGES: &str = "hugepages-";
 const OF_CONTAINERS: &[&str] = &["cpu", "memory", "ephemeral-storage"];
@@ -31,7 +28,8 @@ const OF_QUOTAS: &[&str] = &[
     "requests.storage",
 ];
 
-fn huge_pages(name: &str) -> bool {
+#[must_use]
+pub fn huge_pages(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
@@ -45,6 +43,18 @@ pub fn of_quotas(name: &str) -> bool {
 /// Whether Kubernetes defines the resource, as opposed to a device plugin.
 fn native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// Whether a device plugin may offer the resource, so that there are only whole ones.
+#[must_use]
+pub fn extended(name: &str) -> bool {
+    !native(name) && !name.starts_with("requests.") && format::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether a quota counts the objects, so that there are only whole ones.
+#[must_use]
+pub fn counted(name: &str) -> bool {
+    COUNTED.contains(&name)
 }
 
 /// Whether containers may ask for less than their limit.
@@ -70,25 +80,15 @@ pub fn of_container(errors: &mut Errors, path: &Path, name: &str) {
         if !OF_CONTAINERS.contains(&name) && !huge_pages(name) {
             errors.push(FieldError::invalid(path, &name, "must be a standard resource for containers"));
         }
-    } else if !native(name)
-        && (name.starts_with("requests.") || !format::qualified_name(&format!("requests.{name}")).is_empty())
-    {
+    } else if !native(name) && !extended(name) {
         errors.push(FieldError::invalid(path, &name, "doesn't follow extended resource name standard"));
     }
 }
 
-/// A resource that a quota can hold, and how much of it.
-pub fn of_quota(errors: &mut Errors, path: &Path, name: &str, value: &Text) {
+/// A resource that a quota can hold.
+pub fn of_quota(errors: &mut Errors, path: &Path, name: &str) {
     any(errors, path, name);
     if !name.contains('/') && !of_quotas(name) {
         errors.push(FieldError::invalid(path, &name, "must be a standard resource for quota"));
-    }
-    let before = errors.len();
-    quantity::validate(errors, path, name, value);
-    let fraction = quantity::parse(value).is_ok_and(|v| v.milli() % 1000 != 0);
-    let message = "must be an integer";
-    let said = errors[before..].iter().any(|e| e.message.ends_with(message));
-    if COUNTED.contains(&name) && fraction && !said {
-        errors.push(FieldError::invalid(path, &value.0, message));
     }
 }
