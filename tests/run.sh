@@ -14,7 +14,8 @@ step() { echo "== $(date +%T) $*"; }
 step "what the tests need"
 packages=
 for package in containerd runc nftables conntrack iproute2 busybox-static protobuf-compiler libprotobuf-dev gcc \
-    libc6-dev qemu-user-static qemu-system-x86 debootstrap e2fsprogs docker-registry openssl util-linux curl procps; do
+    libc6-dev g++ python3-venv qemu-user-static qemu-system-x86 debootstrap e2fsprogs docker-registry openssl \
+    util-linux curl procps; do
     dpkg-query -W -f '${Status}' $package 2>/dev/null | grep -q 'ok installed' || packages="$packages $package"
 done
 if [ -n "$packages" ]; then
@@ -34,7 +35,8 @@ SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
 # The oldest client that is promised to work, where the machine has it; else the oldest that Debian still has.
 SKIFF_TEST_KUBECTL_OLD=$(readlink -f "$(command -v kubectl)" 2>/dev/null | sed 's|[^/]*$|kubectl.1.30|')
 [ -x "$SKIFF_TEST_KUBECTL_OLD" ] || SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
-export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD
+SKIFF_TEST_CLIENTS=$(sh tests/tools/clients.sh)
+export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD SKIFF_TEST_CLIENTS
 
 step "the static binary"
 sh packaging/build.sh "$(uname -m)"
@@ -45,6 +47,9 @@ step "tests"
 # One at a time where the kernel is shared: namespaces, bridges and rulesets of one test are not another's.
 cargo test --locked --lib --test tidy --test api
 cargo test --locked --test kernel --test cluster -- --test-threads=1
+step "fuzzing"
+sh tests/fuzz.sh
+step "installing"
 sh tests/install.sh
 step "whole machines"
 sh tests/machine.sh openrc

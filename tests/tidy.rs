@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "../src/api/reference.rs"]
+mod reference;
+
 /// Lines that a file may have (STYLE: look for the second idea at 500). Tables and the files below are excepted.
 const FILE_LIMIT: usize = 600;
 
@@ -55,8 +58,9 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
 
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = rust_files(&root.join("src")).into_iter().chain(rust_files(&root.join("tests")));
-    files
+    ["src", "tests", "fuzz/src", "fuzz/fuzz_targets"]
+        .iter()
+        .flat_map(|folder| rust_files(&root.join(folder)))
         .map(|path| {
             let name = path.strip_prefix(root).unwrap().display().to_string();
             (name, fs::read_to_string(&path).unwrap())
@@ -196,4 +200,79 @@ fn every_file_says_what_it_is() {
     let silent: Vec<String> =
         sources().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(name, _)| name).collect();
     assert!(silent.is_empty(), "no `//!` line at the top: {}", silent.join(", "));
+}
+
+/// The areas of the conformance profile that `CONFORMANCE.md` has a section for.
+const AREAS: &[&str] = &["sig-api-machinery", "sig-cli", "sig-instrumentation", "sig-architecture", "sig-auth"];
+
+/// The rows of `CONFORMANCE.md`: area, requirement, tests, what is open.
+fn conformance() -> Vec<[String; 4]> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/CONFORMANCE.md")).unwrap();
+    let (mut area, mut rows) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some(named) = line.strip_prefix("## ") {
+            area = named;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        if let ([requirement, tests, open], true) = (cells.as_slice(), line.starts_with("| "))
+            && *requirement != "requirement"
+        {
+            rows.push([area, requirement, tests, open].map(str::to_owned));
+        }
+    }
+    rows
+}
+
+/// The tests that a cell names: `a::b` and `a::{b, c}`.
+fn tests_of(cell: &str) -> Vec<String> {
+    let named = cell.split('`').skip(1).step_by(2);
+    named
+        .flat_map(|path| match path.split_once("::{") {
+            Some((module, names)) => {
+                names.trim_end_matches('}').split(", ").map(|name| format!("{module}::{name}")).collect()
+            }
+            None => vec![path.to_owned()],
+        })
+        .collect()
+}
+
+/// Whether a function of the tests is where its path says.
+fn is_test(path: &str, sources: &[(String, String)]) -> bool {
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    let file = format!("tests/{}", module.replace("::", "/"));
+    let (plain, folder) = (format!("{file}.rs"), format!("{file}/mod.rs"));
+    let function = format!("fn {name}(");
+    sources.iter().any(|(name, text)| (*name == plain || *name == folder) && text.contains(&function))
+}
+
+#[test]
+fn the_tests_of_requirements_are_there() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for [_, requirement, tests, open] in conformance() {
+        let tests = tests_of(&tests);
+        if tests.is_empty() && open.is_empty() {
+            wrong.push(format!("{requirement}: no test, and nothing is open"));
+        }
+        let missing = tests.iter().filter(|test| !is_test(test, &sources));
+        wrong.extend(missing.map(|test| format!("{requirement}: there is no {test}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_requirement_has_a_row() {
+    let Some(folder) = reference::folder() else { return };
+    let text = fs::read_to_string(folder.join("conformance-requirements.yaml")).unwrap();
+    let all: Vec<BTreeMap<String, String>> = serde_saphyr::from_str(&text).unwrap();
+    // Some names are those of two requirements.
+    let mut rows: BTreeMap<(String, String), i32> = BTreeMap::new();
+    for one in all.iter().filter(|one| AREAS.contains(&one["sig"].as_str())) {
+        *rows.entry((one["sig"].clone(), one["requirement"].clone())).or_default() += 1;
+    }
+    for [area, requirement, ..] in conformance() {
+        *rows.entry((area, requirement)).or_default() -= 1;
+    }
+    rows.retain(|_, missing| *missing != 0);
+    assert!(rows.is_empty(), "rows that are missing (above 0) or too many (below): {rows:#?}");
 }

@@ -132,7 +132,7 @@ impl Joined {
     /// # Errors
     /// When rustls can't be set up.
     pub fn kubelet_tls(&self) -> Result<ServerConfig, Error> {
-        Ok(tls::server(self.serving_certificate.clone(), &self.client_ca)?)
+        Ok(tls::server(self.serving_certificate.clone(), std::slice::from_ref(&self.client_ca))?)
     }
 
     /// Renews the certificates until stopped.

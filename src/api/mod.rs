@@ -9,14 +9,17 @@
 //! - [`table`]: rows and columns of `kubectl get`
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
-//! - [`priority_class`]: the classes that every cluster has
+//! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
+//! - [`duration`]: Go's `1h30m`
 //! - [`query`]: paths and query strings
 //! - [`user`]: who asks; [`version`]: who answers
 
 pub mod apply;
 pub mod decode;
+pub mod duration;
 pub mod encode;
 pub mod field;
+pub mod flowcontrol;
 pub mod key;
 pub mod label;
 pub mod object;

@@ -55,13 +55,22 @@ pub fn parse_json(body: &[u8]) -> Result<Patch, Status> {
 /// 422 when an operation names a path that is not there, or a `test` fails.
 pub fn json(original: &Value, patch: &Patch) -> Result<Value, Status> {
     let mut value = original.clone();
+    apply(&mut value, patch).map_err(|_| rejected())?;
+    Ok(value)
+}
+
+/// Applies a JSON patch in place.
+///
+/// # Errors
+/// The place of the operation that does not apply; `value` is then as those before it left it.
+pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), usize> {
     let mut copied = 0;
-    for operation in &patch.0 {
+    for (place, operation) in patch.0.iter().enumerate() {
         if let PatchOperation::Copy(copy) = operation {
-            let from = value.pointer(copy.from.as_str()).ok_or_else(rejected)?;
+            let from = value.pointer(copy.from.as_str()).ok_or(place)?;
             copied += from.to_string().len();
             if copied > MAX_COPIED_BYTES {
-                return Err(rejected());
+                return Err(place);
             }
         }
         // Testing a missing path for null succeeds, as in the library that upstream uses.
@@ -71,9 +80,9 @@ pub fn json(original: &Value, patch: &Patch) -> Result<Value, Status> {
         {
             continue;
         }
-        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation)).map_err(|_| rejected())?;
+        json_patch::patch_unsafe(value, std::slice::from_ref(operation)).map_err(|_| place)?;
     }
-    Ok(value)
+    Ok(())
 }
 
 /// Upstream does not tell the client which operation failed.

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use self::wire::{Reader, Wire};
 use super::decode::MAX_DEPTH;
-use super::schema::{Field, Item, Shape, Type, Wrap};
+use super::schema::{Field, Item, Other, Shape, Type, Wrap};
 
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const PREFIX: &[u8] = b"k8s\0";
@@ -99,16 +99,16 @@ pub fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
 /// When it is malformed.
 pub fn decode(bytes: &[u8], schema: &'static Type) -> Result<Value, Error> {
     let mut out = Map::new();
-    message(bytes, schema, 0, 0, &mut out)?;
+    message(bytes, schema, &[], 0, &mut out)?;
     Ok(Value::Object(out))
 }
 
-/// Adds the fields of a message to `out`. `inside` is the number of the embedded struct that the message is, 0 for the
-/// type itself: JSON has its fields among those of the type.
+/// Adds the fields of a message to `out`. `inside` names the embedded struct that the message is, nothing the type
+/// itself: JSON has its fields among those of the type.
 fn message(
     bytes: &[u8],
     schema: &'static Type,
-    inside: u16,
+    inside: &[u16],
     depth: usize,
     out: &mut Map<String, Value>,
 ) -> Result<(), Error> {
@@ -119,8 +119,8 @@ fn message(
     while let Some((number, wire)) = reader.key()? {
         if let Some(field) = schema.numbered(inside, number) {
             assign(&mut reader, wire, field, depth, out)?;
-        } else if inside == 0 && schema.fields.iter().any(|f| f.inside != 0 && f.inside == number) {
-            message(reader.bytes(wire, schema.short_name())?, schema, number, depth + 1, out)?;
+        } else if let Some(embedded) = schema.embedded(inside, number) {
+            message(reader.bytes(wire, schema.short_name())?, schema, embedded, depth + 1, out)?;
         } else {
             reader.skip(wire)?;
         }
@@ -230,17 +230,42 @@ fn item(reader: &mut Reader<'_>, wire: Wire, field: &'static Field, depth: usize
         Item::MicroTime => time(reader.bytes(wire, name)?, name, true)?,
         Item::Quantity => first(reader.bytes(wire, name)?, |r, wire| r.text(wire, name))?.unwrap_or("0").into(),
         Item::IntOrString => int_or_string(reader.bytes(wire, name)?, name)?,
-        Item::Any => match first(reader.bytes(wire, name)?, |r, wire| r.bytes(wire, name))? {
+        Item::Any | Item::Json => match first(reader.bytes(wire, name)?, |r, wire| r.bytes(wire, name))? {
             Some(json) if !json.is_empty() => {
                 serde_json::from_slice(json).map_err(|e| Error::Json { field: name, why: e.to_string() })?
             }
             _ => Value::Null,
         },
-        Item::Object(schema) => {
-            let mut out = Map::new();
-            message(reader.bytes(wire, name)?, schema, 0, depth + 1, &mut out)?;
-            Value::Object(out)
+        Item::Either(schema, other) => either(reader.bytes(wire, name)?, schema, other, name, depth + 1)?,
+        Item::Object(schema) => object(reader.bytes(wire, name)?, schema, depth + 1)?,
+    })
+}
+
+fn object(bytes: &[u8], schema: &'static Type, depth: usize) -> Result<Value, Error> {
+    let mut out = Map::new();
+    message(bytes, schema, &[], depth, &mut out)?;
+    Ok(Value::Object(out))
+}
+
+/// A schema, or what stands in its place: several go before one, which goes before a boolean.
+fn either(bytes: &[u8], schema: &'static Type, other: Other, name: &'static str, depth: usize) -> Result<Value, Error> {
+    let (mut one, mut allows, mut several) = (None, false, Vec::new());
+    let (schema_number, other_number) = other.numbers();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, wire)) = reader.key()? {
+        match other {
+            _ if number == schema_number => one = Some(object(reader.bytes(wire, name)?, schema, depth)?),
+            _ if number != other_number => reader.skip(wire)?,
+            Other::Array => several.push(object(reader.bytes(wire, name)?, schema, depth)?),
+            Other::Strings => several.push(reader.text(wire, name)?.into()),
+            Other::Bool => allows = reader.varint_of(wire, name)? != 0,
         }
+    }
+    Ok(match (one, other) {
+        _ if !several.is_empty() => several.into(),
+        (Some(one), _) => one,
+        (None, Other::Bool) => allows.into(),
+        (None, _) => Value::Null,
     })
 }
 
@@ -299,7 +324,8 @@ fn zero(shape: Shape) -> Value {
         (_, Item::Int32 | Item::Int64 | Item::Double | Item::IntOrString) => 0.into(),
         (_, Item::Quantity) => "0".into(),
         (_, Item::String | Item::Bytes) => "".into(),
-        (_, Item::Time | Item::MicroTime | Item::Any) => Value::Null,
+        (_, Item::Either(_, Other::Bool)) => false.into(),
+        (_, Item::Time | Item::MicroTime | Item::Any | Item::Json | Item::Either(..)) => Value::Null,
     }
 }
 

@@ -99,6 +99,13 @@ impl Quantity {
         ceil(self.nano, NANO / 1000)
     }
 
+    /// How many times the other goes into this. The other must not be zero.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "for people, and for bounds that are small numbers")]
+    pub fn ratio(self, other: Self) -> f64 {
+        self.nano as f64 / other.nano as f64
+    }
+
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.nano == 0

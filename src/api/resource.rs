@@ -2,7 +2,11 @@
 //!
 //! Short names, categories and verbs are those of the v1.36 discovery document; a test of discovery compares them.
 
+pub mod custom;
+pub mod priority;
 mod rows;
+
+use std::borrow::Cow;
 
 pub use rows::RESOURCES;
 
@@ -18,7 +22,7 @@ pub const WATCH: u16 = 1 << 7;
 pub const ALL: u16 = 0xff;
 
 /// One resource in one version.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// Empty for the core group.
     pub group: &'static str,
@@ -41,7 +45,7 @@ pub struct Resource {
 }
 
 /// A subresource: its kind where it is not the parent's, and its verbs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subresource {
     pub name: &'static str,
     pub group: &'static str,
@@ -76,6 +80,45 @@ impl Resource {
     #[must_use]
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// The field of the stored version that a field selector names, if the kind has it (upstream's field label conversions).
+    #[must_use]
+    pub fn selected<'a>(&self, field: &'a str) -> Option<Cow<'a, str>> {
+        let known = match field {
+            "metadata.name" => true,
+            // Kinds with fields of their own know it only where they have namespaces.
+            "metadata.namespace" => self.namespaced || self.selectable.is_empty(),
+            _ => false,
+        };
+        if known {
+            return Some(field.into());
+        }
+        // Their stored version is the older one, whose fields have other names.
+        let stored: Cow<'a, str> = match (self.group, field) {
+            ("events.k8s.io", "reportingController") => "reportingComponent".into(),
+            ("events.k8s.io", "reportingComponent") => return None,
+            ("events.k8s.io", field) => match field.strip_prefix("regarding.") {
+                Some(rest) => format!("involvedObject.{rest}").into(),
+                None if field.starts_with("involvedObject.") => return None,
+                None => field.into(),
+            },
+            ("", "spec.host") if self.plural == "pods" => "spec.nodeName".into(),
+            _ => field.into(),
+        };
+        self.selectable.contains(&&*stored).then_some(stored)
+    }
+
+    /// What is said of a field that [`Resource::selected`] does not know.
+    #[must_use]
+    pub fn not_selected(&self, field: &str) -> String {
+        match (self.group, self.plural) {
+            ("batch", "jobs") => format!("field label {field:?} not supported for batchv1.Job"),
+            _ if self.selectable.is_empty() => {
+                format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            _ => format!("field label not supported: {field}"),
+        }
     }
 
     /// Path of a collection: `/api/v1/namespaces/x/pods`, `/apis/apps/v1/deployments`.

@@ -22,6 +22,9 @@ pub struct Machine {
     pub notify_socket: Option<PathBuf>,
 }
 
+/// Requests in flight that nobody means: each may hold a body of 3 MiB.
+const SEATS_MAX: u32 = 100_000;
+
 /// Directories where Debian, Fedora and Alpine put daemons; a unit's `PATH` may lack some.
 const SBIN: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -98,6 +101,19 @@ impl Reader<'_> {
             self.problems.push(format!("--cluster-cidr={pods} and --service-cidr={services} overlap"));
         }
         Some(cluster)
+    }
+
+    fn seats(&mut self) -> Option<u32> {
+        let reading: Option<u32> = self.parsed("max-requests-inflight");
+        let writing: Option<u32> = self.parsed("max-mutating-requests-inflight");
+        let seats = reading?.saturating_add(writing?);
+        if !(1..=SEATS_MAX).contains(&seats) {
+            self.problems.push(format!(
+                "--max-requests-inflight and --max-mutating-requests-inflight are {seats} together: from 1 to \
+                 {SEATS_MAX}"
+            ));
+        }
+        Some(seats)
     }
 
     fn node_ports(&mut self) -> Option<(u16, u16)> {
@@ -178,6 +194,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
         r.problems.push(format!("--write-kubeconfig-mode={mode}: not an octal mode such as 600"));
     }
     let cluster = r.cluster();
+    let seats = r.seats();
     let token = r.token();
     let disable_agent = r.switch("disable-agent");
     let agent = if disable_agent {
@@ -197,6 +214,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
             kubeconfig_mode: kubeconfig_mode?,
             token,
             agent: agent.map(|a| Agent { notify_socket: None, ..a }),
+            seats: seats?,
             notify_socket: machine.notify_socket.clone(),
         })
     })();
@@ -282,6 +300,7 @@ mod tests {
         let config = server(&Values::new(), &a_machine()).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:6443");
         assert_eq!(config.cluster.cluster_cidr.to_string(), "10.42.0.0/16");
+        assert_eq!(config.seats, 600);
         let agent = config.agent.unwrap();
         assert_eq!((agent.node_name.as_str(), agent.server.as_str()), ("pi", "https://127.0.0.1:6443"));
         assert!(agent.search_path.starts_with("/bin:") && agent.search_path.contains("/usr/sbin"));
@@ -302,9 +321,11 @@ mod tests {
             ("https-listen-port", "x"),
             ("write-kubeconfig-mode", "9"),
             ("service-node-port-range", "5-1"),
+            ("max-requests-inflight", "0"),
+            ("max-mutating-requests-inflight", "0"),
         ]);
         let problems = server(&values, &a_machine()).unwrap_err().0;
-        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(problems.len(), 5, "{problems:?}");
         assert!(problems.iter().any(|p| p.contains("did you mean 10.42.0.0/16?")), "{problems:?}");
     }
 

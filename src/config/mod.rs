@@ -98,6 +98,8 @@ pub struct Server {
     pub token: Option<String>,
     /// The server runs an agent too unless `--disable-agent`.
     pub agent: Option<Agent>,
+    /// `--max-requests-inflight` and `--max-mutating-requests-inflight` together: what the priority levels share.
+    pub seats: u32,
     /// Where systemd wants to hear that we are ready.
     pub notify_socket: Option<PathBuf>,
 }

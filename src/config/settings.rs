@@ -59,6 +59,13 @@ pub static SETTINGS: &[Setting] = &[
     server("service-node-port-range", Text, "30000-32767", "Ports for NodePort Services"),
     server("cluster-dns", Text, "10.43.0.10", "Address of the cluster's DNS, in the Service network"),
     server("cluster-domain", Text, "cluster.local", "Domain of the cluster"),
+    server(
+        "max-requests-inflight",
+        Text,
+        "400",
+        "Requests that run at once, with those of the next flag; a board of 512 MB is well off with 100 and 50",
+    ),
+    server("max-mutating-requests-inflight", Text, "200", "Added to the flag above; priority levels share the sum"),
     server("disable-agent", Switch, "false", "Run no pods on this machine"),
     short('s', Setting { server: false, ..both("server", Text, "", "Server to join, such as https://10.0.0.1:6443") }),
     both("node-name", Text, "", "Name of the node (default: the host's)"),

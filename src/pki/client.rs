@@ -97,13 +97,19 @@ impl tower::Service<Uri> for Connector {
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
                 .await
                 .map_err(|_| format!("no connection to {host}:{port} within {} s", CONNECT_TIMEOUT.as_secs()))??;
-            Ok(Stream(TokioIo::new(stream)))
+            Ok(Stream::from(stream))
         })
     }
 }
 
 /// A TLS connection that tells the pool whether it speaks HTTP/2.
 pub struct Stream(TokioIo<TlsStream<TcpStream>>);
+
+impl From<TlsStream<TcpStream>> for Stream {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self(TokioIo::new(stream))
+    }
+}
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

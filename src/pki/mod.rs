@@ -1,9 +1,11 @@
 //! Keys and certificates: who the server, the nodes and the administrator are.
 //!
-//! Three authorities, so that no certificate can be used for what it wasn't made for:
+//! Four authorities, so that no certificate can be used for what it wasn't made for:
 //! - `server-ca` signs what the API server shows to its clients; tokens pin it, pods get it as `ca.crt`;
 //! - `client-ca` signs client certificates: common name = user, organisation = group;
-//! - `kubelet-ca` signs what nodes show to the API server: a node can't pass for the API server with it.
+//! - `kubelet-ca` signs what nodes show to the API server: a node can't pass for the API server with it;
+//! - `request-header-ca` signs what says who somebody else is: with `client-auth-proxy` the API server passes requests on
+//!   to extension servers, and with such a certificate a proxy in front of us may do the same.
 //!
 //! [`files`] writes, [`authority`] signs, [`live`] swaps a renewed certificate under open listeners, [`tls`] makes
 //! rustls configurations, [`server`] is the server's whole set, [`service_account`] holds the keys of pod tokens,

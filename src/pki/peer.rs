@@ -15,6 +15,9 @@ use crate::api::user::User;
 /// Key of [`User::extra`] that tells audit logs which credential was used (KEP-4193).
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
+/// Common name of the certificates that may say who somebody else is (k3s: `--requestheader-allowed-names`).
+pub const FRONT_PROXY: &str = "system:auth-proxy";
+
 /// What this crate looks at in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -61,6 +64,8 @@ pub struct PeerCertificate {
     /// Common name and organisations, before any group that authentication adds.
     pub user: User,
     pub not_after: Timestamp,
+    /// Signed by the request-header authority: not a user's, and believed in what it says of others.
+    pub front_proxy: bool,
 }
 
 impl PeerCertificate {
@@ -78,7 +83,7 @@ impl PeerCertificate {
             extra: [(CREDENTIAL_ID.to_owned(), vec![fingerprint])].into(),
             ..User::default()
         };
-        Ok(Self { user, not_after: facts.not_after })
+        Ok(Self { user, not_after: facts.not_after, front_proxy: false })
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, Leaf, RENEW_BEFORE};
 use super::live::{Live, Paths};
+use super::peer::FRONT_PROXY;
 use super::service_account::Keys;
 use super::{Error, files, kubeconfig, tls, token};
 use crate::api::user::SYSTEM_MASTERS;
@@ -51,12 +52,15 @@ pub struct ServerPki {
     pub client_ca: Authority,
     /// Signs what kubelets show; see [`crate::pki`].
     pub kubelet_ca: Authority,
+    /// Signs what may say who a request is from; see [`crate::pki`].
+    pub request_header_ca: Authority,
     pub service_account_keys: Arc<Keys>,
     /// What agents prove to know when they join.
     pub join_secret: String,
     serving: Own,
     admin: Own,
     apiserver: Own,
+    proxy: Own,
     kubeconfig: PathBuf,
     kubeconfig_mode: u32,
     /// `https://127.0.0.1:6443`
@@ -74,19 +78,23 @@ impl ServerPki {
         let server_ca = Authority::open(&directory, "server-ca", now)?;
         let client_ca = Authority::open(&directory, "client-ca", now)?;
         let kubelet_ca = Authority::open(&directory, "kubelet-ca", now)?;
+        let request_header_ca = Authority::open(&directory, "request-header-ca", now)?;
         let (names, addresses) = serving_names(config, &hostname());
         let serving = Leaf::server("kube-apiserver", names, addresses);
         let admin = Leaf::client("system:admin", SYSTEM_MASTERS);
         let apiserver = Leaf::client("system:apiserver", SYSTEM_MASTERS);
+        let proxy = Leaf::client(FRONT_PROXY, "");
         Ok(Self {
             service_account_keys: Arc::new(Keys::open(&directory)?),
             join_secret: token::open(&base, config.token.as_deref(), server_ca.pem())?,
             serving: Own::open(&directory, "serving-kube-apiserver", serving, &server_ca, now)?,
             admin: Own::open(&directory, "client-admin", admin, &client_ca, now)?,
             apiserver: Own::open(&directory, "client-kube-apiserver", apiserver, &client_ca, now)?,
+            proxy: Own::open(&directory, "client-auth-proxy", proxy, &request_header_ca, now)?,
             server_ca,
             client_ca,
             kubelet_ca,
+            request_header_ca,
             kubeconfig: config.kubeconfig.clone(),
             kubeconfig_mode: config.kubeconfig_mode,
             address: format!("https://{}", std::net::SocketAddr::new(loopback(config), config.listen.port())),
@@ -98,7 +106,14 @@ impl ServerPki {
     /// # Errors
     /// When rustls can't be set up.
     pub fn serving_tls(&self) -> Result<ServerConfig, Error> {
-        tls::server(self.serving.live.clone(), self.client_ca.der())
+        let clients = [self.client_ca.der().clone(), self.request_header_ca.der().clone()];
+        tls::server(self.serving.live.clone(), &clients)
+    }
+
+    /// What is shown to extension servers, who believe what it says of others.
+    #[must_use]
+    pub fn front_proxy(&self) -> Arc<Live> {
+        self.proxy.live.clone()
     }
 
     /// For connections to kubelets, as user `system:apiserver` in group `system:masters`. Verify the *node's name*: it is
@@ -137,11 +152,12 @@ impl ServerPki {
     pub fn renew(&self, now: Timestamp) -> Result<bool, Error> {
         let serving = self.serving.renew(&self.server_ca, now)?;
         let apiserver = self.apiserver.renew(&self.client_ca, now)?;
+        let proxy = self.proxy.renew(&self.request_header_ca, now)?;
         let admin = self.admin.renew(&self.client_ca, now)?;
         if admin {
             self.write_kubeconfig()?;
         }
-        Ok(serving || apiserver || admin)
+        Ok(serving || apiserver || proxy || admin)
     }
 
     /// Renews certificates until stopped.
@@ -168,7 +184,8 @@ impl ServerPki {
     }
 
     fn next(&self, now: Timestamp) -> Duration {
-        let ends = [&self.serving, &self.admin, &self.apiserver].map(|own| own.live.current().facts.not_after);
+        let ends =
+            [&self.serving, &self.admin, &self.apiserver, &self.proxy].map(|own| own.live.current().facts.not_after);
         let first = ends.into_iter().min().unwrap_or(now) - RENEW_BEFORE;
         Duration::try_from(first.duration_since(now)).unwrap_or(RETRY).clamp(RETRY, LONGEST_SLEEP)
     }

@@ -17,12 +17,12 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A listener that shows `identity` and accepts client certificates of `clients`. HTTP/2 and HTTP/1.1.
+/// A listener that shows `identity` and accepts client certificates of any of `clients`. HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
-/// When `clients` is not an authority's certificate.
-pub fn server(identity: Arc<Live>, clients: &CertificateDer<'static>) -> Result<ServerConfig, Error> {
-    let roots = Arc::new(roots(std::slice::from_ref(clients))?);
+/// When one of `clients` is not an authority's certificate.
+pub fn server(identity: Arc<Live>, clients: &[CertificateDer<'static>]) -> Result<ServerConfig, Error> {
+    let roots = Arc::new(roots(clients)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
         .build()

@@ -9,13 +9,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::aggregation::{self, Aggregator};
 use super::authn::Authenticator;
 use super::authn::issue::TokenIssuer;
 use super::authn::join::JoinServer;
+use super::authn::request_header;
 use super::authn::verify::Verifier;
 use super::authz::{Authorizer, bootstrap};
 use super::cache::Cache;
+use super::controllers::extension_authentication::Trusted;
 use super::controllers::{self, ControllersConfig};
+use super::crd::definitions;
+use super::flow::Fairness;
 use super::http::health::Check;
 use super::http::metrics::Metrics;
 use super::http::nodes::Nodes;
@@ -24,9 +29,10 @@ use super::objects::SharedObjects;
 use super::registry::Registry;
 use super::store::Store;
 use super::store::sqlite::Sqlite;
-use super::{admission, registry, scheduler};
+use super::{admission, registry, scheduler, webhook};
 use crate::api::user::{SYSTEM_MASTERS, User};
 use crate::config::{Agent, Server};
+use crate::pki::peer::FRONT_PROXY;
 use crate::pki::token::JoinToken;
 use crate::pki::{self, server::ServerPki};
 use crate::supervisor::{Failure, Supervisor, chain, stop_signal};
@@ -57,8 +63,8 @@ pub enum Error {
     Failed(#[from] Failure),
 }
 
-/// Runs a whole cluster until SIGTERM. `agent` runs the node beside the server, if the configuration has one: the server
-/// knows agents by their requests only.
+/// Runs a whole cluster until SIGTERM. `agent` runs the node beside the server, if the configuration has one: the
+/// server knows agents by their requests only.
 ///
 /// # Errors
 /// What kept it from starting, or the component that failed.
@@ -80,10 +86,14 @@ where
     let objects: SharedObjects = cache.clone();
     let authorizer = Arc::new(Authorizer::new(objects.clone()));
     let verifier = Arc::new(Verifier::new(objects.clone(), pki.service_account_keys.clone()));
-    let chain_of_plugins = Arc::new(admission::default_chain(&objects, &authorizer));
+    let webhooks = webhook::Client::new(objects.clone());
+    let chain_of_plugins = Arc::new(admission::default_chain(&objects, &authorizer, &webhooks));
     let strategies = registry::kinds::strategies(&config.cluster, &cache);
-    let registry = Registry::new(store.clone(), cache, strategies, chain_of_plugins);
-    let expiry = registry.clone();
+    let registry = Registry::new(store.clone(), cache.clone(), strategies, chain_of_plugins);
+    definitions::load(&registry, &webhooks);
+    let (expiry, defined) = (registry.clone(), registry.clone());
+
+    let aggregator = Aggregator::new(objects.clone(), Some(pki.front_proxy()));
 
     let (bootstrapped, mut roles_written) = watch::channel(false);
     let roles = roles_written.clone();
@@ -92,15 +102,20 @@ where
         false => Err("the default roles are not written yet".to_owned()),
     };
     let stop_watches = CancellationToken::new();
+    let metrics = Metrics::default();
+    let authenticator =
+        Authenticator::new(verifier.clone(), pki.join_secret.clone()).believing(pki.request_header_ca.der());
     let service = Service::new(Backend {
         registry,
-        authenticator: Arc::new(Authenticator::new(verifier.clone(), pki.join_secret.clone())),
+        authenticator: Arc::new(authenticator),
         authorizer,
         tokens: TokenIssuer(verifier),
         address: SocketAddr::new(config.advertise_address, config.listen.port()).to_string(),
         nodes: Nodes::new(pki.kubelet_tls()?),
+        aggregator: aggregator.clone(),
         checks: vec![Check::new("poststarthook/rbac/bootstrap-roles", false, roles_ready)],
-        metrics: Metrics::default(),
+        fairness: Fairness::new(&objects, config.seats, metrics.flow()),
+        metrics,
         join: OnceLock::new(),
         stop: stop_watches.clone(),
     });
@@ -124,6 +139,10 @@ where
     });
     supervisor.add("expiry of events", |stop| async move {
         expiry.expire_events(stop).await;
+        Ok::<_, std::convert::Infallible>(())
+    });
+    supervisor.add("definitions", |stop| async move {
+        definitions::follow(defined, webhooks, stop).await;
         Ok::<_, std::convert::Infallible>(())
     });
     supervisor.stage();
@@ -151,10 +170,16 @@ where
         advertise_address: config.advertise_address,
         port: config.listen.port(),
         root_ca_pem: pki.server_ca.pem().to_owned(),
+        trusted: trusted(&pki),
         control_plane_node: config.agent.as_ref().map(|a| a.node_name.clone()),
     };
     let (for_controllers, for_scheduler) = (client("system:kube-controller-manager"), client("system:kube-scheduler"));
     supervisor.add("controllers", |stop| controllers::run(for_controllers, controllers_config, stop));
+    let for_aggregation = client("system:apiserver");
+    supervisor.add("extension servers", |stop| async move {
+        aggregation::follow::follow(aggregator, cache, for_aggregation, stop).await;
+        Ok::<_, std::convert::Infallible>(())
+    });
     supervisor.add("scheduler", |stop| scheduler::run(for_scheduler, stop));
     tracing::info!(address = %config.listen, version = crate::api::version::git_version(), "API server listening");
     if let Some(mut node) = config.agent {
@@ -170,6 +195,20 @@ where
         });
     }
     Ok(supervisor.run(stop_signal()).await?)
+}
+
+/// What extension servers are told of who is who.
+fn trusted(pki: &ServerPki) -> Trusted {
+    let one = |text: &str| vec![text.to_owned()];
+    Trusted {
+        client_ca: pki.client_ca.pem().to_owned(),
+        request_header_ca: pki.request_header_ca.pem().to_owned(),
+        allowed_names: one(FRONT_PROXY),
+        username_headers: one(request_header::USER),
+        uid_headers: one(request_header::UID),
+        group_headers: one(request_header::GROUP),
+        extra_headers_prefix: one(request_header::EXTRA),
+    }
 }
 
 /// Tries until the default roles are there.

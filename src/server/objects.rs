@@ -1,11 +1,14 @@
 //! Types: what authentication, authorization and admission need of the watch cache: stored objects, by name, without
 //! waiting. A trait so that their tables of decisions are tested without a store.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use crate::api::object::ObjectRef;
-use crate::api::revision::Revision;
 use crate::server::cache::Cache;
+
+/// The revision of the last change of a resource, as it is now.
+pub type Changed = Arc<AtomicU64>;
 
 pub trait Objects: Send + Sync + 'static {
     /// `storage` as [`crate::api::resource::Resource::storage`]; `namespace` empty for cluster-scoped objects.
@@ -14,11 +17,55 @@ pub trait Objects: Send + Sync + 'static {
     /// All objects of a resource, or those of one namespace.
     fn list(&self, storage: &str, namespace: Option<&str>) -> Vec<ObjectRef>;
 
-    /// The revision of the last change of a resource: what was computed from it is good while this stays.
-    fn changed(&self, storage: &str) -> Revision;
+    fn changed(&self, storage: &str) -> Changed;
 }
 
 pub type SharedObjects = Arc<dyn Objects>;
+
+type Make<T> = Box<dyn Fn(&dyn Objects) -> T + Send + Sync>;
+
+/// What is made of the objects of some resources: made when it is first asked for, and again when one of them has changed.
+/// Asking costs as many loads as there are resources.
+pub struct Derived<T, const N: usize> {
+    objects: SharedObjects,
+    changed: [Changed; N],
+    make: Make<T>,
+    current: RwLock<Option<([u64; N], Arc<T>)>>,
+}
+
+impl<T, const N: usize> Derived<T, N> {
+    #[must_use]
+    pub fn new(
+        objects: &SharedObjects,
+        storages: [&str; N],
+        make: impl Fn(&dyn Objects) -> T + Send + Sync + 'static,
+    ) -> Self {
+        let changed = storages.map(|storage| objects.changed(storage));
+        Self { objects: objects.clone(), changed, make: Box::new(make), current: RwLock::default() }
+    }
+
+    /// # Panics
+    /// Never: no code panics while it holds the lock.
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
+        // Read before it is made: a change in between makes the next one who asks make it again.
+        let now = self.changed.each_ref().map(|c| c.load(Ordering::Acquire));
+        let fresh = |current: &Option<([u64; N], Arc<T>)>| {
+            current.as_ref().filter(|(at, _)| *at == now).map(|(_, made)| made.clone())
+        };
+        if let Some(made) = fresh(&self.current.read().expect("no panic while held")) {
+            return made;
+        }
+        // One makes it, and the others wait for it.
+        let mut current = self.current.write().expect("no panic while held");
+        if let Some(made) = fresh(&current) {
+            return made;
+        }
+        let made = Arc::new((self.make)(&*self.objects));
+        *current = Some((now, made.clone()));
+        made
+    }
+}
 
 impl Objects for Cache {
     fn get(&self, storage: &str, namespace: &str, name: &str) -> Option<ObjectRef> {
@@ -29,7 +76,7 @@ impl Objects for Cache {
         self.list(storage, namespace).0
     }
 
-    fn changed(&self, storage: &str) -> Revision {
+    fn changed(&self, storage: &str) -> Changed {
         self.changed(storage)
     }
 }
@@ -43,13 +90,14 @@ pub mod fake {
 
     use serde_json::{Value, json};
 
-    use super::{Arc, ObjectRef, Objects, Revision};
+    use super::{Arc, AtomicU64, Changed, ObjectRef, Objects, Ordering};
     use crate::api::key::Key;
     use crate::api::object::{Head, Object};
     use crate::api::resource::find_kind;
+    use crate::api::revision::Revision;
 
     #[derive(Default)]
-    pub struct Fake(Mutex<(u64, BTreeMap<Key, ObjectRef>)>);
+    pub struct Fake(Mutex<(u64, BTreeMap<Key, ObjectRef>)>, Arc<AtomicU64>);
 
     impl Fake {
         pub fn new(objects: impl IntoIterator<Item = Value>) -> Arc<Self> {
@@ -72,7 +120,12 @@ pub mod fake {
                 let value = path.split('.').fold(&object, |v, name| &v[name]);
                 value.as_str().unwrap_or_default().into()
             };
+            let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+            let mut labels: Vec<(Box<str>, Box<str>)> =
+                labels.map(|(k, v)| (k.as_str().into(), text(v).into())).collect();
+            labels.sort();
             let head = Head {
+                labels: labels.into(),
                 uid: text(&object["metadata"]["uid"]).into(),
                 deleting: !object["metadata"]["deletionTimestamp"].is_null(),
                 fields: resource.selectable.iter().map(field).collect(),
@@ -81,12 +134,14 @@ pub mod fake {
             let json = serde_json::to_vec(&object).unwrap().into();
             let revision = Revision(state.0);
             state.1.insert(key.clone(), Arc::new(Object { key, revision, head, json }));
+            self.1.store(state.0, Ordering::Release);
         }
 
         pub fn remove(&self, storage: &str, namespace: &str, name: &str) {
             let mut state = self.0.lock().unwrap();
             state.0 += 1;
             state.1.remove(&Key::new(storage, namespace, name)).expect("was there");
+            self.1.store(state.0, Ordering::Release);
         }
     }
 
@@ -101,8 +156,8 @@ pub mod fake {
             state.1.keys().filter(wanted).map(|k| state.1[k].clone()).collect()
         }
 
-        fn changed(&self, _: &str) -> Revision {
-            Revision(self.0.lock().unwrap().0)
+        fn changed(&self, _: &str) -> Changed {
+            self.1.clone()
         }
     }
 }

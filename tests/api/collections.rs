@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 
 use crate::{Answer, Server};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The cache keeps at least this many events of a resource, however old they are.
 const KEPT: usize = 16;
 /// Upstream forgets after five minutes.
 const FORGOTTEN: Duration = Duration::from_secs(301);
 
-async fn put_map(server: &Server, name: &str, labels: &Value) -> Answer {
+pub async fn put_map(server: &Server, name: &str, labels: &Value) -> Answer {
     let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}});
     let answer = server.post(MAPS, &map).await;
     assert_eq!(answer.code, 201, "{}", answer.text);
     answer
 }
 
-fn names(list: &Value) -> Vec<&str> {
+pub fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect()
 }
 
 /// The first events of a watch.
-async fn events(server: &Server, uri: &str, count: usize) -> Vec<Value> {
+pub async fn events(server: &Server, uri: &str, count: usize) -> Vec<Value> {
     let response = server.respond("GET", uri, &[], "").await;
     assert_eq!(response.status(), 200);
     let (mut body, mut text, mut found) = (response.into_body(), Vec::new(), Vec::new());

@@ -9,13 +9,18 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use skiff::api::user::User;
 use skiff::config::{Cidr, Cluster};
+use skiff::pki::live::Live;
 use skiff::pki::service_account::Keys;
 use skiff::server::admission;
+use skiff::server::aggregation::Aggregator;
 use skiff::server::authn::Authenticator;
 use skiff::server::authn::issue::TokenIssuer;
 use skiff::server::authn::verify::Verifier;
 use skiff::server::authz::Authorizer;
 use skiff::server::cache::Cache;
+use skiff::server::controllers::ControllersConfig;
+use skiff::server::controllers::extension_authentication::Trusted;
+use skiff::server::flow::Fairness;
 use skiff::server::http::body::{self, Body};
 use skiff::server::http::health::Check;
 use skiff::server::http::metrics::Metrics;
@@ -28,19 +33,56 @@ use skiff::server::store::Store as _;
 use skiff::server::store::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
+mod aggregation;
 mod apply;
+mod bad_input;
 mod collections;
+mod conformance;
+mod custom;
+mod eviction;
+mod flow;
+mod fuzz;
+mod hook;
+mod limits;
+mod openapi;
+mod options;
 mod patches;
+mod pods;
 mod protobuf;
+mod proxy;
 mod subresources;
 mod verbs;
+mod webhooks;
 
 /// A server without a network, and who asks it.
 struct Server {
     service: Service,
     user: Option<User>,
     stop: CancellationToken,
+    cache: Arc<Cache>,
+    aggregator: Arc<Aggregator>,
     _directory: tempfile::TempDir,
+}
+
+fn cluster() -> Cluster {
+    Cluster {
+        cluster_cidr: Cidr { address: [10, 42, 0, 0].into(), prefix: 16 },
+        service_cidr: Cidr { address: [10, 43, 0, 0].into(), prefix: 16 },
+        cluster_dns: [10, 43, 0, 10].into(),
+        cluster_domain: "cluster.local".into(),
+        node_ports: (30000, 32767),
+    }
+}
+
+fn controllers_config() -> ControllersConfig {
+    ControllersConfig {
+        cluster: cluster(),
+        advertise_address: [192, 0, 2, 1].into(),
+        port: 6443,
+        root_ca_pem: "the certificate of the cluster".into(),
+        trusted: Trusted::default(),
+        control_plane_node: None,
+    }
 }
 
 /// One answer.
@@ -51,6 +93,12 @@ struct Answer {
 }
 
 impl Answer {
+    async fn of(response: Response<Body>) -> Self {
+        let (code, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Self { code, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
@@ -63,35 +111,43 @@ impl Answer {
 impl Server {
     /// Asked by an administrator, with the namespace `default`.
     async fn new() -> Self {
+        Self::with(Nodes::new(skiff::pki::tls::unverified().unwrap())).await
+    }
+
+    /// With another way to nodes and pods.
+    async fn with(nodes: Nodes) -> Self {
+        Self::of(nodes, 600, None).await
+    }
+
+    /// With so many seats for its priority levels, and what is shown to extension servers.
+    async fn of(nodes: Nodes, seats: u32, front_proxy: Option<Arc<Live>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let cluster = Cluster {
-            cluster_cidr: Cidr { address: [10, 42, 0, 0].into(), prefix: 16 },
-            service_cidr: Cidr { address: [10, 43, 0, 0].into(), prefix: 16 },
-            cluster_dns: [10, 43, 0, 10].into(),
-            cluster_domain: "cluster.local".into(),
-            node_ports: (30000, 32767),
-        };
+        let cluster = cluster();
         let (cache, store) = (Cache::new(), Arc::new(Memory::default()));
         store.start(cache.clone()).unwrap();
         let objects: SharedObjects = cache.clone();
         let authorizer = Arc::new(Authorizer::new(objects.clone()));
         let verifier = Arc::new(Verifier::new(objects.clone(), Arc::new(Keys::open(directory.path()).unwrap())));
-        let chain = Arc::new(admission::default_chain(&objects, &authorizer));
-        let stop = CancellationToken::new();
+        let webhooks = skiff::server::webhook::Client::new(objects.clone());
+        let chain = Arc::new(admission::default_chain(&objects, &authorizer, &webhooks));
+        let (stop, metrics) = (CancellationToken::new(), Metrics::default());
+        let aggregator = Aggregator::new(objects.clone(), front_proxy);
         let service = Service::new(Backend {
             registry: Registry::new(store, cache.clone(), kinds::strategies(&cluster, &cache), chain),
             authenticator: Arc::new(Authenticator::new(verifier.clone(), "secret".into())),
             authorizer,
             tokens: TokenIssuer(verifier),
             address: "10.1.2.3:6443".into(),
-            nodes: Nodes::new(skiff::pki::tls::unverified().unwrap()),
+            nodes,
+            aggregator: aggregator.clone(),
             join: OnceLock::new(),
             checks: vec![Check::new("store", true, || Ok(()))],
-            metrics: Metrics::default(),
+            fairness: Fairness::new(&objects, seats, metrics.flow()),
+            metrics,
             stop: stop.clone(),
         });
         let user = Some(User::new("admin", &["system:masters", "system:authenticated"]));
-        let server = Self { service, user, stop, _directory: directory };
+        let server = Self { service, user, stop, cache, aggregator, _directory: directory };
         let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}});
         assert_eq!(server.post("/api/v1/namespaces", &namespace).await.code, 201);
         server
@@ -115,10 +171,7 @@ impl Server {
     }
 
     async fn ask(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let response = self.respond(method, uri, headers, body).await;
-        let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { code, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Answer::of(self.respond(method, uri, headers, body).await).await
     }
 
     async fn get(&self, uri: &str) -> Answer {

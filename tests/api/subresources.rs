@@ -6,16 +6,16 @@ use crate::Server;
 use crate::patches::deployment;
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
-const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 const MERGE: &str = "application/merge-patch+json";
 
-fn pod(name: &str) -> Value {
+pub fn pod(name: &str) -> Value {
     json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name},
         "spec": {"containers": [{"name": "c", "image": "c:1"}]}})
 }
 
 /// A server where pods can be made, as controllers would have prepared it.
-async fn with_account() -> Server {
+pub async fn with_account() -> Server {
     let server = Server::new().await;
     let account = json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}});
     assert_eq!(server.post("/api/v1/namespaces/default/serviceaccounts", &account).await.code, 201);

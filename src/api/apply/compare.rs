@@ -30,7 +30,7 @@ enum Change {
 impl Comparison {
     /// Compares two objects. A field that Go always writes counts as there, with its zero, where JSON has left it out.
     #[must_use]
-    pub fn of(place: Place, before: &Value, after: &Value) -> Self {
+    pub fn of(place: Place<'_>, before: &Value, after: &Value) -> Self {
         let mut out = Self::default();
         out.descend(place, Some(before), Some(after));
         out
@@ -48,8 +48,15 @@ impl Comparison {
         }
     }
 
+    /// What a write can make its writer own, where that is less than everything: see [`Set::keep`].
+    pub fn keep(&mut self, paths: &[&[&str]]) {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.keep(paths);
+        }
+    }
+
     /// Fills in what differs below a value, and says what happened to the value itself.
-    fn descend(&mut self, place: Place, before: Option<&Value>, after: Option<&Value>) -> Option<Change> {
+    fn descend(&mut self, place: Place<'_>, before: Option<&Value>, after: Option<&Value>) -> Option<Change> {
         if before == after {
             return None;
         }
@@ -71,13 +78,13 @@ impl Comparison {
                 self.fields(object, before, after);
                 return own.or(Some(Change::Modified));
             }
-            (_, View::Struct(_) | View::Map(_)) => self.fields(view, before, after),
+            (_, View::Struct(_) | View::Object(..) | View::Map(_)) => self.fields(view, before, after),
             _ => self.items(view, left, right),
         }
         own
     }
 
-    fn fields(&mut self, view: View, before: Option<&Value>, after: Option<&Value>) {
+    fn fields(&mut self, view: View<'_>, before: Option<&Value>, after: Option<&Value>) {
         let (left, right) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
         let only_before = left.into_iter().flatten().filter(|(name, _)| right.is_none_or(|r| !r.contains_key(*name)));
         for (name, _) in right.into_iter().flatten().chain(only_before) {
@@ -98,7 +105,7 @@ impl Comparison {
         }
     }
 
-    fn items(&mut self, view: View, left: &Value, right: &Value) {
+    fn items(&mut self, view: View<'_>, left: &Value, right: &Value) {
         let item = if let View::Keyed(keys) = view { Some(keys.item) } else { None };
         let mut all: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
         for (side, list) in [(0, left), (1, right)] {
@@ -139,7 +146,7 @@ impl Comparison {
         }
     }
 
-    fn step(&mut self, element: Element, place: Place, before: Option<&Value>, after: Option<&Value>) {
+    fn step(&mut self, element: Element, place: Place<'_>, before: Option<&Value>, after: Option<&Value>) {
         if before.is_none() && after.is_none() {
             return;
         }
@@ -185,18 +192,18 @@ fn zero(field: &Field) -> Option<&'static Value> {
 
 /// The fields that a document has: what an applier of it owns.
 #[must_use]
-pub fn fields_of(place: Place, value: &Value) -> Set {
+pub fn fields_of(place: Place<'_>, value: &Value) -> Set {
     let mut out = Set::default();
     let view = place.view(value);
     match view {
         View::Leaf => {}
-        View::Struct(_) | View::Map(_) => {
+        View::Struct(_) | View::Object(..) | View::Map(_) => {
             for (name, value) in value.as_object().into_iter().flatten() {
                 let Some(place) = Place::field(view, name) else { continue };
                 let element = set::field(name);
                 out.insert_below(element.clone(), fields_of(place, value));
                 let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-                if empty || matches!(view, View::Map(_)) || matches!(place.view(value), View::Leaf) {
+                if empty || !view.names(name) || matches!(place.view(value), View::Leaf) {
                     out.insert(element);
                 }
             }
@@ -221,7 +228,7 @@ pub fn fields_of(place: Place, value: &Value) -> Set {
 
 /// The same set, where a field of a struct counts as owned when something below it is. Free names do not.
 #[must_use]
-pub fn with_structs(place: Place, set: &Set) -> Set {
+pub fn with_structs(place: Place<'_>, set: &Set) -> Set {
     let mut out = Set::default();
     // Only the shape of the schema matters: where it allows any value, names are free.
     let view = place.view(&Value::Null);
@@ -234,7 +241,8 @@ pub fn with_structs(place: Place, set: &Set) -> Set {
         if !below.is_empty() {
             out.insert_below(element.clone(), place.map_or_else(|| below.clone(), |place| with_structs(place, below)));
         }
-        if member || (matches!(view, View::Struct(_)) && place.is_some() && !below.is_empty()) {
+        let named = || place.is_some() && name.is_some_and(|name| view.names(name));
+        if member || (!below.is_empty() && named()) {
             out.insert(element.clone());
         }
     }

@@ -23,7 +23,7 @@ fn annotations(object: &mut Value) -> Option<&mut Map<String, Value>> {
 
 /// The fields that client-side apply set and nobody changed since: they are no conflict for `kubectl`.
 #[must_use]
-pub fn fields(place: Place, live: &Value) -> Set {
+pub fn fields(place: Place<'_>, live: &Value) -> Set {
     let Some(last) = annotation(live).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
         return Set::default();
     };

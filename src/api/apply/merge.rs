@@ -5,17 +5,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::place::{Place, View};
+use super::place::{Expected, Place, View};
 use super::set::{self, Element, Set};
-use crate::api::schema::{Item, Wrap};
 
 /// The live object with what the document says. Items of lists come in the order of the document; those that it does
 /// not have keep their place before the next one that it has.
 #[must_use]
-pub fn merge(place: Place, live: Option<Value>, document: &Value) -> Value {
+pub fn merge(place: Place<'_>, live: Option<Value>, document: &Value) -> Value {
     let view = place.view(document);
     match (view, live, document) {
-        (View::Struct(_) | View::Map(_), Some(Value::Object(mut live)), Value::Object(document)) => {
+        (View::Struct(_) | View::Object(..) | View::Map(_), Some(Value::Object(mut live)), Value::Object(document)) => {
             for (name, value) in document {
                 // A document with other fields is refused before it comes here.
                 let Some(place) = Place::field(view, name) else { continue };
@@ -28,12 +27,14 @@ pub fn merge(place: Place, live: Option<Value>, document: &Value) -> Value {
             merge_items(view, live, document)
         }
         // `null` says nothing of what is merged.
-        (View::Set | View::Keyed(_) | View::Struct(_) | View::Map(_), Some(live), Value::Null) => live,
+        (View::Set | View::Keyed(_) | View::Struct(_) | View::Object(..) | View::Map(_), Some(live), Value::Null) => {
+            live
+        }
         _ => document.clone(),
     }
 }
 
-fn merge_items(view: View, live: Vec<Value>, document: &[Value]) -> Value {
+fn merge_items(view: View<'_>, live: Vec<Value>, document: &[Value]) -> Value {
     let named = |items: &[Value]| items.iter().map(|i| view.element(i).unwrap_or_default()).collect::<Vec<Element>>();
     let (live_names, names) = (named(&live), named(document));
     let mut wanted: BTreeMap<&Element, usize> = BTreeMap::new();
@@ -72,14 +73,14 @@ fn merge_items(view: View, live: Vec<Value>, document: &[Value]) -> Value {
 
 /// The value without these fields and items. `None` when nothing is left of it.
 #[must_use]
-pub fn without(place: Place, value: Value, fields: &Set) -> Option<Value> {
+pub fn without(place: Place<'_>, value: Value, fields: &Set) -> Option<Value> {
     let view = place.view(&value);
-    let below = |place: Place, value: Value, element: &Element| match fields.below(element) {
+    let below = |place: Place<'_>, value: Value, element: &Element| match fields.below(element) {
         Some(fields) => without(place, value, fields),
         None => Some(value),
     };
     match (view, value) {
-        (View::Struct(_) | View::Map(_), Value::Object(object)) if !object.is_empty() => {
+        (View::Struct(_) | View::Object(..) | View::Map(_), Value::Object(object)) if !object.is_empty() => {
             let mut left = Map::new();
             for (name, value) in object {
                 let element = set::field(&name);
@@ -111,39 +112,33 @@ pub fn without(place: Place, value: Value, fields: &Set) -> Option<Value> {
 
 /// What keeps a document from being applied, in upstream's words. Empty when nothing does.
 #[must_use]
-pub fn problems(place: Place, document: &Value) -> Vec<String> {
+pub fn problems(place: Place<'_>, document: &Value) -> Vec<String> {
     let mut out = Vec::new();
     check(place, document, &mut String::new(), &mut out);
     out
 }
 
-fn check(place: Place, value: &Value, path: &mut String, out: &mut Vec<String>) {
+fn check(place: Place<'_>, value: &Value, path: &mut String, out: &mut Vec<String>) {
     if value.is_null() {
         return;
     }
     let view = place.view(value);
     // A list or an object that is owned as one still has the types of its schema.
-    let (list, map) = match (place.shape.wrap, place.shape.item) {
-        (Wrap::List, _) => (true, false),
-        (Wrap::Map | Wrap::MapOfLists, _) | (Wrap::One, Item::Object(_)) => (false, true),
-        (Wrap::One, Item::Any) => (value.is_array(), value.is_object()),
-        (Wrap::One, _) => (false, false),
-    };
-    let expected = match (place.shape.item, value) {
-        (Item::Any, _) if place.shape.wrap == Wrap::One => return,
-        (_, Value::Array(_)) if list => None,
-        (_, Value::Object(_)) if map => None,
-        _ if list => Some("list"),
-        _ if map => Some("map"),
-        (Item::Int32 | Item::Int64 | Item::Double, Value::Number(_)) => None,
-        (Item::Int32 | Item::Int64 | Item::Double, _) => Some("numeric (int or float)"),
-        (Item::Bool, Value::Bool(_)) => None,
-        (Item::Bool, _) => Some("boolean"),
-        (Item::String | Item::Bytes, Value::String(_)) => None,
-        (Item::String | Item::Bytes, _) => Some("string"),
+    let expected = match (place.expected(), value) {
+        (Expected::Any, _) => return,
+        (Expected::List, Value::Array(_))
+        | (Expected::Map, Value::Object(_))
+        | (Expected::Number, Value::Number(_))
+        | (Expected::Bool, Value::Bool(_))
+        | (Expected::String, Value::String(_)) => None,
+        (Expected::List, _) => Some("list"),
+        (Expected::Map, _) => Some("map"),
+        (Expected::Number, _) => Some("numeric (int or float)"),
+        (Expected::Bool, _) => Some("boolean"),
+        (Expected::String, _) => Some("string"),
         // These write themselves, so that the schema takes any scalar.
-        (_, Value::Array(_) | Value::Object(_)) => Some("scalar"),
-        _ => None,
+        (Expected::Scalar, Value::Array(_) | Value::Object(_)) => Some("scalar"),
+        (Expected::Scalar, _) => None,
     };
     if let Some(expected) = expected {
         out.push(format!("{path}: expected {expected}, got &value.valueUnstructured{{Value:{}}}", go(value)));
@@ -153,10 +148,7 @@ fn check(place: Place, value: &Value, path: &mut String, out: &mut Vec<String>) 
     match value {
         Value::Object(object) => {
             // The fields of a struct are known however it is owned.
-            let view = match place.shape.object() {
-                Some(t) if place.shape.wrap == Wrap::One => View::Struct(t),
-                _ => View::Map(place.element()),
-            };
+            let view = place.fields();
             for (name, value) in object {
                 let _ = write!(path, ".{name}");
                 match Place::field(view, name) {

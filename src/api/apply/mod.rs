@@ -61,13 +61,15 @@ pub struct Writer<'a> {
     pub now: &'a str,
     /// Fields that the write resets, such as `status` of the main resource: nobody comes to own them by it.
     pub resets: &'a Set,
+    /// Paths outside of which the write changes nothing, as [`Set::keep`] reads them; empty when it changes anything.
+    pub only: &'a [&'a [&'a str]],
     pub versions: &'a dyn Versions,
 }
 
 /// The versions in which the objects of a resource can be had.
 pub trait Versions {
     /// `None` for a version that there is not.
-    fn place(&self, api_version: &str) -> Option<Place>;
+    fn place(&self, api_version: &str) -> Option<Place<'_>>;
     /// Converts an object between two versions that there are.
     fn convert(&self, object: &Value, from: &str, to: &str) -> Value;
 }
@@ -102,14 +104,17 @@ impl Writer<'_> {
         }
     }
 
-    fn place(&self) -> Result<Place, Status> {
+    fn place(&self) -> Result<Place<'_>, Status> {
         let version = self.api_version;
         self.versions.place(version).ok_or_else(|| Status::internal(format!("no schema of version {version:?}")))
     }
 
-    fn compare(&self, place: Place, live: &Value, new: &Value) -> Comparison {
+    fn compare(&self, place: Place<'_>, live: &Value, new: &Value) -> Comparison {
         let mut comparison = Comparison::of(place, live, new);
         comparison.exclude(self.resets);
+        if !self.only.is_empty() {
+            comparison.keep(self.only);
+        }
         comparison
     }
 
@@ -157,6 +162,9 @@ impl Writer<'_> {
         let last = owners.find(&actor).cloned();
         let mut fields = fields_of(place, document);
         fields.subtract_whole(self.resets);
+        if !self.only.is_empty() {
+            fields.keep(self.only);
+        }
         let entry = owners.entry(&actor);
         entry.fields = fields.clone();
         entry.api_version.clone_from(&actor.api_version);

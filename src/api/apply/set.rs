@@ -108,6 +108,20 @@ impl Set {
         });
     }
 
+    /// Keeps what lies on one of these paths of field names, and everything below their ends; `*` stands for any element.
+    pub fn keep(&mut self, paths: &[&[&str]]) {
+        self.0.retain(|element, node| {
+            let here = |first: &str| first == "*" || element.strip_prefix("f:") == Some(first);
+            let further: Vec<&[&str]> =
+                paths.iter().filter_map(|p| p.split_first()).filter(|(f, _)| here(f)).map(|(_, rest)| rest).collect();
+            if further.is_empty() || further.iter().any(|rest| rest.is_empty()) {
+                return !further.is_empty();
+            }
+            node.below.keep(&further);
+            node.member || !node.below.is_empty()
+        });
+    }
+
     fn retain(&mut self, other: &Self, change: &dyn Fn(&mut Node, &Node)) {
         if other.is_empty() {
             return;
@@ -275,6 +289,14 @@ mod tests {
         let mut all = set(json!({"f:a": {".": {}, "f:b": {}}, "f:c": {"f:d": {}, "f:e": {}}}));
         all.subtract_whole(&set(json!({"f:a": {}, "f:c": {"f:d": {}}})));
         assert_eq!(all, set(json!({"f:c": {"f:e": {}}})));
+    }
+
+    #[test]
+    fn what_lies_on_a_path_is_kept() {
+        let mut all = set(json!({"f:spec": {"f:a": {}, "f:list": {
+            "k:{\"name\":\"x\"}": {".": {}, "f:b": {"f:c": {}}, "f:d": {}}, "k:{\"name\":\"y\"}": {"f:d": {}}}}}));
+        all.keep(&[&["spec", "list", "*", "b"]]);
+        assert_eq!(all, set(json!({"f:spec": {"f:list": {"k:{\"name\":\"x\"}": {".": {}, "f:b": {"f:c": {}}}}}})));
     }
 
     fn any_set() -> impl Strategy<Value = Set> {

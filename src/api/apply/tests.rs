@@ -10,7 +10,7 @@ use crate::api::schema;
 struct One(&'static schema::Type);
 
 impl Versions for One {
-    fn place(&self, api_version: &str) -> Option<Place> {
+    fn place(&self, api_version: &str) -> Option<Place<'_>> {
         (api_version == self.version()).then(|| Place::from(self.0))
     }
 
@@ -51,6 +51,7 @@ impl Story {
             subresource: "",
             now: &now,
             resets: &resets,
+            only: &[],
             versions: &self.kind,
         };
         act(&writer, &self.live, self.owners.clone())

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::api::quantity::Quantity;
-use crate::api::schema::{Item, Shape, Type, Wrap};
+use crate::api::schema::{Item, Other, Shape, Type, Wrap};
 
 use super::MAX_STRICT_ERRORS;
 
@@ -121,17 +121,17 @@ impl Walk {
             (_, Item::Int32 | Item::Int64 | Item::Double | Item::IntOrString) => 0.into(),
             (_, Item::Quantity) => "0".into(),
             (_, Item::String | Item::Bytes) => "".into(),
-            (_, Item::Time | Item::MicroTime | Item::Any) => Value::Null,
+            (_, Item::Time | Item::MicroTime | Item::Any | Item::Json | Item::Either(..)) => Value::Null,
         })
     }
 
     fn item(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
         match (shape.item, value) {
             (Item::Object(schema), Value::Object(map)) => self.fields(map, schema),
-            (Item::Any, value) => Ok(value),
-            (Item::String, value @ Value::String(_))
-            | (Item::Bool, value @ Value::Bool(_))
-            | (Item::Double, value @ Value::Number(_)) => Ok(value),
+            (Item::Any | Item::Json, value) => Ok(value),
+            (Item::Either(schema, other), value) => either(value, schema, other),
+            (Item::String, value @ Value::String(_)) | (Item::Bool, value @ Value::Bool(_)) => Ok(value),
+            (Item::Double, Value::Number(n)) => Ok(double(n)),
             (Item::Int32 | Item::Int64, Value::Number(n)) => {
                 let fits = n.as_i64().is_some_and(|n| !matches!(shape.item, Item::Int32) || i32::try_from(n).is_ok());
                 if fits { Ok(n.into()) } else { Err(self.mismatch(&format!("number {n}"), shape)) }
@@ -162,6 +162,33 @@ impl Walk {
     fn mismatch(&self, given: &str, wanted: Shape) -> String {
         let (owner, path, wanted) = (self.owner, self.go_path.join("."), wanted.go_name());
         format!("json: cannot unmarshal {given} into Go struct field {owner}.{path} of type {wanted}")
+    }
+}
+
+/// What reads itself in Go: fields that it does not know vanish without a word, and so does what is neither of the two.
+fn either(value: Value, schema: &'static Type, other: Other) -> Result<Value, String> {
+    let plain = |value| object(value, schema).map(|outcome| outcome.value);
+    match (other, value) {
+        (_, value @ Value::Object(_)) => plain(value),
+        (Other::Array, Value::Array(list)) => list.into_iter().map(plain).collect(),
+        (Other::Strings, value @ Value::Array(_)) => {
+            match value.as_array().into_iter().flatten().find(|v| !v.is_string()) {
+                Some(v) => Err(format!("json: cannot unmarshal {} into Go value of type string", json_kind(v))),
+                None => Ok(value),
+            }
+        }
+        (Other::Bool, value @ Value::Bool(_)) => Ok(value),
+        (Other::Bool, _) => Err("boolean or JSON schema expected".into()),
+        (Other::Array | Other::Strings, _) => Ok(Value::Null),
+    }
+}
+
+/// Go writes a whole number without a fraction, however it was given.
+fn double(number: Number) -> Value {
+    #[allow(clippy::cast_possible_truncation, reason = "only what is whole and exact as a double")]
+    match number.as_f64() {
+        Some(n) if number.is_f64() && n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => (n as i64).into(),
+        _ => number.into(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! with quantities and times in their canonical form.
 
 mod conform;
+pub mod custom;
 mod parse;
 mod syntax;
 
@@ -135,7 +136,7 @@ pub fn kind(
             (document.value, document.duplicates, schema)
         }
     };
-    typed(value, duplicates, schema, expected, validation).map_err(unfit)
+    typed(value, &duplicates, schema, expected, validation).map_err(unfit)
 }
 
 /// Reads a YAML (or JSON) document of any kind. With it comes what is wrong with fields that are there twice, of which
@@ -159,17 +160,35 @@ pub fn patched(value: Value, resource: &Resource, validation: FieldValidation) -
     let expected = Expected::of(resource);
     let schema = schema::of(resource).ok_or_else(|| Status::internal(format!("no schema of {}", resource.kind)))?;
     let shown = value.to_string();
-    typed(value, Vec::new(), schema, expected, validation).map_err(|why| {
-        let message = format!("Invalid value: {shown:?}: {why}");
-        let cause = Cause { reason: "FieldValueInvalid".into(), message: message.clone(), field: "patch".into() };
-        Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"))
-            .with_details(Details { causes: vec![cause], ..Details::default() })
-    })
+    typed(value, &[], schema, expected, validation).map_err(|why| invalid_patch(&shown, &why))
+}
+
+/// `shown` is the document that the patch made.
+fn invalid_patch(shown: &str, why: &str) -> Status {
+    let message = format!("Invalid value: {shown:?}: {why}");
+    let cause = Cause { reason: "FieldValueInvalid".into(), message: message.clone(), field: "patch".into() };
+    Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"))
+        .with_details(Details { causes: vec![cause], ..Details::default() })
+}
+
+/// Checks `metadata` of an object whose kind the schema table does not have, and puts it in form. Returns it with the
+/// paths of the fields that were dropped, from `metadata` on.
+///
+/// # Errors
+/// What is wrong, in the words of Go's JSON package.
+pub fn metadata(value: Value) -> Result<(Value, Vec<String>), String> {
+    const NAME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    if !value.is_object() && !value.is_null() {
+        let what = conform::json_kind(&value);
+        return Err(format!("json: cannot unmarshal {what} into Go value of type v1.ObjectMeta"));
+    }
+    let schema = schema::named(NAME).ok_or_else(|| format!("no schema of {NAME}"))?;
+    conform::object(value, schema).map(|outcome| (outcome.value, outcome.unknown))
 }
 
 fn typed(
     value: Value,
-    duplicates: Vec<String>,
+    duplicates: &[String],
     schema: &'static Type,
     expected: Expected,
     validation: FieldValidation,
@@ -178,7 +197,17 @@ fn typed(
     let mut value = outcome.value;
     value["apiVersion"] = expected.api_version().into();
     value["kind"] = expected.kind.into();
-    let mut problems: Vec<String> = outcome.unknown.iter().map(|f| format!("unknown field {f:?}")).collect();
+    settle(value, &outcome.unknown, duplicates, validation)
+}
+
+/// The object and the warnings about it, unless these are errors to who writes it.
+fn settle(
+    value: Value,
+    unknown: &[String],
+    duplicates: &[String],
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), String> {
+    let mut problems: Vec<String> = unknown.iter().map(|f| format!("unknown field {f:?}")).collect();
     problems.extend(duplicates.iter().map(|f| format!("duplicate field {f:?}")));
     problems.truncate(MAX_STRICT_ERRORS);
     match validation {
@@ -231,7 +260,11 @@ fn check_kind(value: &Value, expected: Expected) -> Result<&'static Type, Mismat
     let wanted = schema::find(expected.group, expected.version, expected.kind)
         .ok_or_else(|| Mismatch::Other(Status::internal(format!("no schema of {}", expected.kind))))?;
     // DeleteOptions exists in every group and version.
-    if kind == expected.kind && (kind == "DeleteOptions" || (group, version) == (expected.group, expected.version)) {
+    // The older form of an eviction is the same, and is still taken (`EvictionREST.AcceptsGroupVersion`).
+    let older = kind == "Eviction" && (group, version) == ("policy", "v1beta1");
+    if kind == expected.kind
+        && (kind == "DeleteOptions" || older || (group, version) == (expected.group, expected.version))
+    {
         return Ok(wanted);
     }
     let wrong = |why: String| {

@@ -205,6 +205,34 @@ fn values_take_their_canonical_form() {
     );
 }
 
+/// What reads itself in Go drops what it does not know without a word; numbers are written as Go writes them.
+#[test]
+fn schemas_in_schemas() {
+    let definitions = crate::api::resource::find("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap();
+    let read = |schema: &Value| {
+        let body = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}}).to_string();
+        object(body.as_bytes(), "application/json", definitions, FieldValidation::Strict)
+    };
+    let check = |schema: Value, expect: Value| {
+        let (definition, _) = read(&schema).unwrap();
+        assert_eq!(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"], expect);
+    };
+    check(json!({"items": {"x": 1, "maximum": 2.0}}), json!({"items": {"maximum": 2}}));
+    check(json!({"items": [{"x": 1}], "minimum": 0.5}), json!({"items": [{}], "minimum": 0.5}));
+    check(json!({"additionalProperties": false, "default": null}), json!({"additionalProperties": false}));
+    check(json!({"dependencies": {"a": ["b"], "c": {"x": 1}}}), json!({"dependencies": {"a": ["b"], "c": {}}}));
+    check(json!({"default": {"a": null}, "enum": [null, 1.0]}), json!({"default": {"a": null}, "enum": [null, 1.0]}));
+    let wrong = |schema: Value, why: &str| {
+        let status = read(&schema).unwrap_err();
+        assert!(status.message().ends_with(why), "{}", status.message());
+    };
+    wrong(json!({"additionalProperties": 1}), "boolean or JSON schema expected");
+    wrong(
+        json!({"properties": {"a": {"x": 1}}}),
+        "unknown field \"spec.versions[0].schema.openAPIV3Schema.properties.a.x\"",
+    );
+}
+
 /// Every filled object of the reference goes through unchanged.
 #[test]
 fn the_reference_objects_pass_strictly() {

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::PREFIX;
-use crate::api::schema::{self, Field, Item, Type, Wrap};
+use crate::api::schema::{self, Field, Item, Other, Type, Wrap};
 
 static NULL: Value = Value::Null;
 
@@ -18,7 +18,7 @@ pub fn object(value: &Value) -> Option<Vec<u8>> {
         ("meta.k8s.io/v1" | "meta.k8s.io/v1beta1", "PartialObjectMetadata") => metadata(&value["metadata"])?,
         ("meta.k8s.io/v1" | "meta.k8s.io/v1beta1", "PartialObjectMetadataList") => {
             let mut out = Vec::new();
-            sized(&mut out, 1, &message(&value["metadata"], named("ListMeta")?, 0));
+            sized(&mut out, 1, &message(&value["metadata"], named("ListMeta")?, &[]));
             for item in value["items"].as_array()? {
                 sized(&mut out, 2, &metadata(&item["metadata"])?);
             }
@@ -26,7 +26,7 @@ pub fn object(value: &Value) -> Option<Vec<u8>> {
         }
         _ => {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-            message(value, schema::find(group, version, kind)?, 0)
+            message(value, schema::find(group, version, kind)?, &[])
         }
     };
     let mut meta = Vec::new();
@@ -59,18 +59,18 @@ fn named(name: &str) -> Option<&'static Type> {
 /// A message that is nothing but metadata.
 fn metadata(value: &Value) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    sized(&mut out, 1, &message(value, named("ObjectMeta")?, 0));
+    sized(&mut out, 1, &message(value, named("ObjectMeta")?, &[]));
     Some(out)
 }
 
-/// The message of a value, or of the embedded struct that is number `inside` of its type.
-fn message(value: &Value, schema: &'static Type, inside: u16) -> Vec<u8> {
+/// The message of a value, or of one of the embedded structs of its type.
+fn message(value: &Value, schema: &'static Type, inside: &[u16]) -> Vec<u8> {
     let mut fields: Vec<(u16, Option<&Field>)> = Vec::with_capacity(schema.fields.len());
-    for field in schema.fields {
-        if field.inside == inside && field.number != 0 {
-            fields.push((field.number, Some(field)));
-        } else if inside == 0 && field.inside != 0 && !fields.iter().any(|(number, _)| *number == field.inside) {
-            fields.push((field.inside, None));
+    for field in schema.fields.iter().filter(|f| f.number != 0 && f.inside.starts_with(inside)) {
+        match field.inside.get(inside.len()) {
+            None => fields.push((field.number, Some(field))),
+            Some(embedded) if fields.iter().any(|(number, _)| number == embedded) => {}
+            Some(embedded) => fields.push((*embedded, None)),
         }
     }
     fields.sort_unstable_by_key(|(number, _)| *number);
@@ -78,7 +78,7 @@ fn message(value: &Value, schema: &'static Type, inside: u16) -> Vec<u8> {
     for (number, field) in fields {
         match field {
             Some(field) => write(&mut out, field, value.get(field.name).unwrap_or(&NULL)),
-            None => sized(&mut out, number, &message(value, schema, number)),
+            None => sized(&mut out, number, &message(value, schema, &[inside, &[number]].concat())),
         }
     }
     out
@@ -138,15 +138,34 @@ fn item(out: &mut Vec<u8>, number: u16, item: Item, value: &Value) {
             sized(&mut either, 3, text().as_bytes());
             sized(out, number, &either);
         }
-        Item::Any => {
+        Item::Any | Item::Json => {
             let mut raw = Vec::new();
             if !value.is_null() {
                 sized(&mut raw, 1, value.to_string().as_bytes());
             }
             sized(out, number, &raw);
         }
-        Item::Object(schema) => sized(out, number, &message(value, schema, 0)),
+        Item::Either(schema, other) => sized(out, number, &either(value, schema, other)),
+        Item::Object(schema) => sized(out, number, &message(value, schema, &[])),
     }
+}
+
+/// A schema, or what stands in its place. A schema where a boolean may be is allowed.
+fn either(value: &Value, schema: &'static Type, other: Other) -> Vec<u8> {
+    let mut out = Vec::new();
+    let (number, in_its_place) = other.numbers();
+    if other == Other::Bool {
+        let allows = value.is_object() || value.as_bool().unwrap_or_default();
+        varint_field(&mut out, in_its_place, u64::from(allows));
+    }
+    if value.is_object() {
+        sized(&mut out, number, &message(value, schema, &[]));
+    }
+    let element = if other == Other::Strings { Item::String } else { Item::Object(schema) };
+    for value in value.as_array().into_iter().flatten() {
+        item(&mut out, in_its_place, element, value);
+    }
+    out
 }
 
 /// Seconds and nanoseconds since 1970; nothing for the zero time.

@@ -12,14 +12,19 @@ use crate::api::schema;
 /// A field that holds bytes: a string, or a message made of the parts.
 fn bytes(number: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    let mut out = vec![number << 3 | 2];
-    let mut length = content.len();
-    while length >= 0x80 {
-        out.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
-        length >>= 7;
-    }
-    out.push(u8::try_from(length).unwrap());
+    let mut out = varint(usize::from(number) << 3 | 2);
+    out.extend(varint(content.len()));
     out.extend(content);
+    out
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while number >= 0x80 {
+        out.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
+        number >>= 7;
+    }
+    out.push(u8::try_from(number).unwrap());
     out
 }
 
@@ -187,9 +192,15 @@ fn reference(expected: Expected) -> Option<(Vec<u8>, Value)> {
     let folder = crate::api::reference::folder()?;
     let group = if group.is_empty() { "core" } else { group };
     let file = |end: &str| std::fs::read(folder.join(format!("roundtrip/{group}.{version}.{kind}.{end}")));
-    let json = file("json").unwrap_or_else(|e| panic!("{group}/{kind}: {e}"));
+    let json = match file("json") {
+        Err(_) if ELSEWHERE.contains(&group) => return None,
+        json => json.unwrap_or_else(|e| panic!("{group}/{kind}: {e}")),
+    };
     Some((file("pb").unwrap(), serde_json::from_slice(&json).unwrap()))
 }
+
+/// Groups whose kinds are not in `k8s.io/api`, and so may not be in the reference.
+const ELSEWHERE: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
 
 /// Every kind that can be a body.
 fn bodies() -> Vec<Expected> {
@@ -206,13 +217,51 @@ fn the_reference_objects_are_the_same_in_both_forms() {
     let bodies = bodies();
     assert!(bodies.len() >= 25, "{}", bodies.len());
     for expected in bodies {
-        let Some((body, json)) = reference(expected) else { return };
+        let Some((body, json)) = reference(expected) else {
+            if ELSEWHERE.contains(&expected.group) {
+                continue;
+            }
+            return;
+        };
         let (value, _) = decode::kind(&body, MEDIA_TYPE, expected, FieldValidation::Strict)
             .unwrap_or_else(|e| panic!("{expected:?}: {e}"));
         assert_eq!(value, json, "{expected:?}");
         let back = encode::object(&json).unwrap_or_else(|| panic!("{expected:?} has no protobuf form"));
         assert_eq!(back, body, "{expected:?}");
     }
+}
+
+/// `{schema=1, jSONSchemas=2}`, `{allows=1, schema=2}`, `{schema=1, property=2}` and `{raw=1}`.
+#[test]
+fn a_schema_or_something_else() {
+    let table = schema::named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    // A schema that is nothing but a type, with the zeros of everything that is no pointer.
+    let schema = |kind: &str| {
+        let texts = [text(1, ""), text(2, ""), text(4, ""), text(5, kind), text(6, ""), text(7, "")].concat();
+        let flags = |numbers: &[u8]| {
+            numbers.iter().flat_map(|n| [varint(usize::from(*n) << 3), vec![0]].concat()).collect::<Vec<u8>>()
+        };
+        [texts, flags(&[10, 12]), text(15, ""), flags(&[18, 37, 39, 40])].concat()
+    };
+    let check = |value: Value, field: Vec<u8>| {
+        assert_eq!(decode(&field, table).unwrap(), value);
+        let object = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": {
+            "versions": [{"schema": {"openAPIV3Schema": value}}]}});
+        let written = encode::object(&object).unwrap();
+        assert!(written.windows(field.len()).any(|w| w == field), "{value}");
+    };
+    let (a, b) = (schema("a"), schema("b"));
+    check(json!({"items": {"type": "a"}}), bytes(24, &[&bytes(1, &[&a])]));
+    check(json!({"items": [{"type": "b"}, {"type": "a"}]}), bytes(24, &[&bytes(2, &[&b]), &bytes(2, &[&a])]));
+    check(json!({"additionalProperties": true}), bytes(30, &[&small(1, 1)]));
+    check(json!({"additionalItems": false}), bytes(33, &[&small(1, 0)]));
+    check(json!({"additionalProperties": {"type": "a"}}), bytes(30, &[&small(1, 1), &bytes(2, &[&a])]));
+    let names = bytes(2, &[&text(2, "b"), &text(2, "c")]);
+    check(json!({"dependencies": {"a": ["b", "c"]}}), bytes(32, &[&text(1, "a"), &names]));
+    let one = bytes(2, &[&bytes(1, &[&b])]);
+    check(json!({"dependencies": {"a": {"type": "b"}}}), bytes(32, &[&text(1, "a"), &one]));
+    check(json!({"default": {"a": 1}}), bytes(8, &[&text(1, r#"{"a":1}"#)]));
+    check(json!({"enum": ["x", 2]}), [bytes(20, &[&text(1, r#""x""#)]), bytes(20, &[&text(1, "2")])].concat());
 }
 
 /// What kubectl wrote and was read comes out again as it was: zeros of what is no pointer, in every struct.

@@ -18,8 +18,13 @@ pub(super) const BASE: Resource = Resource {
     volatile: false,
 };
 
+/// What a proxy passes through.
+const CONNECT: u16 = CREATE | DELETE | GET | PATCH | UPDATE;
+
 /// What `kubectl get all` shows.
 const IN_ALL: &[&str] = &["all"];
+/// What changes the API itself.
+const EXTENSIONS: &[&str] = &["api-extensions"];
 const SCALE: Subresource = sub("scale", "Scale", "autoscaling", "v1", GET | PATCH | UPDATE);
 
 /// A kind in namespaces, with every verb. `storage` is `plural` or `group/plural`.
@@ -40,6 +45,11 @@ const fn stored(storage: &'static str, singular: &'static str, kind: &'static st
 /// A kind outside of namespaces.
 const fn of_cluster(storage: &'static str, singular: &'static str, kind: &'static str) -> Resource {
     Resource { namespaced: false, ..stored(storage, singular, kind) }
+}
+
+/// A kind of `admissionregistration.k8s.io`.
+const fn admission(storage: &'static str, singular: &'static str, kind: &'static str) -> Resource {
+    Resource { categories: EXTENSIONS, ..of_cluster(storage, singular, kind) }
 }
 
 /// A kind that is posted, answered and never stored.
@@ -92,10 +102,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         short_names: &["no"],
-        subresources: &[
-            sub("proxy", "NodeProxyOptions", "", "v1", CREATE | DELETE | GET | PATCH | UPDATE),
-            status("Node", ""),
-        ],
+        subresources: &[sub("proxy", "NodeProxyOptions", "", "v1", CONNECT), status("Node", "")],
         selectable: &["spec.unschedulable"],
         ..of_cluster("nodes", "node", "Node")
     },
@@ -105,8 +112,13 @@ pub static RESOURCES: &[Resource] = &[
         subresources: &[
             sub("attach", "PodAttachOptions", "", "v1", CREATE | GET),
             sub("binding", "Binding", "", "v1", CREATE),
+            sub("ephemeralcontainers", "Pod", "", "v1", GET | PATCH | UPDATE),
+            sub("eviction", "Eviction", "policy", "v1", CREATE),
             sub("exec", "PodExecOptions", "", "v1", CREATE | GET),
             sub("log", "Pod", "", "v1", GET),
+            sub("portforward", "PodPortForwardOptions", "", "v1", CREATE | GET),
+            sub("proxy", "PodProxyOptions", "", "v1", CONNECT),
+            sub("resize", "Pod", "", "v1", GET | PATCH | UPDATE),
             status("Pod", ""),
         ],
         selectable: &[
@@ -117,6 +129,7 @@ pub static RESOURCES: &[Resource] = &[
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
         ..stored("pods", "pod", "Pod")
@@ -132,7 +145,7 @@ pub static RESOURCES: &[Resource] = &[
     Resource {
         short_names: &["svc"],
         categories: IN_ALL,
-        subresources: &[status("Service", "")],
+        subresources: &[sub("proxy", "ServiceProxyOptions", "", "v1", CONNECT), status("Service", "")],
         selectable: &["spec.clusterIP", "spec.type"],
         ..stored("services", "service", "Service")
     },
@@ -274,6 +287,76 @@ pub static RESOURCES: &[Resource] = &[
             "certificatesigningrequest",
             "CertificateSigningRequest",
         )
+    },
+    admission(
+        "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+        "mutatingwebhookconfiguration",
+        "MutatingWebhookConfiguration",
+    ),
+    admission(
+        "admissionregistration.k8s.io/validatingwebhookconfigurations",
+        "validatingwebhookconfiguration",
+        "ValidatingWebhookConfiguration",
+    ),
+    Resource {
+        subresources: &[status("ValidatingAdmissionPolicy", "admissionregistration.k8s.io")],
+        ..admission(
+            "admissionregistration.k8s.io/validatingadmissionpolicies",
+            "validatingadmissionpolicy",
+            "ValidatingAdmissionPolicy",
+        )
+    },
+    admission(
+        "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+        "validatingadmissionpolicybinding",
+        "ValidatingAdmissionPolicyBinding",
+    ),
+    admission(
+        "admissionregistration.k8s.io/mutatingadmissionpolicies",
+        "mutatingadmissionpolicy",
+        "MutatingAdmissionPolicy",
+    ),
+    admission(
+        "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+        "mutatingadmissionpolicybinding",
+        "MutatingAdmissionPolicyBinding",
+    ),
+    Resource {
+        short_names: &["crd", "crds"],
+        categories: EXTENSIONS,
+        subresources: &[status("CustomResourceDefinition", "apiextensions.k8s.io")],
+        ..of_cluster(
+            "apiextensions.k8s.io/customresourcedefinitions",
+            "customresourcedefinition",
+            "CustomResourceDefinition",
+        )
+    },
+    Resource {
+        categories: EXTENSIONS,
+        subresources: &[status("APIService", "apiregistration.k8s.io")],
+        ..of_cluster("apiregistration.k8s.io/apiservices", "apiservice", "APIService")
+    },
+    Resource {
+        subresources: &[status("FlowSchema", "flowcontrol.apiserver.k8s.io")],
+        ..of_cluster("flowcontrol.apiserver.k8s.io/flowschemas", "flowschema", "FlowSchema")
+    },
+    Resource {
+        subresources: &[status("PriorityLevelConfiguration", "flowcontrol.apiserver.k8s.io")],
+        ..of_cluster(
+            "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+            "prioritylevelconfiguration",
+            "PriorityLevelConfiguration",
+        )
+    },
+    of_cluster("resource.k8s.io/deviceclasses", "deviceclass", "DeviceClass"),
+    Resource {
+        subresources: &[status("ResourceClaim", "resource.k8s.io")],
+        ..stored("resource.k8s.io/resourceclaims", "resourceclaim", "ResourceClaim")
+    },
+    stored("resource.k8s.io/resourceclaimtemplates", "resourceclaimtemplate", "ResourceClaimTemplate"),
+    Resource {
+        selectable: &["spec.nodeName", "spec.driver"],
+        ..of_cluster("resource.k8s.io/resourceslices", "resourceslice", "ResourceSlice")
     },
     review("authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview", false),
     review("authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview", false),

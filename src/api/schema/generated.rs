@@ -3,11 +3,31 @@
 use super::types::*;
 
 pub static TYPES: &[&Type] = &[
-    &APPS_V1_CONTROLLERREVISION, &APPS_V1_CONTROLLERREVISIONLIST, &APPS_V1_DAEMONSET, &APPS_V1_DAEMONSETCONDITION,
-    &APPS_V1_DAEMONSETLIST, &APPS_V1_DAEMONSETSPEC, &APPS_V1_DAEMONSETSTATUS, &APPS_V1_DAEMONSETUPDATESTRATEGY,
-    &APPS_V1_DEPLOYMENT, &APPS_V1_DEPLOYMENTCONDITION, &APPS_V1_DEPLOYMENTLIST, &APPS_V1_DEPLOYMENTSPEC,
-    &APPS_V1_DEPLOYMENTSTATUS, &APPS_V1_DEPLOYMENTSTRATEGY, &APPS_V1_REPLICASET, &APPS_V1_REPLICASETCONDITION,
-    &APPS_V1_REPLICASETLIST, &APPS_V1_REPLICASETSPEC, &APPS_V1_REPLICASETSTATUS, &APPS_V1_ROLLINGUPDATEDAEMONSET,
+    &ADMISSIONREGISTRATION_V1_APPLYCONFIGURATION, &ADMISSIONREGISTRATION_V1_AUDITANNOTATION,
+    &ADMISSIONREGISTRATION_V1_EXPRESSIONWARNING, &ADMISSIONREGISTRATION_V1_JSONPATCH,
+    &ADMISSIONREGISTRATION_V1_MATCHCONDITION, &ADMISSIONREGISTRATION_V1_MATCHRESOURCES,
+    &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICY, &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDING,
+    &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDINGLIST,
+    &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDINGSPEC, &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYLIST,
+    &ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYSPEC, &ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOK,
+    &ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATION, &ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATIONLIST,
+    &ADMISSIONREGISTRATION_V1_MUTATION, &ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS,
+    &ADMISSIONREGISTRATION_V1_PARAMKIND, &ADMISSIONREGISTRATION_V1_PARAMREF,
+    &ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS, &ADMISSIONREGISTRATION_V1_SERVICEREFERENCE,
+    &ADMISSIONREGISTRATION_V1_TYPECHECKING, &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICY,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDING,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGLIST,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGSPEC,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYLIST, &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSPEC,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSTATUS, &ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOK,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATION,
+    &ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATIONLIST, &ADMISSIONREGISTRATION_V1_VALIDATION,
+    &ADMISSIONREGISTRATION_V1_VARIABLE, &ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG, &APPS_V1_CONTROLLERREVISION,
+    &APPS_V1_CONTROLLERREVISIONLIST, &APPS_V1_DAEMONSET, &APPS_V1_DAEMONSETCONDITION, &APPS_V1_DAEMONSETLIST,
+    &APPS_V1_DAEMONSETSPEC, &APPS_V1_DAEMONSETSTATUS, &APPS_V1_DAEMONSETUPDATESTRATEGY, &APPS_V1_DEPLOYMENT,
+    &APPS_V1_DEPLOYMENTCONDITION, &APPS_V1_DEPLOYMENTLIST, &APPS_V1_DEPLOYMENTSPEC, &APPS_V1_DEPLOYMENTSTATUS,
+    &APPS_V1_DEPLOYMENTSTRATEGY, &APPS_V1_REPLICASET, &APPS_V1_REPLICASETCONDITION, &APPS_V1_REPLICASETLIST,
+    &APPS_V1_REPLICASETSPEC, &APPS_V1_REPLICASETSTATUS, &APPS_V1_ROLLINGUPDATEDAEMONSET,
     &APPS_V1_ROLLINGUPDATEDEPLOYMENT, &APPS_V1_ROLLINGUPDATESTATEFULSETSTRATEGY, &APPS_V1_STATEFULSET,
     &APPS_V1_STATEFULSETCONDITION, &APPS_V1_STATEFULSETLIST, &APPS_V1_STATEFULSETORDINALS,
     &APPS_V1_STATEFULSETPERSISTENTVOLUMECLAIMRETENTIONPOLICY, &APPS_V1_STATEFULSETSPEC, &APPS_V1_STATEFULSETSTATUS,
@@ -104,7 +124,16 @@ pub static TYPES: &[&Type] = &[
     &CORE_V1_WEIGHTEDPODAFFINITYTERM, &CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS, &DISCOVERY_V1_ENDPOINT,
     &DISCOVERY_V1_ENDPOINTCONDITIONS, &DISCOVERY_V1_ENDPOINTHINTS, &DISCOVERY_V1_ENDPOINTPORT,
     &DISCOVERY_V1_ENDPOINTSLICE, &DISCOVERY_V1_ENDPOINTSLICELIST, &DISCOVERY_V1_FORNODE, &DISCOVERY_V1_FORZONE,
-    &EVENTS_V1_EVENT, &EVENTS_V1_EVENTLIST, &EVENTS_V1_EVENTSERIES, &NETWORKING_V1_HTTPINGRESSPATH,
+    &EVENTS_V1_EVENT, &EVENTS_V1_EVENTLIST, &EVENTS_V1_EVENTSERIES, &FLOWCONTROL_V1_EXEMPTPRIORITYLEVELCONFIGURATION,
+    &FLOWCONTROL_V1_FLOWDISTINGUISHERMETHOD, &FLOWCONTROL_V1_FLOWSCHEMA, &FLOWCONTROL_V1_FLOWSCHEMACONDITION,
+    &FLOWCONTROL_V1_FLOWSCHEMALIST, &FLOWCONTROL_V1_FLOWSCHEMASPEC, &FLOWCONTROL_V1_FLOWSCHEMASTATUS,
+    &FLOWCONTROL_V1_GROUPSUBJECT, &FLOWCONTROL_V1_LIMITRESPONSE, &FLOWCONTROL_V1_LIMITEDPRIORITYLEVELCONFIGURATION,
+    &FLOWCONTROL_V1_NONRESOURCEPOLICYRULE, &FLOWCONTROL_V1_POLICYRULESWITHSUBJECTS,
+    &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATION, &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONCONDITION,
+    &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONLIST, &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONREFERENCE,
+    &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSPEC, &FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSTATUS,
+    &FLOWCONTROL_V1_QUEUINGCONFIGURATION, &FLOWCONTROL_V1_RESOURCEPOLICYRULE, &FLOWCONTROL_V1_SERVICEACCOUNTSUBJECT,
+    &FLOWCONTROL_V1_SUBJECT, &FLOWCONTROL_V1_USERSUBJECT, &NETWORKING_V1_HTTPINGRESSPATH,
     &NETWORKING_V1_HTTPINGRESSRULEVALUE, &NETWORKING_V1_IPADDRESS, &NETWORKING_V1_IPADDRESSLIST,
     &NETWORKING_V1_IPADDRESSSPEC, &NETWORKING_V1_IPBLOCK, &NETWORKING_V1_INGRESS, &NETWORKING_V1_INGRESSBACKEND,
     &NETWORKING_V1_INGRESSCLASS, &NETWORKING_V1_INGRESSCLASSLIST, &NETWORKING_V1_INGRESSCLASSPARAMETERSREFERENCE,
@@ -116,24 +145,225 @@ pub static TYPES: &[&Type] = &[
     &NETWORKING_V1_NETWORKPOLICYPORT, &NETWORKING_V1_NETWORKPOLICYSPEC, &NETWORKING_V1_PARENTREFERENCE,
     &NETWORKING_V1_SERVICEBACKENDPORT, &NETWORKING_V1_SERVICECIDR, &NETWORKING_V1_SERVICECIDRLIST,
     &NETWORKING_V1_SERVICECIDRSPEC, &NETWORKING_V1_SERVICECIDRSTATUS, &NODE_V1_OVERHEAD, &NODE_V1_RUNTIMECLASS,
-    &NODE_V1_RUNTIMECLASSLIST, &NODE_V1_SCHEDULING, &POLICY_V1_PODDISRUPTIONBUDGET, &POLICY_V1_PODDISRUPTIONBUDGETLIST,
-    &POLICY_V1_PODDISRUPTIONBUDGETSPEC, &POLICY_V1_PODDISRUPTIONBUDGETSTATUS, &RBAC_V1_AGGREGATIONRULE,
-    &RBAC_V1_CLUSTERROLE, &RBAC_V1_CLUSTERROLEBINDING, &RBAC_V1_CLUSTERROLEBINDINGLIST, &RBAC_V1_CLUSTERROLELIST,
-    &RBAC_V1_POLICYRULE, &RBAC_V1_ROLE, &RBAC_V1_ROLEBINDING, &RBAC_V1_ROLEBINDINGLIST, &RBAC_V1_ROLELIST,
-    &RBAC_V1_ROLEREF, &RBAC_V1_SUBJECT, &SCHEDULING_V1_PRIORITYCLASS, &SCHEDULING_V1_PRIORITYCLASSLIST,
-    &STORAGE_V1_CSIDRIVER, &STORAGE_V1_CSIDRIVERLIST, &STORAGE_V1_CSIDRIVERSPEC, &STORAGE_V1_CSINODE,
-    &STORAGE_V1_CSINODEDRIVER, &STORAGE_V1_CSINODELIST, &STORAGE_V1_CSINODESPEC, &STORAGE_V1_CSISTORAGECAPACITY,
-    &STORAGE_V1_CSISTORAGECAPACITYLIST, &STORAGE_V1_STORAGECLASS, &STORAGE_V1_STORAGECLASSLIST,
-    &STORAGE_V1_TOKENREQUEST, &STORAGE_V1_VOLUMEATTACHMENT, &STORAGE_V1_VOLUMEATTACHMENTLIST,
-    &STORAGE_V1_VOLUMEATTACHMENTSOURCE, &STORAGE_V1_VOLUMEATTACHMENTSPEC, &STORAGE_V1_VOLUMEATTACHMENTSTATUS,
-    &STORAGE_V1_VOLUMEATTRIBUTESCLASS, &STORAGE_V1_VOLUMEATTRIBUTESCLASSLIST, &STORAGE_V1_VOLUMEERROR,
-    &STORAGE_V1_VOLUMENODERESOURCES, &META_V1_APIGROUP, &META_V1_APIGROUPLIST, &META_V1_APIRESOURCE,
+    &NODE_V1_RUNTIMECLASSLIST, &NODE_V1_SCHEDULING, &POLICY_V1_EVICTION, &POLICY_V1_PODDISRUPTIONBUDGET,
+    &POLICY_V1_PODDISRUPTIONBUDGETLIST, &POLICY_V1_PODDISRUPTIONBUDGETSPEC, &POLICY_V1_PODDISRUPTIONBUDGETSTATUS,
+    &RBAC_V1_AGGREGATIONRULE, &RBAC_V1_CLUSTERROLE, &RBAC_V1_CLUSTERROLEBINDING, &RBAC_V1_CLUSTERROLEBINDINGLIST,
+    &RBAC_V1_CLUSTERROLELIST, &RBAC_V1_POLICYRULE, &RBAC_V1_ROLE, &RBAC_V1_ROLEBINDING, &RBAC_V1_ROLEBINDINGLIST,
+    &RBAC_V1_ROLELIST, &RBAC_V1_ROLEREF, &RBAC_V1_SUBJECT, &RESOURCE_V1_ALLOCATEDDEVICESTATUS,
+    &RESOURCE_V1_ALLOCATIONRESULT, &RESOURCE_V1_CELDEVICESELECTOR, &RESOURCE_V1_CAPACITYREQUESTPOLICY,
+    &RESOURCE_V1_CAPACITYREQUESTPOLICYRANGE, &RESOURCE_V1_CAPACITYREQUIREMENTS, &RESOURCE_V1_COUNTER,
+    &RESOURCE_V1_COUNTERSET, &RESOURCE_V1_DEVICE, &RESOURCE_V1_DEVICEALLOCATIONCONFIGURATION,
+    &RESOURCE_V1_DEVICEALLOCATIONRESULT, &RESOURCE_V1_DEVICEATTRIBUTE, &RESOURCE_V1_DEVICECAPACITY,
+    &RESOURCE_V1_DEVICECLAIM, &RESOURCE_V1_DEVICECLAIMCONFIGURATION, &RESOURCE_V1_DEVICECLASS,
+    &RESOURCE_V1_DEVICECLASSCONFIGURATION, &RESOURCE_V1_DEVICECLASSLIST, &RESOURCE_V1_DEVICECLASSSPEC,
+    &RESOURCE_V1_DEVICECONSTRAINT, &RESOURCE_V1_DEVICECOUNTERCONSUMPTION, &RESOURCE_V1_DEVICEREQUEST,
+    &RESOURCE_V1_DEVICEREQUESTALLOCATIONRESULT, &RESOURCE_V1_DEVICESELECTOR, &RESOURCE_V1_DEVICESUBREQUEST,
+    &RESOURCE_V1_DEVICETAINT, &RESOURCE_V1_DEVICETOLERATION, &RESOURCE_V1_EXACTDEVICEREQUEST,
+    &RESOURCE_V1_NETWORKDEVICEDATA, &RESOURCE_V1_NODEALLOCATABLERESOURCEMAPPING, &RESOURCE_V1_OPAQUEDEVICECONFIGURATION,
+    &RESOURCE_V1_RESOURCECLAIM, &RESOURCE_V1_RESOURCECLAIMCONSUMERREFERENCE, &RESOURCE_V1_RESOURCECLAIMLIST,
+    &RESOURCE_V1_RESOURCECLAIMSPEC, &RESOURCE_V1_RESOURCECLAIMSTATUS, &RESOURCE_V1_RESOURCECLAIMTEMPLATE,
+    &RESOURCE_V1_RESOURCECLAIMTEMPLATELIST, &RESOURCE_V1_RESOURCECLAIMTEMPLATESPEC, &RESOURCE_V1_RESOURCEPOOL,
+    &RESOURCE_V1_RESOURCESLICE, &RESOURCE_V1_RESOURCESLICELIST, &RESOURCE_V1_RESOURCESLICESPEC,
+    &SCHEDULING_V1_PRIORITYCLASS, &SCHEDULING_V1_PRIORITYCLASSLIST, &STORAGE_V1_CSIDRIVER, &STORAGE_V1_CSIDRIVERLIST,
+    &STORAGE_V1_CSIDRIVERSPEC, &STORAGE_V1_CSINODE, &STORAGE_V1_CSINODEDRIVER, &STORAGE_V1_CSINODELIST,
+    &STORAGE_V1_CSINODESPEC, &STORAGE_V1_CSISTORAGECAPACITY, &STORAGE_V1_CSISTORAGECAPACITYLIST,
+    &STORAGE_V1_STORAGECLASS, &STORAGE_V1_STORAGECLASSLIST, &STORAGE_V1_TOKENREQUEST, &STORAGE_V1_VOLUMEATTACHMENT,
+    &STORAGE_V1_VOLUMEATTACHMENTLIST, &STORAGE_V1_VOLUMEATTACHMENTSOURCE, &STORAGE_V1_VOLUMEATTACHMENTSPEC,
+    &STORAGE_V1_VOLUMEATTACHMENTSTATUS, &STORAGE_V1_VOLUMEATTRIBUTESCLASS, &STORAGE_V1_VOLUMEATTRIBUTESCLASSLIST,
+    &STORAGE_V1_VOLUMEERROR, &STORAGE_V1_VOLUMENODERESOURCES, &APIEXTENSIONS_V1_CUSTOMRESOURCECOLUMNDEFINITION,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCECONVERSION, &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITION,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONCONDITION, &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONLIST,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONNAMES, &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSPEC,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSTATUS, &APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONVERSION,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESCALE, &APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESTATUS,
+    &APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCES, &APIEXTENSIONS_V1_CUSTOMRESOURCEVALIDATION,
+    &APIEXTENSIONS_V1_EXTERNALDOCUMENTATION, &APIEXTENSIONS_V1_JSONSCHEMAPROPS, &APIEXTENSIONS_V1_SELECTABLEFIELD,
+    &APIEXTENSIONS_V1_SERVICEREFERENCE, &APIEXTENSIONS_V1_VALIDATIONRULE, &APIEXTENSIONS_V1_WEBHOOKCLIENTCONFIG,
+    &APIEXTENSIONS_V1_WEBHOOKCONVERSION, &META_V1_APIGROUP, &META_V1_APIGROUPLIST, &META_V1_APIRESOURCE,
     &META_V1_APIRESOURCELIST, &META_V1_APIVERSIONS, &META_V1_CONDITION, &META_V1_DELETEOPTIONS,
     &META_V1_FIELDSELECTORREQUIREMENT, &META_V1_GROUPVERSIONFORDISCOVERY, &META_V1_LABELSELECTOR,
     &META_V1_LABELSELECTORREQUIREMENT, &META_V1_LISTMETA, &META_V1_MANAGEDFIELDSENTRY, &META_V1_OBJECTMETA,
     &META_V1_OWNERREFERENCE, &META_V1_PRECONDITIONS, &META_V1_SERVERADDRESSBYCLIENTCIDR, &META_V1_SHARDINFO,
-    &META_V1_STATUS, &META_V1_STATUSCAUSE, &META_V1_STATUSDETAILS, &META_V1_WATCHEVENT,
+    &META_V1_STATUS, &META_V1_STATUSCAUSE, &META_V1_STATUSDETAILS, &META_V1_WATCHEVENT, &APIREGISTRATION_V1_APISERVICE,
+    &APIREGISTRATION_V1_APISERVICECONDITION, &APIREGISTRATION_V1_APISERVICELIST, &APIREGISTRATION_V1_APISERVICESPEC,
+    &APIREGISTRATION_V1_APISERVICESTATUS, &APIREGISTRATION_V1_SERVICEREFERENCE,
 ];
+static ADMISSIONREGISTRATION_V1_APPLYCONFIGURATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.ApplyConfiguration", gvk: None, atomic: false, fields: &[
+    f("expression", STRING).at(1).omits_zero(),
+] };
+static ADMISSIONREGISTRATION_V1_AUDITANNOTATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.AuditAnnotation", gvk: None, atomic: false, fields: &[
+    f("key", STRING).at(1).always().required(), f("valueExpression", STRING).at(2).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_EXPRESSIONWARNING: Type = Type { name: "io.k8s.api.admissionregistration.v1.ExpressionWarning", gvk: None, atomic: false, fields: &[
+    f("fieldRef", STRING).at(2).always().required(), f("warning", STRING).at(3).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_JSONPATCH: Type = Type { name: "io.k8s.api.admissionregistration.v1.JSONPatch", gvk: None, atomic: false, fields: &[
+    f("expression", STRING).at(1).omits_zero(),
+] };
+static ADMISSIONREGISTRATION_V1_MATCHCONDITION: Type = Type { name: "io.k8s.api.admissionregistration.v1.MatchCondition", gvk: None, atomic: false, fields: &[
+    f("expression", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_MATCHRESOURCES: Type = Type { name: "io.k8s.api.admissionregistration.v1.MatchResources", gvk: None, atomic: true, fields: &[
+    f("excludeResourceRules", list(of(&ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS))).at(4).omits_zero().list_atomic(),
+    f("matchPolicy", STRING).at(7).pointer(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(1).pointer(),
+    f("objectSelector", of(&META_V1_LABELSELECTOR)).at(2).pointer(),
+    f("resourceRules", list(of(&ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICY: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYSPEC)).at(2).always(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDING: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDINGSPEC)).at(2).always(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDINGLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBindingList", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBindingList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDING))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYBINDINGSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBindingSpec", gvk: None, atomic: false, fields: &[
+    f("matchResources", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(3).pointer(),
+    f("paramRef", of(&ADMISSIONREGISTRATION_V1_PARAMREF)).at(2).pointer(), f("policyName", STRING).at(1).omits_zero(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyList", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICY))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec", gvk: None, atomic: false, fields: &[
+    f("failurePolicy", STRING).at(5).pointer(),
+    f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(6).omits_zero().list_map(&["name"]).merge("name"),
+    f("matchConstraints", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(2).pointer(),
+    f("mutations", list(of(&ADMISSIONREGISTRATION_V1_MUTATION))).at(4).omits_zero().list_atomic(),
+    f("paramKind", of(&ADMISSIONREGISTRATION_V1_PARAMKIND)).at(1).pointer(),
+    f("reinvocationPolicy", STRING).at(7).omits_zero(),
+    f("variables", list(of(&ADMISSIONREGISTRATION_V1_VARIABLE))).at(3).omits_zero().list_atomic(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOK: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingWebhook", gvk: None, atomic: false, fields: &[
+    f("admissionReviewVersions", list(STRING)).at(8).always().list_atomic().required(),
+    f("clientConfig", of(&ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG)).at(2).always().required(),
+    f("failurePolicy", STRING).at(4).pointer(),
+    f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(12).omits_zero().list_map(&["name"]).merge("name"),
+    f("matchPolicy", STRING).at(9).pointer(), f("name", STRING).at(1).always().required(),
+    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
+    f("objectSelector", of(&META_V1_LABELSELECTOR)).at(11).pointer(), f("reinvocationPolicy", STRING).at(10).pointer(),
+    f("rules", list(of(&ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
+    f("sideEffects", STRING).at(6).always().pointer().required(), f("timeoutSeconds", INT32).at(7).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("webhooks", list(of(&ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOK))).at(2).omits_zero().list_map(&["name"]).merge("name"),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATIONLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfigurationList", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingWebhookConfigurationList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATION))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_MUTATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.Mutation", gvk: None, atomic: false, fields: &[
+    f("applyConfiguration", of(&ADMISSIONREGISTRATION_V1_APPLYCONFIGURATION)).at(3).pointer(),
+    f("jsonPatch", of(&ADMISSIONREGISTRATION_V1_JSONPATCH)).at(4).pointer(),
+    f("patchType", STRING).at(2).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS: Type = Type { name: "io.k8s.api.admissionregistration.v1.NamedRuleWithOperations", gvk: None, atomic: true, fields: &[
+    f("apiGroups", list(STRING)).at(1).inside(&[2, 2]).omits_zero().list_atomic(),
+    f("apiVersions", list(STRING)).at(2).inside(&[2, 2]).omits_zero().list_atomic(),
+    f("operations", list(STRING)).at(1).inside(&[2]).omits_zero().list_atomic(),
+    f("resourceNames", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("resources", list(STRING)).at(3).inside(&[2, 2]).omits_zero().list_atomic(),
+    f("scope", STRING).at(4).inside(&[2, 2]).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_PARAMKIND: Type = Type { name: "io.k8s.api.admissionregistration.v1.ParamKind", gvk: None, atomic: true, fields: &[
+    f("apiVersion", STRING).at(1).omits_zero(), f("kind", STRING).at(2).omits_zero(),
+] };
+static ADMISSIONREGISTRATION_V1_PARAMREF: Type = Type { name: "io.k8s.api.admissionregistration.v1.ParamRef", gvk: None, atomic: true, fields: &[
+    f("name", STRING).at(1).omits_zero(), f("namespace", STRING).at(2).omits_zero(),
+    f("parameterNotFoundAction", STRING).at(4).pointer(), f("selector", of(&META_V1_LABELSELECTOR)).at(3).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS: Type = Type { name: "io.k8s.api.admissionregistration.v1.RuleWithOperations", gvk: None, atomic: false, fields: &[
+    f("apiGroups", list(STRING)).at(1).inside(&[2]).omits_zero().list_atomic(),
+    f("apiVersions", list(STRING)).at(2).inside(&[2]).omits_zero().list_atomic(),
+    f("operations", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("resources", list(STRING)).at(3).inside(&[2]).omits_zero().list_atomic(),
+    f("scope", STRING).at(4).inside(&[2]).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_SERVICEREFERENCE: Type = Type { name: "io.k8s.api.admissionregistration.v1.ServiceReference", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(2).always().required(), f("namespace", STRING).at(1).always().required(),
+    f("path", STRING).at(3).pointer(), f("port", INT32).at(4).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_TYPECHECKING: Type = Type { name: "io.k8s.api.admissionregistration.v1.TypeChecking", gvk: None, atomic: false, fields: &[
+    f("expressionWarnings", list(of(&ADMISSIONREGISTRATION_V1_EXPRESSIONWARNING))).at(1).omits_zero().list_atomic(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICY: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSPEC)).at(2).always(),
+    f("status", of(&ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSTATUS)).at(3).always(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDING: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGSPEC)).at(2).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingList", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBindingList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDING))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec", gvk: None, atomic: false, fields: &[
+    f("matchResources", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(3).pointer(),
+    f("paramRef", of(&ADMISSIONREGISTRATION_V1_PARAMREF)).at(2).pointer(),
+    f("policyName", STRING).at(1).omits_zero().required(),
+    f("validationActions", list(STRING)).at(4).omits_zero().list_set().required(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyList", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICY))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec", gvk: None, atomic: false, fields: &[
+    f("auditAnnotations", list(of(&ADMISSIONREGISTRATION_V1_AUDITANNOTATION))).at(5).omits_zero().list_atomic(),
+    f("failurePolicy", STRING).at(4).pointer(),
+    f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(6).omits_zero().list_map(&["name"]).merge("name"),
+    f("matchConstraints", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(2).pointer(),
+    f("paramKind", of(&ADMISSIONREGISTRATION_V1_PARAMKIND)).at(1).pointer(),
+    f("validations", list(of(&ADMISSIONREGISTRATION_V1_VALIDATION))).at(3).omits_zero().list_atomic(),
+    f("variables", list(of(&ADMISSIONREGISTRATION_V1_VARIABLE))).at(7).omits_zero().list_map(&["name"]).merge("name"),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSTATUS: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus", gvk: None, atomic: false, fields: &[
+    f("conditions", list(of(&META_V1_CONDITION))).at(3).omits_zero().list_map(&["type"]),
+    f("observedGeneration", INT64).at(1).omits_zero(),
+    f("typeChecking", of(&ADMISSIONREGISTRATION_V1_TYPECHECKING)).at(2).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOK: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingWebhook", gvk: None, atomic: false, fields: &[
+    f("admissionReviewVersions", list(STRING)).at(8).always().list_atomic().required(),
+    f("clientConfig", of(&ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG)).at(2).always().required(),
+    f("failurePolicy", STRING).at(4).pointer(),
+    f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(11).omits_zero().list_map(&["name"]).merge("name"),
+    f("matchPolicy", STRING).at(9).pointer(), f("name", STRING).at(1).always().required(),
+    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
+    f("objectSelector", of(&META_V1_LABELSELECTOR)).at(10).pointer(),
+    f("rules", list(of(&ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
+    f("sideEffects", STRING).at(6).always().pointer().required(), f("timeoutSeconds", INT32).at(7).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("webhooks", list(of(&ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOK))).at(2).omits_zero().list_map(&["name"]).merge("name"),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATIONLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfigurationList", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfigurationList")), atomic: false, fields: &[
+    f("apiVersion", STRING),
+    f("items", list(of(&ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATION))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static ADMISSIONREGISTRATION_V1_VALIDATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.Validation", gvk: None, atomic: false, fields: &[
+    f("expression", STRING).at(1).always().required(), f("message", STRING).at(2).omits_zero(),
+    f("messageExpression", STRING).at(4).omits_zero(), f("reason", STRING).at(3).pointer(),
+] };
+static ADMISSIONREGISTRATION_V1_VARIABLE: Type = Type { name: "io.k8s.api.admissionregistration.v1.Variable", gvk: None, atomic: true, fields: &[
+    f("expression", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
+] };
+static ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG: Type = Type { name: "io.k8s.api.admissionregistration.v1.WebhookClientConfig", gvk: None, atomic: false, fields: &[
+    f("caBundle", BYTES).at(2).omits_zero(),
+    f("service", of(&ADMISSIONREGISTRATION_V1_SERVICEREFERENCE)).at(1).pointer(), f("url", STRING).at(3).pointer(),
+] };
 static APPS_V1_CONTROLLERREVISION: Type = Type { name: "io.k8s.api.apps.v1.ControllerRevision", gvk: Some(("apps", "v1", "ControllerRevision")), atomic: false, fields: &[
     f("apiVersion", STRING), f("data", ANY).at(2).always(), f("kind", STRING),
     f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(), f("revision", INT64).at(3).always().required(),
@@ -736,10 +966,10 @@ static CORE_V1_CONFIGMAP: Type = Type { name: "io.k8s.api.core.v1.ConfigMap", gv
     f("immutable", BOOL).at(4).pointer(), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
 ] };
 static CORE_V1_CONFIGMAPENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(2).pointer(),
+    f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""), f("optional", BOOL).at(2).pointer(),
 ] };
 static CORE_V1_CONFIGMAPKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.ConfigMapKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(1).omits_zero().default("\"\""),
+    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""),
     f("optional", BOOL).at(3).pointer(),
 ] };
 static CORE_V1_CONFIGMAPLIST: Type = Type { name: "io.k8s.api.core.v1.ConfigMapList", gvk: Some(("", "v1", "ConfigMapList")), atomic: false, fields: &[
@@ -753,11 +983,11 @@ static CORE_V1_CONFIGMAPNODECONFIGSOURCE: Type = Type { name: "io.k8s.api.core.v
 ] };
 static CORE_V1_CONFIGMAPPROJECTION: Type = Type { name: "io.k8s.api.core.v1.ConfigMapProjection", gvk: None, atomic: false, fields: &[
     f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
+    f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
 ] };
 static CORE_V1_CONFIGMAPVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ConfigMapVolumeSource", gvk: None, atomic: false, fields: &[
     f("defaultMode", INT32).at(3).pointer(), f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
+    f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
 ] };
 static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gvk: None, atomic: false, fields: &[
     f("args", list(STRING)).at(4).omits_zero().list_atomic(),
@@ -888,28 +1118,30 @@ static CORE_V1_ENVVARSOURCE: Type = Type { name: "io.k8s.api.core.v1.EnvVarSourc
     f("secretKeyRef", of(&CORE_V1_SECRETKEYSELECTOR)).at(4).pointer(),
 ] };
 static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.EphemeralContainer", gvk: None, atomic: false, fields: &[
-    f("args", list(STRING)).at(4).inside(1).omits_zero().list_atomic(),
-    f("command", list(STRING)).at(3).inside(1).omits_zero().list_atomic(),
-    f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(1).omits_zero().list_map(&["name"]).merge("name"),
-    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(1).omits_zero().list_atomic(),
-    f("image", STRING).at(2).inside(1).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(1).omits_zero(),
-    f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(1).pointer(),
-    f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(1).pointer(),
-    f("name", STRING).at(1).inside(1).always().required(),
-    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(1).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
-    f("readinessProbe", of(&CORE_V1_PROBE)).at(11).inside(1).pointer(),
-    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(1).omits_zero().list_atomic(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(1).always(),
-    f("restartPolicy", STRING).at(24).inside(1).pointer(),
-    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(1).omits_zero().list_atomic(),
-    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).inside(1).pointer(),
-    f("startupProbe", of(&CORE_V1_PROBE)).at(22).inside(1).pointer(), f("stdin", BOOL).at(16).inside(1).omits_zero(),
-    f("stdinOnce", BOOL).at(17).inside(1).omits_zero(), f("targetContainerName", STRING).at(2).omits_zero(),
-    f("terminationMessagePath", STRING).at(13).inside(1).omits_zero(),
-    f("terminationMessagePolicy", STRING).at(20).inside(1).omits_zero(), f("tty", BOOL).at(18).inside(1).omits_zero(),
-    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(1).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
-    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(1).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
-    f("workingDir", STRING).at(5).inside(1).omits_zero(),
+    f("args", list(STRING)).at(4).inside(&[1]).omits_zero().list_atomic(),
+    f("command", list(STRING)).at(3).inside(&[1]).omits_zero().list_atomic(),
+    f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(&[1]).omits_zero().list_map(&["name"]).merge("name"),
+    f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(&[1]).omits_zero().list_atomic(),
+    f("image", STRING).at(2).inside(&[1]).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(&[1]).omits_zero(),
+    f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(&[1]).pointer(),
+    f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(&[1]).pointer(),
+    f("name", STRING).at(1).inside(&[1]).always().required(),
+    f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).inside(&[1]).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
+    f("readinessProbe", of(&CORE_V1_PROBE)).at(11).inside(&[1]).pointer(),
+    f("resizePolicy", list(of(&CORE_V1_CONTAINERRESIZEPOLICY))).at(23).inside(&[1]).omits_zero().list_atomic(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(8).inside(&[1]).always(),
+    f("restartPolicy", STRING).at(24).inside(&[1]).pointer(),
+    f("restartPolicyRules", list(of(&CORE_V1_CONTAINERRESTARTRULE))).at(25).inside(&[1]).omits_zero().list_atomic(),
+    f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).inside(&[1]).pointer(),
+    f("startupProbe", of(&CORE_V1_PROBE)).at(22).inside(&[1]).pointer(),
+    f("stdin", BOOL).at(16).inside(&[1]).omits_zero(), f("stdinOnce", BOOL).at(17).inside(&[1]).omits_zero(),
+    f("targetContainerName", STRING).at(2).omits_zero(),
+    f("terminationMessagePath", STRING).at(13).inside(&[1]).omits_zero(),
+    f("terminationMessagePolicy", STRING).at(20).inside(&[1]).omits_zero(),
+    f("tty", BOOL).at(18).inside(&[1]).omits_zero(),
+    f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(&[1]).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
+    f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(&[1]).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
+    f("workingDir", STRING).at(5).inside(&[1]).omits_zero(),
 ] };
 static CORE_V1_EPHEMERALVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.EphemeralVolumeSource", gvk: None, atomic: false, fields: &[
     f("volumeClaimTemplate", of(&CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE)).at(1).pointer(),
@@ -1234,35 +1466,35 @@ static CORE_V1_PERSISTENTVOLUMELIST: Type = Type { name: "io.k8s.api.core.v1.Per
 ] };
 static CORE_V1_PERSISTENTVOLUMESPEC: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeSpec", gvk: None, atomic: false, fields: &[
     f("accessModes", list(STRING)).at(3).omits_zero().list_atomic(),
-    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(2).inside(2).pointer(),
-    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(16).inside(2).pointer(),
-    f("azureFile", of(&CORE_V1_AZUREFILEPERSISTENTVOLUMESOURCE)).at(13).inside(2).pointer(),
+    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(2).inside(&[2]).pointer(),
+    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(16).inside(&[2]).pointer(),
+    f("azureFile", of(&CORE_V1_AZUREFILEPERSISTENTVOLUMESOURCE)).at(13).inside(&[2]).pointer(),
     f("capacity", map(QUANTITY)).at(1).omits_zero(),
-    f("cephfs", of(&CORE_V1_CEPHFSPERSISTENTVOLUMESOURCE)).at(9).inside(2).pointer(),
-    f("cinder", of(&CORE_V1_CINDERPERSISTENTVOLUMESOURCE)).at(8).inside(2).pointer(),
+    f("cephfs", of(&CORE_V1_CEPHFSPERSISTENTVOLUMESOURCE)).at(9).inside(&[2]).pointer(),
+    f("cinder", of(&CORE_V1_CINDERPERSISTENTVOLUMESOURCE)).at(8).inside(&[2]).pointer(),
     f("claimRef", of(&CORE_V1_OBJECTREFERENCE)).at(4).pointer(),
-    f("csi", of(&CORE_V1_CSIPERSISTENTVOLUMESOURCE)).at(22).inside(2).pointer(),
-    f("fc", of(&CORE_V1_FCVOLUMESOURCE)).at(10).inside(2).pointer(),
-    f("flexVolume", of(&CORE_V1_FLEXPERSISTENTVOLUMESOURCE)).at(12).inside(2).pointer(),
-    f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)).at(11).inside(2).pointer(),
-    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)).at(1).inside(2).pointer(),
-    f("glusterfs", of(&CORE_V1_GLUSTERFSPERSISTENTVOLUMESOURCE)).at(4).inside(2).pointer(),
-    f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(3).inside(2).pointer(),
-    f("iscsi", of(&CORE_V1_ISCSIPERSISTENTVOLUMESOURCE)).at(7).inside(2).pointer(),
-    f("local", of(&CORE_V1_LOCALVOLUMESOURCE)).at(20).inside(2).pointer(),
+    f("csi", of(&CORE_V1_CSIPERSISTENTVOLUMESOURCE)).at(22).inside(&[2]).pointer(),
+    f("fc", of(&CORE_V1_FCVOLUMESOURCE)).at(10).inside(&[2]).pointer(),
+    f("flexVolume", of(&CORE_V1_FLEXPERSISTENTVOLUMESOURCE)).at(12).inside(&[2]).pointer(),
+    f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)).at(11).inside(&[2]).pointer(),
+    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)).at(1).inside(&[2]).pointer(),
+    f("glusterfs", of(&CORE_V1_GLUSTERFSPERSISTENTVOLUMESOURCE)).at(4).inside(&[2]).pointer(),
+    f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(3).inside(&[2]).pointer(),
+    f("iscsi", of(&CORE_V1_ISCSIPERSISTENTVOLUMESOURCE)).at(7).inside(&[2]).pointer(),
+    f("local", of(&CORE_V1_LOCALVOLUMESOURCE)).at(20).inside(&[2]).pointer(),
     f("mountOptions", list(STRING)).at(7).omits_zero().list_atomic(),
-    f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(5).inside(2).pointer(),
+    f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(5).inside(&[2]).pointer(),
     f("nodeAffinity", of(&CORE_V1_VOLUMENODEAFFINITY)).at(9).pointer(),
     f("persistentVolumeReclaimPolicy", STRING).at(5).omits_zero(),
-    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(17).inside(2).pointer(),
-    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(18).inside(2).pointer(),
-    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(15).inside(2).pointer(),
-    f("rbd", of(&CORE_V1_RBDPERSISTENTVOLUMESOURCE)).at(6).inside(2).pointer(),
-    f("scaleIO", of(&CORE_V1_SCALEIOPERSISTENTVOLUMESOURCE)).at(19).inside(2).pointer(),
+    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(17).inside(&[2]).pointer(),
+    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(18).inside(&[2]).pointer(),
+    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(15).inside(&[2]).pointer(),
+    f("rbd", of(&CORE_V1_RBDPERSISTENTVOLUMESOURCE)).at(6).inside(&[2]).pointer(),
+    f("scaleIO", of(&CORE_V1_SCALEIOPERSISTENTVOLUMESOURCE)).at(19).inside(&[2]).pointer(),
     f("storageClassName", STRING).at(6).omits_zero(),
-    f("storageos", of(&CORE_V1_STORAGEOSPERSISTENTVOLUMESOURCE)).at(21).inside(2).pointer(),
+    f("storageos", of(&CORE_V1_STORAGEOSPERSISTENTVOLUMESOURCE)).at(21).inside(&[2]).pointer(),
     f("volumeAttributesClassName", STRING).at(10).pointer(), f("volumeMode", STRING).at(8).pointer(),
-    f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(14).inside(2).pointer(),
+    f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(14).inside(&[2]).pointer(),
 ] };
 static CORE_V1_PERSISTENTVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeStatus", gvk: None, atomic: false, fields: &[
     f("lastPhaseTransitionTime", TIME).at(4).pointer(), f("message", STRING).at(2).omits_zero(),
@@ -1425,12 +1657,12 @@ static CORE_V1_PREFERREDSCHEDULINGTERM: Type = Type { name: "io.k8s.api.core.v1.
     f("weight", INT32).at(1).always().required(),
 ] };
 static CORE_V1_PROBE: Type = Type { name: "io.k8s.api.core.v1.Probe", gvk: None, atomic: false, fields: &[
-    f("exec", of(&CORE_V1_EXECACTION)).at(1).inside(1).pointer(), f("failureThreshold", INT32).at(6).omits_zero(),
-    f("grpc", of(&CORE_V1_GRPCACTION)).at(4).inside(1).pointer(),
-    f("httpGet", of(&CORE_V1_HTTPGETACTION)).at(2).inside(1).pointer(),
+    f("exec", of(&CORE_V1_EXECACTION)).at(1).inside(&[1]).pointer(), f("failureThreshold", INT32).at(6).omits_zero(),
+    f("grpc", of(&CORE_V1_GRPCACTION)).at(4).inside(&[1]).pointer(),
+    f("httpGet", of(&CORE_V1_HTTPGETACTION)).at(2).inside(&[1]).pointer(),
     f("initialDelaySeconds", INT32).at(2).omits_zero(), f("periodSeconds", INT32).at(4).omits_zero(),
     f("successThreshold", INT32).at(5).omits_zero(),
-    f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3).inside(1).pointer(),
+    f("tcpSocket", of(&CORE_V1_TCPSOCKETACTION)).at(3).inside(&[1]).pointer(),
     f("terminationGracePeriodSeconds", INT64).at(7).pointer(), f("timeoutSeconds", INT32).at(3).omits_zero(),
 ] };
 static CORE_V1_PROJECTEDVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ProjectedVolumeSource", gvk: None, atomic: false, fields: &[
@@ -1555,10 +1787,10 @@ static CORE_V1_SECRET: Type = Type { name: "io.k8s.api.core.v1.Secret", gvk: Som
     f("stringData", map(STRING)).at(4).omits_zero(), f("type", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_SECRETENVSOURCE: Type = Type { name: "io.k8s.api.core.v1.SecretEnvSource", gvk: None, atomic: false, fields: &[
-    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(2).pointer(),
+    f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""), f("optional", BOOL).at(2).pointer(),
 ] };
 static CORE_V1_SECRETKEYSELECTOR: Type = Type { name: "io.k8s.api.core.v1.SecretKeySelector", gvk: None, atomic: true, fields: &[
-    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(1).omits_zero().default("\"\""),
+    f("key", STRING).at(2).always().required(), f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""),
     f("optional", BOOL).at(3).pointer(),
 ] };
 static CORE_V1_SECRETLIST: Type = Type { name: "io.k8s.api.core.v1.SecretList", gvk: Some(("", "v1", "SecretList")), atomic: false, fields: &[
@@ -1567,7 +1799,7 @@ static CORE_V1_SECRETLIST: Type = Type { name: "io.k8s.api.core.v1.SecretList", 
 ] };
 static CORE_V1_SECRETPROJECTION: Type = Type { name: "io.k8s.api.core.v1.SecretProjection", gvk: None, atomic: false, fields: &[
     f("items", list(of(&CORE_V1_KEYTOPATH))).at(2).omits_zero().list_atomic(),
-    f("name", STRING).at(1).inside(1).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
+    f("name", STRING).at(1).inside(&[1]).omits_zero().default("\"\""), f("optional", BOOL).at(4).pointer(),
 ] };
 static CORE_V1_SECRETREFERENCE: Type = Type { name: "io.k8s.api.core.v1.SecretReference", gvk: None, atomic: true, fields: &[
     f("name", STRING).at(1).omits_zero(), f("namespace", STRING).at(2).omits_zero(),
@@ -1685,36 +1917,36 @@ static CORE_V1_TYPEDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.Typ
     f("name", STRING).at(3).always().required(), f("namespace", STRING).at(4).pointer(),
 ] };
 static CORE_V1_VOLUME: Type = Type { name: "io.k8s.api.core.v1.Volume", gvk: None, atomic: false, fields: &[
-    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(4).inside(2).pointer(),
-    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(22).inside(2).pointer(),
-    f("azureFile", of(&CORE_V1_AZUREFILEVOLUMESOURCE)).at(18).inside(2).pointer(),
-    f("cephfs", of(&CORE_V1_CEPHFSVOLUMESOURCE)).at(14).inside(2).pointer(),
-    f("cinder", of(&CORE_V1_CINDERVOLUMESOURCE)).at(13).inside(2).pointer(),
-    f("configMap", of(&CORE_V1_CONFIGMAPVOLUMESOURCE)).at(19).inside(2).pointer(),
-    f("csi", of(&CORE_V1_CSIVOLUMESOURCE)).at(28).inside(2).pointer(),
-    f("downwardAPI", of(&CORE_V1_DOWNWARDAPIVOLUMESOURCE)).at(16).inside(2).pointer(),
-    f("emptyDir", of(&CORE_V1_EMPTYDIRVOLUMESOURCE)).at(2).inside(2).pointer(),
-    f("ephemeral", of(&CORE_V1_EPHEMERALVOLUMESOURCE)).at(29).inside(2).pointer(),
-    f("fc", of(&CORE_V1_FCVOLUMESOURCE)).at(17).inside(2).pointer(),
-    f("flexVolume", of(&CORE_V1_FLEXVOLUMESOURCE)).at(12).inside(2).pointer(),
-    f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)).at(15).inside(2).pointer(),
-    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)).at(3).inside(2).pointer(),
-    f("gitRepo", of(&CORE_V1_GITREPOVOLUMESOURCE)).at(5).inside(2).pointer(),
-    f("glusterfs", of(&CORE_V1_GLUSTERFSVOLUMESOURCE)).at(9).inside(2).pointer(),
-    f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(1).inside(2).pointer(),
-    f("image", of(&CORE_V1_IMAGEVOLUMESOURCE)).at(30).inside(2).pointer(),
-    f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)).at(8).inside(2).pointer(), f("name", STRING).at(1).always().required(),
-    f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(7).inside(2).pointer(),
-    f("persistentVolumeClaim", of(&CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE)).at(10).inside(2).pointer(),
-    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(23).inside(2).pointer(),
-    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(24).inside(2).pointer(),
-    f("projected", of(&CORE_V1_PROJECTEDVOLUMESOURCE)).at(26).inside(2).pointer(),
-    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(21).inside(2).pointer(),
-    f("rbd", of(&CORE_V1_RBDVOLUMESOURCE)).at(11).inside(2).pointer(),
-    f("scaleIO", of(&CORE_V1_SCALEIOVOLUMESOURCE)).at(25).inside(2).pointer(),
-    f("secret", of(&CORE_V1_SECRETVOLUMESOURCE)).at(6).inside(2).pointer(),
-    f("storageos", of(&CORE_V1_STORAGEOSVOLUMESOURCE)).at(27).inside(2).pointer(),
-    f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(20).inside(2).pointer(),
+    f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(4).inside(&[2]).pointer(),
+    f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(22).inside(&[2]).pointer(),
+    f("azureFile", of(&CORE_V1_AZUREFILEVOLUMESOURCE)).at(18).inside(&[2]).pointer(),
+    f("cephfs", of(&CORE_V1_CEPHFSVOLUMESOURCE)).at(14).inside(&[2]).pointer(),
+    f("cinder", of(&CORE_V1_CINDERVOLUMESOURCE)).at(13).inside(&[2]).pointer(),
+    f("configMap", of(&CORE_V1_CONFIGMAPVOLUMESOURCE)).at(19).inside(&[2]).pointer(),
+    f("csi", of(&CORE_V1_CSIVOLUMESOURCE)).at(28).inside(&[2]).pointer(),
+    f("downwardAPI", of(&CORE_V1_DOWNWARDAPIVOLUMESOURCE)).at(16).inside(&[2]).pointer(),
+    f("emptyDir", of(&CORE_V1_EMPTYDIRVOLUMESOURCE)).at(2).inside(&[2]).pointer(),
+    f("ephemeral", of(&CORE_V1_EPHEMERALVOLUMESOURCE)).at(29).inside(&[2]).pointer(),
+    f("fc", of(&CORE_V1_FCVOLUMESOURCE)).at(17).inside(&[2]).pointer(),
+    f("flexVolume", of(&CORE_V1_FLEXVOLUMESOURCE)).at(12).inside(&[2]).pointer(),
+    f("flocker", of(&CORE_V1_FLOCKERVOLUMESOURCE)).at(15).inside(&[2]).pointer(),
+    f("gcePersistentDisk", of(&CORE_V1_GCEPERSISTENTDISKVOLUMESOURCE)).at(3).inside(&[2]).pointer(),
+    f("gitRepo", of(&CORE_V1_GITREPOVOLUMESOURCE)).at(5).inside(&[2]).pointer(),
+    f("glusterfs", of(&CORE_V1_GLUSTERFSVOLUMESOURCE)).at(9).inside(&[2]).pointer(),
+    f("hostPath", of(&CORE_V1_HOSTPATHVOLUMESOURCE)).at(1).inside(&[2]).pointer(),
+    f("image", of(&CORE_V1_IMAGEVOLUMESOURCE)).at(30).inside(&[2]).pointer(),
+    f("iscsi", of(&CORE_V1_ISCSIVOLUMESOURCE)).at(8).inside(&[2]).pointer(),
+    f("name", STRING).at(1).always().required(), f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(7).inside(&[2]).pointer(),
+    f("persistentVolumeClaim", of(&CORE_V1_PERSISTENTVOLUMECLAIMVOLUMESOURCE)).at(10).inside(&[2]).pointer(),
+    f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(23).inside(&[2]).pointer(),
+    f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(24).inside(&[2]).pointer(),
+    f("projected", of(&CORE_V1_PROJECTEDVOLUMESOURCE)).at(26).inside(&[2]).pointer(),
+    f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(21).inside(&[2]).pointer(),
+    f("rbd", of(&CORE_V1_RBDVOLUMESOURCE)).at(11).inside(&[2]).pointer(),
+    f("scaleIO", of(&CORE_V1_SCALEIOVOLUMESOURCE)).at(25).inside(&[2]).pointer(),
+    f("secret", of(&CORE_V1_SECRETVOLUMESOURCE)).at(6).inside(&[2]).pointer(),
+    f("storageos", of(&CORE_V1_STORAGEOSVOLUMESOURCE)).at(27).inside(&[2]).pointer(),
+    f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(20).inside(&[2]).pointer(),
 ] };
 static CORE_V1_VOLUMEDEVICE: Type = Type { name: "io.k8s.api.core.v1.VolumeDevice", gvk: None, atomic: false, fields: &[
     f("devicePath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
@@ -1812,6 +2044,100 @@ static EVENTS_V1_EVENTLIST: Type = Type { name: "io.k8s.api.events.v1.EventList"
 static EVENTS_V1_EVENTSERIES: Type = Type { name: "io.k8s.api.events.v1.EventSeries", gvk: None, atomic: false, fields: &[
     f("count", INT32).at(1).always().required(), f("lastObservedTime", MICROTIME).at(2).always().required(),
 ] };
+static FLOWCONTROL_V1_EXEMPTPRIORITYLEVELCONFIGURATION: Type = Type { name: "io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration", gvk: None, atomic: false, fields: &[
+    f("lendablePercent", INT32).at(2).pointer(), f("nominalConcurrencyShares", INT32).at(1).pointer(),
+] };
+static FLOWCONTROL_V1_FLOWDISTINGUISHERMETHOD: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod", gvk: None, atomic: false, fields: &[
+    f("type", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_FLOWSCHEMA: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowSchema", gvk: Some(("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&FLOWCONTROL_V1_FLOWSCHEMASPEC)).at(2).always(),
+    f("status", of(&FLOWCONTROL_V1_FLOWSCHEMASTATUS)).at(3).always(),
+] };
+static FLOWCONTROL_V1_FLOWSCHEMACONDITION: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowSchemaCondition", gvk: None, atomic: false, fields: &[
+    f("lastTransitionTime", TIME).at(3).always(), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).omits_zero(),
+    f("type", STRING).at(1).omits_zero(),
+] };
+static FLOWCONTROL_V1_FLOWSCHEMALIST: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowSchemaList", gvk: Some(("flowcontrol.apiserver.k8s.io", "v1", "FlowSchemaList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&FLOWCONTROL_V1_FLOWSCHEMA))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static FLOWCONTROL_V1_FLOWSCHEMASPEC: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowSchemaSpec", gvk: None, atomic: false, fields: &[
+    f("distinguisherMethod", of(&FLOWCONTROL_V1_FLOWDISTINGUISHERMETHOD)).at(3).pointer(),
+    f("matchingPrecedence", INT32).at(2).always(),
+    f("priorityLevelConfiguration", of(&FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONREFERENCE)).at(1).always().required(),
+    f("rules", list(of(&FLOWCONTROL_V1_POLICYRULESWITHSUBJECTS))).at(4).omits_zero().list_atomic(),
+] };
+static FLOWCONTROL_V1_FLOWSCHEMASTATUS: Type = Type { name: "io.k8s.api.flowcontrol.v1.FlowSchemaStatus", gvk: None, atomic: false, fields: &[
+    f("conditions", list(of(&FLOWCONTROL_V1_FLOWSCHEMACONDITION))).at(1).omits_zero().list_map(&["type"]).merge("type"),
+] };
+static FLOWCONTROL_V1_GROUPSUBJECT: Type = Type { name: "io.k8s.api.flowcontrol.v1.GroupSubject", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_LIMITRESPONSE: Type = Type { name: "io.k8s.api.flowcontrol.v1.LimitResponse", gvk: None, atomic: false, fields: &[
+    f("queuing", of(&FLOWCONTROL_V1_QUEUINGCONFIGURATION)).at(2).pointer(), f("type", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_LIMITEDPRIORITYLEVELCONFIGURATION: Type = Type { name: "io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration", gvk: None, atomic: false, fields: &[
+    f("borrowingLimitPercent", INT32).at(4).pointer(), f("lendablePercent", INT32).at(3).pointer(),
+    f("limitResponse", of(&FLOWCONTROL_V1_LIMITRESPONSE)).at(2).always(),
+    f("nominalConcurrencyShares", INT32).at(1).always().pointer(),
+] };
+static FLOWCONTROL_V1_NONRESOURCEPOLICYRULE: Type = Type { name: "io.k8s.api.flowcontrol.v1.NonResourcePolicyRule", gvk: None, atomic: false, fields: &[
+    f("nonResourceURLs", list(STRING)).at(6).always().list_set().required(),
+    f("verbs", list(STRING)).at(1).always().list_set().required(),
+] };
+static FLOWCONTROL_V1_POLICYRULESWITHSUBJECTS: Type = Type { name: "io.k8s.api.flowcontrol.v1.PolicyRulesWithSubjects", gvk: None, atomic: false, fields: &[
+    f("nonResourceRules", list(of(&FLOWCONTROL_V1_NONRESOURCEPOLICYRULE))).at(3).omits_zero().list_atomic(),
+    f("resourceRules", list(of(&FLOWCONTROL_V1_RESOURCEPOLICYRULE))).at(2).omits_zero().list_atomic(),
+    f("subjects", list(of(&FLOWCONTROL_V1_SUBJECT))).at(1).always().list_atomic().required(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATION: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration", gvk: Some(("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSPEC)).at(2).always(),
+    f("status", of(&FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSTATUS)).at(3).always(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONCONDITION: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationCondition", gvk: None, atomic: false, fields: &[
+    f("lastTransitionTime", TIME).at(3).always(), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).omits_zero(),
+    f("type", STRING).at(1).omits_zero(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONLIST: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationList", gvk: Some(("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfigurationList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATION))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONREFERENCE: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSPEC: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec", gvk: None, atomic: false, fields: &[
+    f("exempt", of(&FLOWCONTROL_V1_EXEMPTPRIORITYLEVELCONFIGURATION)).at(3).pointer(),
+    f("limited", of(&FLOWCONTROL_V1_LIMITEDPRIORITYLEVELCONFIGURATION)).at(2).pointer(),
+    f("type", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONSTATUS: Type = Type { name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus", gvk: None, atomic: false, fields: &[
+    f("conditions", list(of(&FLOWCONTROL_V1_PRIORITYLEVELCONFIGURATIONCONDITION))).at(1).omits_zero().list_map(&["type"]).merge("type"),
+] };
+static FLOWCONTROL_V1_QUEUINGCONFIGURATION: Type = Type { name: "io.k8s.api.flowcontrol.v1.QueuingConfiguration", gvk: None, atomic: false, fields: &[
+    f("handSize", INT32).at(2).always(), f("queueLengthLimit", INT32).at(3).always(), f("queues", INT32).at(1).always(),
+] };
+static FLOWCONTROL_V1_RESOURCEPOLICYRULE: Type = Type { name: "io.k8s.api.flowcontrol.v1.ResourcePolicyRule", gvk: None, atomic: false, fields: &[
+    f("apiGroups", list(STRING)).at(2).always().list_set().required(), f("clusterScope", BOOL).at(4).omits_zero(),
+    f("namespaces", list(STRING)).at(5).always().list_set(),
+    f("resources", list(STRING)).at(3).always().list_set().required(),
+    f("verbs", list(STRING)).at(1).always().list_set().required(),
+] };
+static FLOWCONTROL_V1_SERVICEACCOUNTSUBJECT: Type = Type { name: "io.k8s.api.flowcontrol.v1.ServiceAccountSubject", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(2).always().required(), f("namespace", STRING).at(1).always().required(),
+] };
+static FLOWCONTROL_V1_SUBJECT: Type = Type { name: "io.k8s.api.flowcontrol.v1.Subject", gvk: None, atomic: false, fields: &[
+    f("group", of(&FLOWCONTROL_V1_GROUPSUBJECT)).at(3).pointer(), f("kind", STRING).at(1).always().required(),
+    f("serviceAccount", of(&FLOWCONTROL_V1_SERVICEACCOUNTSUBJECT)).at(4).pointer(),
+    f("user", of(&FLOWCONTROL_V1_USERSUBJECT)).at(2).pointer(),
+] };
+static FLOWCONTROL_V1_USERSUBJECT: Type = Type { name: "io.k8s.api.flowcontrol.v1.UserSubject", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(1).always().required(),
+] };
 static NETWORKING_V1_HTTPINGRESSPATH: Type = Type { name: "io.k8s.api.networking.v1.HTTPIngressPath", gvk: None, atomic: false, fields: &[
     f("backend", of(&NETWORKING_V1_INGRESSBACKEND)).at(2).always().required(), f("path", STRING).at(1).omits_zero(),
     f("pathType", STRING).at(3).always().pointer().required(),
@@ -1875,7 +2201,8 @@ static NETWORKING_V1_INGRESSPORTSTATUS: Type = Type { name: "io.k8s.api.networki
     f("protocol", STRING).at(2).always().required(),
 ] };
 static NETWORKING_V1_INGRESSRULE: Type = Type { name: "io.k8s.api.networking.v1.IngressRule", gvk: None, atomic: false, fields: &[
-    f("host", STRING).at(1).omits_zero(), f("http", of(&NETWORKING_V1_HTTPINGRESSRULEVALUE)).at(1).inside(2).pointer(),
+    f("host", STRING).at(1).omits_zero(),
+    f("http", of(&NETWORKING_V1_HTTPINGRESSRULEVALUE)).at(1).inside(&[2]).pointer(),
 ] };
 static NETWORKING_V1_INGRESSSERVICEBACKEND: Type = Type { name: "io.k8s.api.networking.v1.IngressServiceBackend", gvk: None, atomic: false, fields: &[
     f("name", STRING).at(1).always().required(), f("port", of(&NETWORKING_V1_SERVICEBACKENDPORT)).at(2).always(),
@@ -1960,6 +2287,10 @@ static NODE_V1_SCHEDULING: Type = Type { name: "io.k8s.api.node.v1.Scheduling", 
     f("nodeSelector", map(STRING)).at(1).omits_zero().atomic(),
     f("tolerations", list(of(&CORE_V1_TOLERATION))).at(2).omits_zero().list_atomic(),
 ] };
+static POLICY_V1_EVICTION: Type = Type { name: "io.k8s.api.policy.v1.Eviction", gvk: Some(("policy", "v1", "Eviction")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("deleteOptions", of(&META_V1_DELETEOPTIONS)).at(2).pointer(), f("kind", STRING),
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+] };
 static POLICY_V1_PODDISRUPTIONBUDGET: Type = Type { name: "io.k8s.api.policy.v1.PodDisruptionBudget", gvk: Some(("policy", "v1", "PodDisruptionBudget")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
     f("spec", of(&POLICY_V1_PODDISRUPTIONBUDGETSPEC)).at(2).always(),
@@ -2031,6 +2362,203 @@ static RBAC_V1_ROLEREF: Type = Type { name: "io.k8s.api.rbac.v1.RoleRef", gvk: N
 static RBAC_V1_SUBJECT: Type = Type { name: "io.k8s.api.rbac.v1.Subject", gvk: None, atomic: true, fields: &[
     f("apiGroup", STRING).at(2).omits_zero(), f("kind", STRING).at(1).always().required(),
     f("name", STRING).at(3).always().required(), f("namespace", STRING).at(4).omits_zero(),
+] };
+static RESOURCE_V1_ALLOCATEDDEVICESTATUS: Type = Type { name: "io.k8s.api.resource.v1.AllocatedDeviceStatus", gvk: None, atomic: false, fields: &[
+    f("conditions", list(of(&META_V1_CONDITION))).at(4).always().list_map(&["type"]), f("data", ANY).at(5).pointer(),
+    f("device", STRING).at(3).always().required(), f("driver", STRING).at(1).always().required(),
+    f("networkData", of(&RESOURCE_V1_NETWORKDEVICEDATA)).at(6).pointer(), f("pool", STRING).at(2).always().required(),
+    f("shareID", STRING).at(7).pointer(),
+] };
+static RESOURCE_V1_ALLOCATIONRESULT: Type = Type { name: "io.k8s.api.resource.v1.AllocationResult", gvk: None, atomic: false, fields: &[
+    f("allocationTimestamp", TIME).at(5).pointer(),
+    f("devices", of(&RESOURCE_V1_DEVICEALLOCATIONRESULT)).at(1).always(),
+    f("nodeSelector", of(&CORE_V1_NODESELECTOR)).at(3).pointer(),
+] };
+static RESOURCE_V1_CELDEVICESELECTOR: Type = Type { name: "io.k8s.api.resource.v1.CELDeviceSelector", gvk: None, atomic: false, fields: &[
+    f("expression", STRING).at(1).always().required(),
+] };
+static RESOURCE_V1_CAPACITYREQUESTPOLICY: Type = Type { name: "io.k8s.api.resource.v1.CapacityRequestPolicy", gvk: None, atomic: false, fields: &[
+    f("default", QUANTITY).at(1).always().pointer(),
+    f("validRange", of(&RESOURCE_V1_CAPACITYREQUESTPOLICYRANGE)).at(4).pointer(),
+    f("validValues", list(QUANTITY)).at(3).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_CAPACITYREQUESTPOLICYRANGE: Type = Type { name: "io.k8s.api.resource.v1.CapacityRequestPolicyRange", gvk: None, atomic: false, fields: &[
+    f("max", QUANTITY).at(2).pointer(), f("min", QUANTITY).at(1).pointer().required(),
+    f("step", QUANTITY).at(3).pointer(),
+] };
+static RESOURCE_V1_CAPACITYREQUIREMENTS: Type = Type { name: "io.k8s.api.resource.v1.CapacityRequirements", gvk: None, atomic: false, fields: &[
+    f("requests", map(QUANTITY)).at(1).omits_zero(),
+] };
+static RESOURCE_V1_COUNTER: Type = Type { name: "io.k8s.api.resource.v1.Counter", gvk: None, atomic: false, fields: &[
+    f("value", QUANTITY).at(1).always().required(),
+] };
+static RESOURCE_V1_COUNTERSET: Type = Type { name: "io.k8s.api.resource.v1.CounterSet", gvk: None, atomic: false, fields: &[
+    f("counters", map(of(&RESOURCE_V1_COUNTER))).at(2).omits_zero().required(),
+    f("name", STRING).at(1).always().required(),
+] };
+static RESOURCE_V1_DEVICE: Type = Type { name: "io.k8s.api.resource.v1.Device", gvk: None, atomic: false, fields: &[
+    f("allNodes", BOOL).at(7).pointer(), f("allowMultipleAllocations", BOOL).at(12).pointer(),
+    f("attributes", map(of(&RESOURCE_V1_DEVICEATTRIBUTE))).at(2).omits_zero(),
+    f("bindingConditions", list(STRING)).at(10).omits_zero().list_atomic(),
+    f("bindingFailureConditions", list(STRING)).at(11).omits_zero().list_atomic(),
+    f("bindsToNode", BOOL).at(9).pointer(), f("capacity", map(of(&RESOURCE_V1_DEVICECAPACITY))).at(3).omits_zero(),
+    f("consumesCounters", list(of(&RESOURCE_V1_DEVICECOUNTERCONSUMPTION))).at(4).omits_zero().list_atomic(),
+    f("name", STRING).at(1).always().required(),
+    f("nodeAllocatableResourceMappings", map(of(&RESOURCE_V1_NODEALLOCATABLERESOURCEMAPPING))).at(13).omits_zero(),
+    f("nodeName", STRING).at(5).pointer(), f("nodeSelector", of(&CORE_V1_NODESELECTOR)).at(6).pointer(),
+    f("taints", list(of(&RESOURCE_V1_DEVICETAINT))).at(8).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICEALLOCATIONCONFIGURATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceAllocationConfiguration", gvk: None, atomic: false, fields: &[
+    f("opaque", of(&RESOURCE_V1_OPAQUEDEVICECONFIGURATION)).at(1).inside(&[3]).pointer(),
+    f("requests", list(STRING)).at(2).omits_zero().list_atomic(), f("source", STRING).at(1).always().required(),
+] };
+static RESOURCE_V1_DEVICEALLOCATIONRESULT: Type = Type { name: "io.k8s.api.resource.v1.DeviceAllocationResult", gvk: None, atomic: false, fields: &[
+    f("config", list(of(&RESOURCE_V1_DEVICEALLOCATIONCONFIGURATION))).at(2).omits_zero().list_atomic(),
+    f("results", list(of(&RESOURCE_V1_DEVICEREQUESTALLOCATIONRESULT))).at(1).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICEATTRIBUTE: Type = Type { name: "io.k8s.api.resource.v1.DeviceAttribute", gvk: None, atomic: false, fields: &[
+    f("bool", BOOL).at(3).pointer(), f("bools", list(BOOL)).at(7).omits_zero().list_atomic(),
+    f("int", INT64).at(2).pointer(), f("ints", list(INT64)).at(6).omits_zero().list_atomic(),
+    f("string", STRING).at(4).pointer(), f("strings", list(STRING)).at(8).omits_zero().list_atomic(),
+    f("version", STRING).at(5).pointer(), f("versions", list(STRING)).at(9).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICECAPACITY: Type = Type { name: "io.k8s.api.resource.v1.DeviceCapacity", gvk: None, atomic: false, fields: &[
+    f("requestPolicy", of(&RESOURCE_V1_CAPACITYREQUESTPOLICY)).at(2).pointer(),
+    f("value", QUANTITY).at(1).always().required(),
+] };
+static RESOURCE_V1_DEVICECLAIM: Type = Type { name: "io.k8s.api.resource.v1.DeviceClaim", gvk: None, atomic: false, fields: &[
+    f("config", list(of(&RESOURCE_V1_DEVICECLAIMCONFIGURATION))).at(3).omits_zero().list_atomic(),
+    f("constraints", list(of(&RESOURCE_V1_DEVICECONSTRAINT))).at(2).omits_zero().list_atomic(),
+    f("requests", list(of(&RESOURCE_V1_DEVICEREQUEST))).at(1).always().list_atomic(),
+] };
+static RESOURCE_V1_DEVICECLAIMCONFIGURATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceClaimConfiguration", gvk: None, atomic: false, fields: &[
+    f("opaque", of(&RESOURCE_V1_OPAQUEDEVICECONFIGURATION)).at(1).inside(&[2]).pointer(),
+    f("requests", list(STRING)).at(1).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICECLASS: Type = Type { name: "io.k8s.api.resource.v1.DeviceClass", gvk: Some(("resource.k8s.io", "v1", "DeviceClass")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&RESOURCE_V1_DEVICECLASSSPEC)).at(2).always().required(),
+] };
+static RESOURCE_V1_DEVICECLASSCONFIGURATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceClassConfiguration", gvk: None, atomic: false, fields: &[
+    f("opaque", of(&RESOURCE_V1_OPAQUEDEVICECONFIGURATION)).at(1).inside(&[1]).pointer(),
+] };
+static RESOURCE_V1_DEVICECLASSLIST: Type = Type { name: "io.k8s.api.resource.v1.DeviceClassList", gvk: Some(("resource.k8s.io", "v1", "DeviceClassList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&RESOURCE_V1_DEVICECLASS))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static RESOURCE_V1_DEVICECLASSSPEC: Type = Type { name: "io.k8s.api.resource.v1.DeviceClassSpec", gvk: None, atomic: false, fields: &[
+    f("config", list(of(&RESOURCE_V1_DEVICECLASSCONFIGURATION))).at(2).omits_zero().list_atomic(),
+    f("extendedResourceName", STRING).at(4).pointer(),
+    f("selectors", list(of(&RESOURCE_V1_DEVICESELECTOR))).at(1).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICECONSTRAINT: Type = Type { name: "io.k8s.api.resource.v1.DeviceConstraint", gvk: None, atomic: false, fields: &[
+    f("distinctAttribute", STRING).at(3).pointer(), f("matchAttribute", STRING).at(2).pointer(),
+    f("requests", list(STRING)).at(1).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICECOUNTERCONSUMPTION: Type = Type { name: "io.k8s.api.resource.v1.DeviceCounterConsumption", gvk: None, atomic: false, fields: &[
+    f("counterSet", STRING).at(1).always().required(),
+    f("counters", map(of(&RESOURCE_V1_COUNTER))).at(2).omits_zero().required(),
+] };
+static RESOURCE_V1_DEVICEREQUEST: Type = Type { name: "io.k8s.api.resource.v1.DeviceRequest", gvk: None, atomic: false, fields: &[
+    f("exactly", of(&RESOURCE_V1_EXACTDEVICEREQUEST)).at(2).pointer(),
+    f("firstAvailable", list(of(&RESOURCE_V1_DEVICESUBREQUEST))).at(3).omits_zero().list_atomic(),
+    f("name", STRING).at(1).always().required(),
+] };
+static RESOURCE_V1_DEVICEREQUESTALLOCATIONRESULT: Type = Type { name: "io.k8s.api.resource.v1.DeviceRequestAllocationResult", gvk: None, atomic: false, fields: &[
+    f("adminAccess", BOOL).at(5).pointer(), f("bindingConditions", list(STRING)).at(7).omits_zero().list_atomic(),
+    f("bindingFailureConditions", list(STRING)).at(8).omits_zero().list_atomic(),
+    f("consumedCapacity", map(QUANTITY)).at(10).omits_zero(), f("device", STRING).at(4).always().required(),
+    f("driver", STRING).at(2).always().required(), f("pool", STRING).at(3).always().required(),
+    f("request", STRING).at(1).always().required(), f("shareID", STRING).at(9).pointer(),
+    f("tolerations", list(of(&RESOURCE_V1_DEVICETOLERATION))).at(6).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICESELECTOR: Type = Type { name: "io.k8s.api.resource.v1.DeviceSelector", gvk: None, atomic: false, fields: &[
+    f("cel", of(&RESOURCE_V1_CELDEVICESELECTOR)).at(1).pointer(),
+] };
+static RESOURCE_V1_DEVICESUBREQUEST: Type = Type { name: "io.k8s.api.resource.v1.DeviceSubRequest", gvk: None, atomic: false, fields: &[
+    f("allocationMode", STRING).at(4).omits_zero(),
+    f("capacity", of(&RESOURCE_V1_CAPACITYREQUIREMENTS)).at(7).pointer(), f("count", INT64).at(5).omits_zero(),
+    f("deviceClassName", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
+    f("selectors", list(of(&RESOURCE_V1_DEVICESELECTOR))).at(3).omits_zero().list_atomic(),
+    f("tolerations", list(of(&RESOURCE_V1_DEVICETOLERATION))).at(6).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_DEVICETAINT: Type = Type { name: "io.k8s.api.resource.v1.DeviceTaint", gvk: None, atomic: false, fields: &[
+    f("effect", STRING).at(3).always().required(), f("key", STRING).at(1).always().required(),
+    f("timeAdded", TIME).at(4).pointer(), f("value", STRING).at(2).omits_zero(),
+] };
+static RESOURCE_V1_DEVICETOLERATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceToleration", gvk: None, atomic: false, fields: &[
+    f("effect", STRING).at(4).omits_zero(), f("key", STRING).at(1).omits_zero(),
+    f("operator", STRING).at(2).omits_zero().default("\"Equal\""), f("tolerationSeconds", INT64).at(5).pointer(),
+    f("value", STRING).at(3).omits_zero(),
+] };
+static RESOURCE_V1_EXACTDEVICEREQUEST: Type = Type { name: "io.k8s.api.resource.v1.ExactDeviceRequest", gvk: None, atomic: false, fields: &[
+    f("adminAccess", BOOL).at(5).pointer(), f("allocationMode", STRING).at(3).omits_zero(),
+    f("capacity", of(&RESOURCE_V1_CAPACITYREQUIREMENTS)).at(7).pointer(), f("count", INT64).at(4).omits_zero(),
+    f("deviceClassName", STRING).at(1).always().required(),
+    f("selectors", list(of(&RESOURCE_V1_DEVICESELECTOR))).at(2).omits_zero().list_atomic(),
+    f("tolerations", list(of(&RESOURCE_V1_DEVICETOLERATION))).at(6).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_NETWORKDEVICEDATA: Type = Type { name: "io.k8s.api.resource.v1.NetworkDeviceData", gvk: None, atomic: false, fields: &[
+    f("hardwareAddress", STRING).at(3).omits_zero(), f("interfaceName", STRING).at(1).omits_zero(),
+    f("ips", list(STRING)).at(2).omits_zero().list_atomic(),
+] };
+static RESOURCE_V1_NODEALLOCATABLERESOURCEMAPPING: Type = Type { name: "io.k8s.api.resource.v1.NodeAllocatableResourceMapping", gvk: None, atomic: false, fields: &[
+    f("allocationMultiplier", QUANTITY).at(2).pointer(), f("capacityKey", STRING).at(1).pointer(),
+] };
+static RESOURCE_V1_OPAQUEDEVICECONFIGURATION: Type = Type { name: "io.k8s.api.resource.v1.OpaqueDeviceConfiguration", gvk: None, atomic: false, fields: &[
+    f("driver", STRING).at(1).always().required(), f("parameters", ANY).at(2).always().required(),
+] };
+static RESOURCE_V1_RESOURCECLAIM: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaim", gvk: Some(("resource.k8s.io", "v1", "ResourceClaim")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&RESOURCE_V1_RESOURCECLAIMSPEC)).at(2).always().required(),
+    f("status", of(&RESOURCE_V1_RESOURCECLAIMSTATUS)).at(3).always(),
+] };
+static RESOURCE_V1_RESOURCECLAIMCONSUMERREFERENCE: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimConsumerReference", gvk: None, atomic: false, fields: &[
+    f("apiGroup", STRING).at(1).omits_zero(), f("name", STRING).at(4).always().required(),
+    f("resource", STRING).at(3).always().required(), f("uid", STRING).at(5).always().required(),
+] };
+static RESOURCE_V1_RESOURCECLAIMLIST: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimList", gvk: Some(("resource.k8s.io", "v1", "ResourceClaimList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&RESOURCE_V1_RESOURCECLAIM))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static RESOURCE_V1_RESOURCECLAIMSPEC: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimSpec", gvk: None, atomic: false, fields: &[
+    f("devices", of(&RESOURCE_V1_DEVICECLAIM)).at(1).always(),
+] };
+static RESOURCE_V1_RESOURCECLAIMSTATUS: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimStatus", gvk: None, atomic: false, fields: &[
+    f("allocation", of(&RESOURCE_V1_ALLOCATIONRESULT)).at(1).pointer(),
+    f("devices", list(of(&RESOURCE_V1_ALLOCATEDDEVICESTATUS))).at(4).omits_zero().list_map(&["driver","device","pool","shareID"]),
+    f("reservedFor", list(of(&RESOURCE_V1_RESOURCECLAIMCONSUMERREFERENCE))).at(2).omits_zero().list_map(&["uid"]).merge("uid"),
+] };
+static RESOURCE_V1_RESOURCECLAIMTEMPLATE: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimTemplate", gvk: Some(("resource.k8s.io", "v1", "ResourceClaimTemplate")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&RESOURCE_V1_RESOURCECLAIMTEMPLATESPEC)).at(2).always().required(),
+] };
+static RESOURCE_V1_RESOURCECLAIMTEMPLATELIST: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimTemplateList", gvk: Some(("resource.k8s.io", "v1", "ResourceClaimTemplateList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&RESOURCE_V1_RESOURCECLAIMTEMPLATE))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static RESOURCE_V1_RESOURCECLAIMTEMPLATESPEC: Type = Type { name: "io.k8s.api.resource.v1.ResourceClaimTemplateSpec", gvk: None, atomic: false, fields: &[
+    f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&RESOURCE_V1_RESOURCECLAIMSPEC)).at(2).always().required(),
+] };
+static RESOURCE_V1_RESOURCEPOOL: Type = Type { name: "io.k8s.api.resource.v1.ResourcePool", gvk: None, atomic: false, fields: &[
+    f("generation", INT64).at(2).always().required(), f("name", STRING).at(1).always().required(),
+    f("resourceSliceCount", INT64).at(3).always().required(),
+] };
+static RESOURCE_V1_RESOURCESLICE: Type = Type { name: "io.k8s.api.resource.v1.ResourceSlice", gvk: Some(("resource.k8s.io", "v1", "ResourceSlice")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&RESOURCE_V1_RESOURCESLICESPEC)).at(2).always().required(),
+] };
+static RESOURCE_V1_RESOURCESLICELIST: Type = Type { name: "io.k8s.api.resource.v1.ResourceSliceList", gvk: Some(("resource.k8s.io", "v1", "ResourceSliceList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&RESOURCE_V1_RESOURCESLICE))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static RESOURCE_V1_RESOURCESLICESPEC: Type = Type { name: "io.k8s.api.resource.v1.ResourceSliceSpec", gvk: None, atomic: false, fields: &[
+    f("allNodes", BOOL).at(5).pointer(), f("devices", list(of(&RESOURCE_V1_DEVICE))).at(6).omits_zero().list_atomic(),
+    f("driver", STRING).at(1).always().required(), f("nodeName", STRING).at(3).pointer(),
+    f("nodeSelector", of(&CORE_V1_NODESELECTOR)).at(4).pointer(), f("perDeviceNodeSelection", BOOL).at(7).pointer(),
+    f("pool", of(&RESOURCE_V1_RESOURCEPOOL)).at(2).always().required(),
+    f("sharedCounters", list(of(&RESOURCE_V1_COUNTERSET))).at(8).omits_zero().list_atomic(),
 ] };
 static SCHEDULING_V1_PRIORITYCLASS: Type = Type { name: "io.k8s.api.scheduling.v1.PriorityClass", gvk: Some(("scheduling.k8s.io", "v1", "PriorityClass")), atomic: false, fields: &[
     f("apiVersion", STRING), f("description", STRING).at(4).omits_zero(), f("globalDefault", BOOL).at(3).omits_zero(),
@@ -2133,6 +2661,125 @@ static STORAGE_V1_VOLUMEERROR: Type = Type { name: "io.k8s.api.storage.v1.Volume
 ] };
 static STORAGE_V1_VOLUMENODERESOURCES: Type = Type { name: "io.k8s.api.storage.v1.VolumeNodeResources", gvk: None, atomic: false, fields: &[
     f("count", INT32).at(1).pointer(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCECOLUMNDEFINITION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceColumnDefinition", gvk: None, atomic: false, fields: &[
+    f("description", STRING).at(4).omits_zero(), f("format", STRING).at(3).omits_zero(),
+    f("jsonPath", STRING).at(6).always().required(), f("name", STRING).at(1).always().required(),
+    f("priority", INT32).at(5).omits_zero(), f("type", STRING).at(2).always().required(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCECONVERSION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceConversion", gvk: None, atomic: false, fields: &[
+    f("strategy", STRING).at(1).always().required(),
+    f("webhook", of(&APIEXTENSIONS_V1_WEBHOOKCONVERSION)).at(2).pointer(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", gvk: Some(("apiextensions.k8s.io", "v1", "CustomResourceDefinition")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSPEC)).at(2).always().required(),
+    f("status", of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSTATUS)).at(3).always(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONCONDITION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionCondition", gvk: None, atomic: false, fields: &[
+    f("lastTransitionTime", TIME).at(3).always(), f("message", STRING).at(5).omits_zero(),
+    f("observedGeneration", INT64).at(6).omits_zero(), f("reason", STRING).at(4).omits_zero(),
+    f("status", STRING).at(2).always().required(), f("type", STRING).at(1).always().required(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONLIST: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionList", gvk: Some(("apiextensions.k8s.io", "v1", "CustomResourceDefinitionList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITION))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONNAMES: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames", gvk: None, atomic: false, fields: &[
+    f("categories", list(STRING)).at(6).omits_zero().list_atomic(), f("kind", STRING).at(4).always().required(),
+    f("listKind", STRING).at(5).omits_zero(), f("plural", STRING).at(1).always().required(),
+    f("shortNames", list(STRING)).at(3).omits_zero().list_atomic(), f("singular", STRING).at(2).omits_zero(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSPEC: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", gvk: None, atomic: false, fields: &[
+    f("conversion", of(&APIEXTENSIONS_V1_CUSTOMRESOURCECONVERSION)).at(9).pointer(),
+    f("group", STRING).at(1).always().required(),
+    f("names", of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONNAMES)).at(3).always().required(),
+    f("preserveUnknownFields", BOOL).at(10).omits_zero(), f("scope", STRING).at(4).always().required(),
+    f("versions", list(of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONVERSION))).at(7).always().list_atomic().required(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONSTATUS: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus", gvk: None, atomic: false, fields: &[
+    f("acceptedNames", of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONNAMES)).at(2).always(),
+    f("conditions", list(of(&APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONCONDITION))).at(1).always().list_map(&["type"]),
+    f("observedGeneration", INT64).at(4).omits_zero(), f("storedVersions", list(STRING)).at(3).always().list_atomic(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEDEFINITIONVERSION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion", gvk: None, atomic: false, fields: &[
+    f("additionalPrinterColumns", list(of(&APIEXTENSIONS_V1_CUSTOMRESOURCECOLUMNDEFINITION))).at(6).omits_zero().list_atomic(),
+    f("deprecated", BOOL).at(7).omits_zero(), f("deprecationWarning", STRING).at(8).pointer(),
+    f("name", STRING).at(1).always().required(),
+    f("schema", of(&APIEXTENSIONS_V1_CUSTOMRESOURCEVALIDATION)).at(4).pointer(),
+    f("selectableFields", list(of(&APIEXTENSIONS_V1_SELECTABLEFIELD))).at(9).omits_zero().list_atomic(),
+    f("served", BOOL).at(2).always().required(), f("storage", BOOL).at(3).always().required(),
+    f("subresources", of(&APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCES)).at(5).pointer(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESCALE: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceScale", gvk: None, atomic: false, fields: &[
+    f("labelSelectorPath", STRING).at(3).pointer(), f("specReplicasPath", STRING).at(1).always().required(),
+    f("statusReplicasPath", STRING).at(2).always().required(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESTATUS: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus", gvk: None, atomic: false, fields: &[
+   
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCES: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresources", gvk: None, atomic: false, fields: &[
+    f("scale", of(&APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESCALE)).at(2).pointer(),
+    f("status", of(&APIEXTENSIONS_V1_CUSTOMRESOURCESUBRESOURCESTATUS)).at(1).pointer(),
+] };
+static APIEXTENSIONS_V1_CUSTOMRESOURCEVALIDATION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceValidation", gvk: None, atomic: false, fields: &[
+    f("openAPIV3Schema", of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)).at(1).pointer(),
+] };
+static APIEXTENSIONS_V1_EXTERNALDOCUMENTATION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ExternalDocumentation", gvk: None, atomic: false, fields: &[
+    f("description", STRING).at(1).omits_zero(), f("url", STRING).at(2).omits_zero(),
+] };
+static APIEXTENSIONS_V1_JSONSCHEMAPROPS: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", gvk: None, atomic: false, fields: &[
+    f("$ref", STRING).at(3).pointer(), f("$schema", STRING).at(2).omits_zero(),
+    f("additionalItems", or_bool(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)).at(33).pointer(),
+    f("additionalProperties", or_bool(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)).at(30).pointer(),
+    f("allOf", list(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(25).omits_zero().list_atomic(),
+    f("anyOf", list(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(27).omits_zero().list_atomic(),
+    f("default", JSON).at(8).pointer(),
+    f("definitions", map(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(34).omits_zero(),
+    f("dependencies", map(or_strings(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(32).omits_zero(),
+    f("description", STRING).at(4).omits_zero(), f("enum", list(JSON)).at(20).omits_zero().list_atomic(),
+    f("example", JSON).at(36).pointer(), f("exclusiveMaximum", BOOL).at(10).omits_zero(),
+    f("exclusiveMinimum", BOOL).at(12).omits_zero(),
+    f("externalDocs", of(&APIEXTENSIONS_V1_EXTERNALDOCUMENTATION)).at(35).pointer(),
+    f("format", STRING).at(6).omits_zero(), f("id", STRING).at(1).omits_zero(),
+    f("items", or_array(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)).at(24).pointer(), f("maxItems", INT64).at(16).pointer(),
+    f("maxLength", INT64).at(13).pointer(), f("maxProperties", INT64).at(21).pointer(),
+    f("maximum", DOUBLE).at(9).pointer(), f("minItems", INT64).at(17).pointer(), f("minLength", INT64).at(14).pointer(),
+    f("minProperties", INT64).at(22).pointer(), f("minimum", DOUBLE).at(11).pointer(),
+    f("multipleOf", DOUBLE).at(19).pointer(), f("not", of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)).at(28).pointer(),
+    f("nullable", BOOL).at(37).omits_zero(),
+    f("oneOf", list(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(26).omits_zero().list_atomic(),
+    f("pattern", STRING).at(15).omits_zero(),
+    f("patternProperties", map(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(31).omits_zero(),
+    f("properties", map(of(&APIEXTENSIONS_V1_JSONSCHEMAPROPS))).at(29).omits_zero(),
+    f("required", list(STRING)).at(23).omits_zero().list_atomic(), f("title", STRING).at(7).omits_zero(),
+    f("type", STRING).at(5).omits_zero(), f("uniqueItems", BOOL).at(18).omits_zero(),
+    f("x-kubernetes-embedded-resource", BOOL).at(39).omits_zero(),
+    f("x-kubernetes-int-or-string", BOOL).at(40).omits_zero(),
+    f("x-kubernetes-list-map-keys", list(STRING)).at(41).omits_zero().list_atomic(),
+    f("x-kubernetes-list-type", STRING).at(42).pointer(), f("x-kubernetes-map-type", STRING).at(43).pointer(),
+    f("x-kubernetes-preserve-unknown-fields", BOOL).at(38).pointer(),
+    f("x-kubernetes-validations", list(of(&APIEXTENSIONS_V1_VALIDATIONRULE))).at(44).omits_zero().list_map(&["rule"]).merge("rule"),
+] };
+static APIEXTENSIONS_V1_SELECTABLEFIELD: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.SelectableField", gvk: None, atomic: false, fields: &[
+    f("jsonPath", STRING).at(1).always().required(),
+] };
+static APIEXTENSIONS_V1_SERVICEREFERENCE: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(2).always().required(), f("namespace", STRING).at(1).always().required(),
+    f("path", STRING).at(3).pointer(), f("port", INT32).at(4).pointer(),
+] };
+static APIEXTENSIONS_V1_VALIDATIONRULE: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule", gvk: None, atomic: false, fields: &[
+    f("fieldPath", STRING).at(5).omits_zero(), f("message", STRING).at(2).omits_zero(),
+    f("messageExpression", STRING).at(3).omits_zero(), f("optionalOldSelf", BOOL).at(6).pointer(),
+    f("reason", STRING).at(4).pointer(), f("rule", STRING).at(1).always().required(),
+] };
+static APIEXTENSIONS_V1_WEBHOOKCLIENTCONFIG: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.WebhookClientConfig", gvk: None, atomic: false, fields: &[
+    f("caBundle", BYTES).at(2).omits_zero(), f("service", of(&APIEXTENSIONS_V1_SERVICEREFERENCE)).at(1).pointer(),
+    f("url", STRING).at(3).pointer(),
+] };
+static APIEXTENSIONS_V1_WEBHOOKCONVERSION: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.WebhookConversion", gvk: None, atomic: false, fields: &[
+    f("clientConfig", of(&APIEXTENSIONS_V1_WEBHOOKCLIENTCONFIG)).at(2).pointer(),
+    f("conversionReviewVersions", list(STRING)).at(3).always().list_atomic().required(),
 ] };
 static META_V1_APIGROUP: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup", gvk: Some(("", "v1", "APIGroup")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("name", STRING).at(1).always().required(),
@@ -2241,4 +2888,30 @@ static META_V1_STATUSDETAILS: Type = Type { name: "io.k8s.apimachinery.pkg.apis.
 ] };
 static META_V1_WATCHEVENT: Type = Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent", gvk: Some(("", "v1", "WatchEvent")), atomic: false, fields: &[
     f("object", ANY).at(2).always().required(), f("type", STRING).at(1).always().required(),
+] };
+static APIREGISTRATION_V1_APISERVICE: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService", gvk: Some(("apiregistration.k8s.io", "v1", "APIService")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
+    f("spec", of(&APIREGISTRATION_V1_APISERVICESPEC)).at(2).always(),
+    f("status", of(&APIREGISTRATION_V1_APISERVICESTATUS)).at(3).always(),
+] };
+static APIREGISTRATION_V1_APISERVICECONDITION: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceCondition", gvk: None, atomic: false, fields: &[
+    f("lastTransitionTime", TIME).at(3).always(), f("message", STRING).at(5).omits_zero(),
+    f("reason", STRING).at(4).omits_zero(), f("status", STRING).at(2).always().required(),
+    f("type", STRING).at(1).always().required(),
+] };
+static APIREGISTRATION_V1_APISERVICELIST: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceList", gvk: Some(("apiregistration.k8s.io", "v1", "APIServiceList")), atomic: false, fields: &[
+    f("apiVersion", STRING), f("items", list(of(&APIREGISTRATION_V1_APISERVICE))).at(2).always().required(),
+    f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
+] };
+static APIREGISTRATION_V1_APISERVICESPEC: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceSpec", gvk: None, atomic: false, fields: &[
+    f("caBundle", BYTES).at(5).omits_zero().list_atomic(), f("group", STRING).at(2).omits_zero(),
+    f("groupPriorityMinimum", INT32).at(7).always().required(), f("insecureSkipTLSVerify", BOOL).at(4).omits_zero(),
+    f("service", of(&APIREGISTRATION_V1_SERVICEREFERENCE)).at(1).pointer(), f("version", STRING).at(3).omits_zero(),
+    f("versionPriority", INT32).at(8).always().required(),
+] };
+static APIREGISTRATION_V1_APISERVICESTATUS: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus", gvk: None, atomic: false, fields: &[
+    f("conditions", list(of(&APIREGISTRATION_V1_APISERVICECONDITION))).at(1).omits_zero().list_map(&["type"]).merge("type"),
+] };
+static APIREGISTRATION_V1_SERVICEREFERENCE: Type = Type { name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference", gvk: None, atomic: false, fields: &[
+    f("name", STRING).at(2).omits_zero(), f("namespace", STRING).at(1).omits_zero(), f("port", INT32).at(3).pointer(),
 ] };

@@ -24,7 +24,12 @@ fn special(name: &str) -> Option<&'static str> {
         "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => "TIME",
         "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => "MICROTIME",
         "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" | "io.k8s.apimachinery.pkg.runtime.RawExtension" => "ANY",
-        n if n.ends_with("apiextensions.v1.JSON") || n.contains("apiextensions.v1.JSONSchemaPropsOr") => "ANY",
+        n if n.ends_with("apiextensions.v1.JSON") => "JSON",
+        n if n.ends_with("apiextensions.v1.JSONSchemaPropsOrArray") => "or_array(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)",
+        n if n.ends_with("apiextensions.v1.JSONSchemaPropsOrBool") => "or_bool(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)",
+        n if n.ends_with("apiextensions.v1.JSONSchemaPropsOrStringArray") => {
+            "or_strings(&APIEXTENSIONS_V1_JSONSCHEMAPROPS)"
+        }
         _ => return None,
     })
 }
@@ -70,8 +75,8 @@ fn field(name: &str, schema: &Value, required: bool, tag: &Tag) -> String {
     if tag.number != 0 {
         write!(out, ".at({})", tag.number).unwrap();
     }
-    if tag.inside != 0 {
-        write!(out, ".inside({})", tag.inside).unwrap();
+    if !tag.inside.is_empty() {
+        write!(out, ".inside(&{:?})", tag.inside).unwrap();
     }
     // Go leaves out neither empty structs nor what writes itself, such as a quantity.
     let scalar = matches!(shape.as_str(), "STRING" | "BOOL" | "INT32" | "INT64" | "DOUBLE" | "BYTES");
@@ -162,7 +167,7 @@ fn tags(name: &str, sources: Option<&mut Sources>) -> BTreeMap<String, Tag> {
             .map(|f| {
                 let tag = Tag {
                     number: f.number,
-                    inside: f.inside,
+                    inside: f.inside.to_vec(),
                     omits_zero: f.omits_zero,
                     always: f.always,
                     // What is always there is marked already.

@@ -4,18 +4,23 @@
 //! [`types`] is the shape of the table, [`generated`] its contents. The contents come from the OpenAPI document of the
 //! Kubernetes release we implement, limited to what the resource table needs, and the protobuf numbers from the tags of
 //! its Go structs. After adding a row there, run `SKIFF_UPDATE=1 SKIFF_PROTO=<folder> cargo test --lib api::schema`, where
-//! the folder is `k8s.io` of the release's Go sources (the packages `api` and `apimachinery`).
+//! the folder is `k8s.io` of the release's Go sources (the packages `api`, `apimachinery`, `apiextensions-apiserver` and
+//! `kube-aggregator`).
 
+pub mod descriptions;
+pub mod format;
 #[rustfmt::skip]
 mod generated;
 #[cfg(test)]
 mod generator;
+pub mod pattern;
+pub mod structural;
 #[cfg(test)]
 mod tags;
 pub mod types;
 
 pub use generated::TYPES;
-pub use types::{Field, Item, ListType, Shape, Type, Wrap};
+pub use types::{Field, Item, ListType, Other, Shape, Type, Wrap};
 
 use super::resource::Resource;
 
@@ -65,8 +70,11 @@ mod tests {
             }
         }
         let probe = named("io.k8s.api.core.v1.Probe").unwrap();
-        assert_eq!(probe.numbered(1, 2).unwrap().name, "httpGet", "of the embedded handler");
-        assert_eq!(probe.numbered(0, 2).unwrap().name, "initialDelaySeconds");
+        assert_eq!(probe.numbered(&[1], 2).unwrap().name, "httpGet", "of the embedded handler");
+        assert_eq!(probe.numbered(&[], 2).unwrap().name, "initialDelaySeconds");
+        let rule = named("io.k8s.api.admissionregistration.v1.NamedRuleWithOperations").unwrap();
+        assert_eq!(rule.numbered(&[2, 2], 1).unwrap().name, "apiGroups", "of a struct in a struct");
+        assert_eq!((rule.embedded(&[2], 2), rule.embedded(&[2], 1)), (Some(&[2, 2][..]), None));
         let spec = named("io.k8s.api.apps.v1.DeploymentSpec").unwrap();
         assert!(spec.field("minReadySeconds").unwrap().omits_zero && !spec.field("replicas").unwrap().omits_zero);
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     pub number: u16,
-    /// The number of the embedded struct that it comes from.
-    pub inside: u16,
+    /// The numbers of the embedded structs that it comes from, the outermost first.
+    pub inside: Vec<u16>,
     pub omits_zero: bool,
     /// It is in the JSON of a zero struct: it has no option that leaves it out.
     pub always: bool,
@@ -52,26 +52,29 @@ impl Sources {
         let path = package.strip_prefix("io.k8s.").expect("definitions are Kubernetes'").replace('.', "/");
         let structs = self.packages.entry(path).or_insert_with_key(|path| read(&self.folder.join(path)));
         let mut out = BTreeMap::new();
-        for line in structs.get(name).unwrap_or_else(|| panic!("no struct {definition} in the sources")) {
-            // TypeMeta has no number: it is in the envelope.
-            if !line.embedded || !line.json.is_empty() {
-                out.insert(line.json.clone(), line.tag(0));
-            } else if line.number != 0 {
-                let embedded = structs.get(&line.go_type).unwrap_or_else(|| panic!("no struct {}", line.go_type));
-                assert!(embedded.iter().all(|l| !l.embedded), "{name}: structs embedded in embedded ones");
-                out.extend(embedded.iter().map(|l| (l.json.clone(), l.tag(line.number))));
-            }
-        }
+        add(structs, name, &[], &mut out);
         out
     }
 }
 
+/// The tags of a struct that is embedded in those of the numbers `inside`.
+fn add(structs: &Structs, name: &str, inside: &[u16], out: &mut BTreeMap<String, Tag>) {
+    for line in structs.get(name).unwrap_or_else(|| panic!("no struct {name} in the sources")) {
+        // TypeMeta has no number: it is in the envelope.
+        if !line.embedded || !line.json.is_empty() {
+            out.insert(line.json.clone(), line.tag(inside));
+        } else if line.number != 0 {
+            add(structs, &line.go_type, &[inside, &[line.number]].concat(), out);
+        }
+    }
+}
+
 impl Line {
-    fn tag(&self, inside: u16) -> Tag {
+    fn tag(&self, inside: &[u16]) -> Tag {
         let pointer = self.go_type.starts_with('*');
         Tag {
             number: self.number,
-            inside,
+            inside: inside.to_vec(),
             omits_zero: self.omitempty && !pointer,
             always: !self.omitempty && !self.omitzero,
             omitzero: self.omitzero,
@@ -102,7 +105,9 @@ fn parse(text: &str, out: &mut Structs) {
             default =
                 if serde_json::from_str::<serde_json::Value>(marker).is_ok() { marker.into() } else { String::new() };
         }
-        if let Some(name) = line.strip_prefix("type ").and_then(|l| l.strip_suffix(" struct {")) {
+        if let Some(name) = line.strip_prefix("type ").and_then(|l| l.strip_suffix(" struct{}")) {
+            out.insert(name.to_owned(), Vec::new());
+        } else if let Some(name) = line.strip_prefix("type ").and_then(|l| l.strip_suffix(" struct {")) {
             out.insert(name.to_owned(), Vec::new());
             open = Some(name.to_owned());
         } else if line == "}" {
@@ -139,14 +144,18 @@ fn a_struct_becomes_tags() {
     let text = "type A struct {\n\tmetav1.TypeMeta `json:\",inline\"`\n\t// B is `one`.\n\
                 \tB *int32 `json:\"b,omitempty\" protobuf:\"varint,3,opt,name=b\"`\n\tC string `json:\"c,omitempty\" protobuf:\"bytes,4,opt,name=c\"`\n\
                 \t// +default=\"x\"\n\tD string `json:\"d\" protobuf:\"bytes,5,opt,name=d\"`\n\tE `json:\",inline\" protobuf:\"bytes,1,opt,name=e\"`\n}\n\
-                type E struct {\n\tF bool `json:\"f,omitempty\" protobuf:\"varint,3,opt,name=f\"`\n}\n";
+                type E struct {\n\tF bool `json:\"f,omitempty\" protobuf:\"varint,3,opt,name=f\"`\n\
+                \tG `json:\",inline\" protobuf:\"bytes,2,opt,name=g\"`\n}\n\
+                type G struct {\n\tH bool `json:\"h,omitempty\" protobuf:\"varint,3,opt,name=h\"`\n}\n";
     parse(text, &mut structs);
     let mut sources = Sources::new(PathBuf::new());
     sources.packages.insert("api/x/v1".into(), structs);
-    let tag = |number, inside, omits_zero| Tag { number, inside, omits_zero, ..Tag::default() };
-    let b = Tag { pointer: true, ..tag(3, 0, false) };
-    let d = Tag { always: true, default: "\"x\"".into(), ..tag(5, 0, false) };
-    let expect = [("b", b), ("c", tag(4, 0, true)), ("d", d), ("f", tag(3, 1, true))];
+    let tag =
+        |number, inside: &[u16], omits_zero| Tag { number, inside: inside.to_vec(), omits_zero, ..Tag::default() };
+    let b = Tag { pointer: true, ..tag(3, &[], false) };
+    let d = Tag { always: true, default: "\"x\"".into(), ..tag(5, &[], false) };
+    let (f, h) = (tag(3, &[1], true), tag(3, &[1, 2], true));
+    let expect = [("b", b), ("c", tag(4, &[], true)), ("d", d), ("f", f), ("h", h)];
     let expect: BTreeMap<String, Tag> = expect.into_iter().map(|(name, tag)| (name.to_owned(), tag)).collect();
     assert_eq!(sources.tags("io.k8s.api.x.v1.A"), expect);
 }

@@ -35,8 +35,9 @@ pub struct Field {
     pub merge_key: &'static str,
     /// Its number in protobuf; 0 when it has none there (`kind` and `apiVersion` of whole objects).
     pub number: u16,
-    /// The number of the embedded struct that holds it in protobuf, where JSON has the fields of both in one object.
-    pub inside: u16,
+    /// The numbers of the embedded structs that hold it in protobuf, the outermost first, where JSON has the fields of
+    /// all in one object.
+    pub inside: &'static [u16],
     /// JSON leaves out a zero, an empty list or map (Go's `omitempty` on what is no pointer).
     pub omits_zero: bool,
     /// A Go struct has the field even when it is zero: a struct, or a field without `omitempty`.
@@ -93,9 +94,37 @@ pub enum Item {
     MicroTime,
     Quantity,
     IntOrString,
-    /// Any JSON: `FieldsV1`, `RawExtension`.
+    /// Any JSON: `FieldsV1`, `RawExtension`, which OpenAPI takes for objects.
     Any,
+    /// Any JSON: `apiextensions.v1.JSON`, of which OpenAPI says nothing.
+    Json,
+    /// An object of the type, or something else in its place. Server-side apply sees it as [`Item::Any`], because
+    /// OpenAPI has no word for it.
+    Either(&'static Type, Other),
     Object(&'static Type),
+}
+
+/// What may stand where a JSON schema has another one: `apiextensions.v1.JSONSchemaPropsOr…`. In protobuf it is a
+/// message with a number for each of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// `items`: several schemas.
+    Array,
+    /// `additionalProperties`, `additionalItems`
+    Bool,
+    /// `dependencies`: names.
+    Strings,
+}
+
+impl Other {
+    /// The number of the schema in protobuf, and that of what stands in its place.
+    #[must_use]
+    pub fn numbers(self) -> (u16, u16) {
+        match self {
+            Self::Array | Self::Strings => (1, 2),
+            Self::Bool => (2, 1),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +140,7 @@ impl PartialEq for Item {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Object(a), Self::Object(b)) => a.name == b.name,
+            (Self::Either(a, x), Self::Either(b, y)) => a.name == b.name && x == y,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -124,10 +154,18 @@ impl Type {
         self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &self.fields[i])
     }
 
-    /// The field of a protobuf number, in the type itself (0) or in one of its embedded structs.
+    /// The field of a protobuf number, in the type itself or in one of its embedded structs.
     #[must_use]
-    pub fn numbered(&self, inside: u16, number: u16) -> Option<&'static Field> {
+    pub fn numbered(&self, inside: &[u16], number: u16) -> Option<&'static Field> {
         self.fields.iter().find(|f| f.number != 0 && f.number == number && f.inside == inside)
+    }
+
+    /// The embedded struct that has this number in the type itself or in one of its embedded structs.
+    #[must_use]
+    pub fn embedded(&self, inside: &[u16], number: u16) -> Option<&'static [u16]> {
+        let depth = inside.len();
+        let holds = |f: &&Field| f.inside.starts_with(inside) && f.inside.get(depth) == Some(&number);
+        self.fields.iter().find(holds).map(|f| &f.inside[..=depth])
     }
 
     /// The last part of the name: `PodSpec`.
@@ -173,6 +211,10 @@ impl Shape {
             Item::Quantity => "resource.Quantity",
             Item::IntOrString => "intstr.IntOrString",
             Item::Any => "runtime.RawExtension",
+            Item::Json => "v1.JSON",
+            Item::Either(_, Other::Array) => "v1.JSONSchemaPropsOrArray",
+            Item::Either(_, Other::Bool) => "v1.JSONSchemaPropsOrBool",
+            Item::Either(_, Other::Strings) => "v1.JSONSchemaPropsOrStringArray",
             Item::Object(t) => t.go_name(),
         };
         let wrap = match self.wrap {
@@ -191,7 +233,6 @@ pub(super) const STRING: Shape = item(Item::String);
 pub(super) const BOOL: Shape = item(Item::Bool);
 pub(super) const INT32: Shape = item(Item::Int32);
 pub(super) const INT64: Shape = item(Item::Int64);
-#[allow(dead_code, reason = "no kind in the table has one yet")]
 pub(super) const DOUBLE: Shape = item(Item::Double);
 pub(super) const BYTES: Shape = item(Item::Bytes);
 pub(super) const TIME: Shape = item(Item::Time);
@@ -199,6 +240,7 @@ pub(super) const MICROTIME: Shape = item(Item::MicroTime);
 pub(super) const QUANTITY: Shape = item(Item::Quantity);
 pub(super) const INTORSTRING: Shape = item(Item::IntOrString);
 pub(super) const ANY: Shape = item(Item::Any);
+pub(super) const JSON: Shape = item(Item::Json);
 
 const fn item(item: Item) -> Shape {
     Shape { wrap: Wrap::One, item }
@@ -206,6 +248,18 @@ const fn item(item: Item) -> Shape {
 
 pub(super) const fn of(t: &'static Type) -> Shape {
     item(Item::Object(t))
+}
+
+pub(super) const fn or_array(t: &'static Type) -> Shape {
+    item(Item::Either(t, Other::Array))
+}
+
+pub(super) const fn or_bool(t: &'static Type) -> Shape {
+    item(Item::Either(t, Other::Bool))
+}
+
+pub(super) const fn or_strings(t: &'static Type) -> Shape {
+    item(Item::Either(t, Other::Strings))
 }
 
 pub(super) const fn list(of: Shape) -> Shape {
@@ -228,7 +282,7 @@ pub(super) const fn f(name: &'static str, shape: Shape) -> Field {
         retain_keys: false,
         merge_key: "",
         number: 0,
-        inside: 0,
+        inside: &[],
         omits_zero: false,
         always: false,
         pointer: false,
@@ -245,7 +299,7 @@ impl Field {
         Self { number, ..self }
     }
 
-    pub(super) const fn inside(self, inside: u16) -> Self {
+    pub(super) const fn inside(self, inside: &'static [u16]) -> Self {
         Self { inside, ..self }
     }
 

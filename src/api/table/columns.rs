@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{batch, networking, storage};
+use super::{batch, extensions, networking, storage};
 use crate::api::resource::Resource;
 
 /// `metav1.TableColumnDefinition`
@@ -89,6 +89,20 @@ pub fn columns(resource: &Resource) -> &'static [Column] {
         ("networking.k8s.io", "IPAddress") => networking::IP_ADDRESS,
         ("node.k8s.io", "RuntimeClass") => networking::RUNTIME_CLASS,
         ("certificates.k8s.io", "CertificateSigningRequest") => networking::SIGNING_REQUEST,
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            extensions::WEBHOOKS
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => extensions::VALIDATING_POLICY,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => extensions::MUTATING_POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
+            extensions::POLICY_BINDING
+        }
+        ("apiregistration.k8s.io", "APIService") => extensions::API_SERVICE,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extensions::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extensions::PRIORITY_LEVEL,
+        ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => extensions::NAMED,
+        ("resource.k8s.io", "ResourceClaim") => extensions::RESOURCE_CLAIM,
+        ("resource.k8s.io", "ResourceSlice") => extensions::RESOURCE_SLICE,
         _ => PLAIN,
     }
 }

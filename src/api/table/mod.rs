@@ -4,7 +4,10 @@
 mod access;
 mod batch;
 mod columns;
+pub mod custom;
 pub mod duration;
+mod extensions;
+pub mod json_path;
 mod network;
 mod networking;
 mod node;
@@ -99,6 +102,24 @@ pub fn row(resource: &Resource, object: &Value, now: Timestamp) -> Row {
         ("networking.k8s.io", "IPAddress") => networking::ip_address(object),
         ("node.k8s.io", "RuntimeClass") => networking::runtime_class(object, now),
         ("certificates.k8s.io", "CertificateSigningRequest") => networking::signing_request(object, now),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            extensions::webhooks(object, now)
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            extensions::policy(object, "spec.validations", now)
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            extensions::policy(object, "spec.mutations", now)
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
+            extensions::policy_binding(object, now)
+        }
+        ("apiregistration.k8s.io", "APIService") => extensions::api_service(object, now),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extensions::flow_schema(object, now),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extensions::priority_level(object, now),
+        ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => extensions::named(object, now),
+        ("resource.k8s.io", "ResourceClaim") => extensions::resource_claim(object, now),
+        ("resource.k8s.io", "ResourceSlice") => extensions::resource_slice(object, now),
         _ => object::plain(object),
     };
     Row { cells, conditions }

@@ -1,5 +1,8 @@
 //! Tables of what each plugin changes and refuses.
 
+mod classes;
+mod limits;
+
 use serde_json::json;
 
 use super::*;
@@ -73,7 +76,8 @@ fn delete(user: User, old: &Value) -> Request<'static> {
 /// Runs the whole default chain.
 fn run(request: &Request<'_>, object: &Value) -> Result<Value, Status> {
     let objects: SharedObjects = objects();
-    let chain = default_chain(&objects, &Arc::new(Authorizer::new(objects.clone())));
+    let client = webhook::Client::new(objects.clone());
+    let chain = default_chain(&objects, &Arc::new(Authorizer::new(objects.clone())), &client);
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let cx = Context::new(request.user.clone());
     let (namespace, name) = (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
@@ -370,4 +374,25 @@ fn nobody_grants_more_than_they_have() {
     let message = run(&create(alice()), &bind("cluster-admin")).unwrap_err().message().to_owned();
     assert!(message.contains("is attempting to grant RBAC permissions not currently held"), "{message}");
     refused(create(alice()), bind("gone"), 404, "clusterrole.rbac.authorization.k8s.io \"gone\" not found");
+}
+
+/// What one plugin, among these objects, makes of a write.
+fn ask(plugin: &dyn Plugin, request: &Request<'_>, object: &Value) -> Result<Value, String> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let cx = Context::new(request.user.clone());
+    let (namespace, name) = (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+    let attributes = Attributes {
+        cx: &cx,
+        operation: request.operation,
+        resource: find_kind(&text(&object["apiVersion"]), &text(&object["kind"])).unwrap(),
+        subresource: request.subresource,
+        namespace: &namespace,
+        name: &name,
+        old: request.old.as_ref(),
+        dry_run: false,
+    };
+    let mut object = object.clone();
+    plugin.mutate(&attributes, &mut object).map_err(|s| s.message().to_owned())?;
+    plugin.validate(&attributes, Some(&object)).map_err(|s| s.message().to_owned())?;
+    Ok(object)
 }

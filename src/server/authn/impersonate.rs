@@ -89,7 +89,7 @@ fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
 }
 
 /// As upstream, a key that isn't properly encoded is taken as it is.
-fn unescape(key: &str) -> String {
+pub(super) fn unescape(key: &str) -> String {
     let mut bytes = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -1,13 +1,14 @@
 //! Decides who sends a request: a verified client certificate, a service account's token, the join token, or nobody.
 //!
 //! [`claims`] is what our tokens say, [`verify`] checks one, [`issue`] makes one, [`review`] answers TokenReviews,
-//! [`impersonate`] lets one user act as another,
+//! [`impersonate`] lets one user act as another, [`request_header`] lets a proxy in front of us say who asks,
 //! [`join`] lets nodes in.
 
 pub mod claims;
 pub mod impersonate;
 pub mod issue;
 pub mod join;
+pub mod request_header;
 pub mod review;
 pub mod verify;
 
@@ -15,12 +16,15 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use rustls_pki_types::CertificateDer;
 
 use crate::api::status::Status;
-use crate::api::user::{SYSTEM_AUTHENTICATED, SYSTEM_BOOTSTRAPPERS, User};
+use crate::api::user::{SYSTEM_ANONYMOUS, SYSTEM_AUTHENTICATED, SYSTEM_BOOTSTRAPPERS, SYSTEM_UNAUTHENTICATED, User};
 use crate::clock;
+use crate::pki::peer::FRONT_PROXY;
 pub use crate::pki::peer::PeerCertificate;
 use crate::pki::token::{JoinToken, same_secret};
+use crate::pki::{self, tls};
 
 /// Of a bearer token, in bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
@@ -29,12 +33,30 @@ pub const MAX_TOKEN: usize = 16 * 1024;
 pub struct Authenticator {
     verifier: Arc<verify::Verifier>,
     join_secret: String,
+    /// Whoever shows a certificate of this authority may say who a request is from.
+    front_proxies: Option<CertificateDer<'static>>,
 }
 
 impl Authenticator {
     #[must_use]
     pub fn new(verifier: Arc<verify::Verifier>, join_secret: String) -> Self {
-        Self { verifier, join_secret }
+        Self { verifier, join_secret, front_proxies: None }
+    }
+
+    /// The same, which also believes proxies whose certificates `authority` has signed.
+    #[must_use]
+    pub fn believing(self, authority: &CertificateDer<'static>) -> Self {
+        Self { front_proxies: Some(authority.clone()), ..self }
+    }
+
+    /// What a client certificate stands for that TLS has verified.
+    ///
+    /// # Errors
+    /// When it is malformed or names nobody.
+    pub fn peer(&self, der: &CertificateDer<'_>) -> Result<PeerCertificate, pki::Error> {
+        let mut peer = PeerCertificate::parse(der)?;
+        peer.front_proxy = self.front_proxies.as_ref().is_some_and(|authority| tls::signed_by(der, authority));
+        Ok(peer)
     }
 
     /// A certificate counts before a token, as upstream. Who presents nothing is anonymous; who presents something
@@ -45,9 +67,14 @@ impl Authenticator {
     pub fn authenticate(&self, headers: &HeaderMap, peer: Option<&PeerCertificate>) -> Result<User, Status> {
         // TLS checked the dates at the handshake; a connection may live longer than its certificate.
         if let Some(peer) = peer.filter(|p| p.not_after >= clock::now()) {
-            let mut user = peer.user.clone();
-            user.groups.push(SYSTEM_AUTHENTICATED.into());
-            return Ok(user);
+            if !peer.front_proxy {
+                let mut user = peer.user.clone();
+                user.groups.push(SYSTEM_AUTHENTICATED.into());
+                return Ok(user);
+            }
+            if let Some(user) = said(peer, headers) {
+                return Ok(user);
+            }
         }
         match bearer(headers)? {
             Some(token) => self.token(token).ok_or_else(Status::unauthorized),
@@ -69,6 +96,16 @@ impl Authenticator {
     fn is_join_token(&self, token: &str) -> bool {
         JoinToken::parse(token).is_ok_and(|t| same_secret(&t.secret, &self.join_secret))
     }
+}
+
+/// Whom a proxy names. Its certificate alone makes it nobody.
+fn said(peer: &PeerCertificate, headers: &HeaderMap) -> Option<User> {
+    let mut user = (peer.front_proxy && peer.user.name == FRONT_PROXY).then(|| request_header::read(headers))??;
+    let known = [SYSTEM_AUTHENTICATED, SYSTEM_UNAUTHENTICATED];
+    if user.name != SYSTEM_ANONYMOUS && !user.groups.iter().any(|g| known.contains(&g.as_str())) {
+        user.groups.push(SYSTEM_AUTHENTICATED.into());
+    }
+    Some(user)
 }
 
 /// # Errors

@@ -172,3 +172,42 @@ fn token_reviews() {
     assert_eq!((bad.authenticated, bad.error.as_deref()), (None, Some("invalid bearer token")));
     assert_eq!(ask("").unwrap_err().code(), 400);
 }
+
+/// Whom a certificate of a proxy makes the sender of a request; `None` for 401.
+fn through_proxy(front_proxy: bool, name: &str, headers: &[(&'static str, &'static str)]) -> Option<User> {
+    let bench = bench();
+    let not_after = clock::now() + 1.hour();
+    let peer = PeerCertificate { user: User::new(name, &[]), not_after, front_proxy };
+    let headers =
+        headers.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
+    bench.authenticator().authenticate(&headers, Some(&peer)).ok()
+}
+
+#[test]
+fn a_proxy_says_who_asks_and_is_nobody_itself() {
+    let alice = [("x-remote-user", "alice"), ("x-remote-group", "dev"), ("x-remote-extra-scopes", "view")];
+    let user = through_proxy(true, FRONT_PROXY, &alice).unwrap();
+    assert_eq!((user.name.as_str(), user.groups), ("alice", vec!["dev".to_owned(), "system:authenticated".to_owned()]));
+    assert_eq!(user.extra["scopes"], ["view"]);
+    assert_eq!(through_proxy(true, FRONT_PROXY, &[]), None, "it names nobody");
+    assert_eq!(through_proxy(true, "system:other", &alice), None, "a name that is not allowed");
+    // The certificate of a user, whatever its name and its headers.
+    let user = through_proxy(false, FRONT_PROXY, &alice).unwrap();
+    assert_eq!((user.name.as_str(), user.groups), (FRONT_PROXY, vec!["system:authenticated".to_owned()]));
+}
+
+#[test]
+fn a_certificate_is_a_proxys_by_the_authority_that_signed_it() {
+    use crate::pki::authority::{Authority, Leaf, new_key};
+    use rustls_pki_types::pem::PemObject as _;
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::now();
+    let open = |name: &str| Authority::open(dir.path(), name, now).unwrap();
+    let (proxies, users) = (open("request-header-ca"), open("client-ca"));
+    let authenticator = bench().authenticator().believing(proxies.der());
+    for (authority, expect) in [(&proxies, true), (&users, false)] {
+        let signed = authority.sign(&Leaf::client(FRONT_PROXY, ""), &new_key("p").unwrap(), now).unwrap();
+        let der = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
+        assert_eq!(authenticator.peer(&der).unwrap().front_proxy, expect);
+    }
+}

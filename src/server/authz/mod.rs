@@ -56,7 +56,7 @@ pub struct Authorizer {
 impl Authorizer {
     #[must_use]
     pub fn new(objects: SharedObjects) -> Self {
-        Self { node: node::NodeAuthorizer::new(objects.clone()), rbac: rbac::Rbac::new(objects) }
+        Self { rbac: rbac::Rbac::new(&objects), node: node::NodeAuthorizer::new(objects) }
     }
 
     #[must_use]

@@ -1,6 +1,6 @@
 //! Decides by roles and bindings. Holds a compiled [`Snapshot`] and replaces it when one of the four resources changed.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule, SubjectRulesReviewStatus};
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
@@ -8,24 +8,15 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use super::rules::allows;
 use super::snapshot::{BINDINGS, CLUSTER_BINDINGS, CLUSTER_ROLES, Grant, ROLES, Snapshot};
 use super::{Attributes, Decision};
-use crate::api::revision::Revision;
 use crate::api::user::{SYSTEM_MASTERS, User};
-use crate::server::objects::SharedObjects;
+use crate::server::objects::{Derived, SharedObjects};
 
-/// When each of the four resources last changed.
-type Stamp = [Revision; 4];
-
-pub struct Rbac {
-    objects: SharedObjects,
-    current: RwLock<(Stamp, Arc<Snapshot>)>,
-}
+pub struct Rbac(Derived<Snapshot, 4>);
 
 impl Rbac {
     #[must_use]
-    pub fn new(objects: SharedObjects) -> Self {
-        let stamp = stamp(&objects);
-        let snapshot = Arc::new(Snapshot::compile(&*objects));
-        Self { current: RwLock::new((stamp, snapshot)), objects }
+    pub fn new(objects: &SharedObjects) -> Self {
+        Self(Derived::new(objects, [ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS], Snapshot::compile))
     }
 
     #[must_use]
@@ -102,22 +93,6 @@ impl Rbac {
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        // Read before compiling: a change in between makes the next request compile again.
-        let now = stamp(&self.objects);
-        {
-            let current = self.current.read().expect("no panic while held");
-            if current.0 == now {
-                return current.1.clone();
-            }
-        }
-        let mut current = self.current.write().expect("no panic while held");
-        if current.0 != now {
-            *current = (now, Arc::new(Snapshot::compile(&*self.objects)));
-        }
-        current.1.clone()
+        self.0.get()
     }
-}
-
-fn stamp(objects: &SharedObjects) -> Stamp {
-    [ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS].map(|r| objects.changed(r))
 }

@@ -20,7 +20,7 @@ use crate::api::revision::Revision;
 use crate::server::store::{Change, Sink};
 use shelf::Shelf;
 use tokio::sync::watch as watch_channel;
-pub use window::MAX_EVENTS;
+pub use window::{MAX_AGE, MAX_EVENTS};
 
 /// All objects of all resources.
 #[derive(Default)]
@@ -58,10 +58,10 @@ impl Cache {
         self.shelf(storage).list_at(namespace, at)
     }
 
-    /// The revision of the last change of a resource.
+    /// The revision of the last change of a resource, to be looked at again and again.
     #[must_use]
-    pub fn changed(&self, storage: &str) -> Revision {
-        self.shelf(storage).changed()
+    pub fn changed(&self, storage: &str) -> Arc<AtomicU64> {
+        self.shelf(storage).changes()
     }
 
     /// Wakes whenever a resource changed; holds the revision of its last change.
@@ -80,6 +80,11 @@ impl Cache {
     #[must_use]
     pub fn count(&self, storage: &str) -> usize {
         self.shelf(storage).count()
+    }
+
+    /// Which fields of a resource can be selected, where that was not known when its objects were loaded.
+    pub fn select(&self, storage: &str, selectable: &[&str]) {
+        self.shelf(storage).select(selectable);
     }
 
     /// Resources that have been asked for or written.

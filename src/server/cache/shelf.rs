@@ -1,13 +1,15 @@
 //! Effects: the objects of one resource and its window, behind one lock.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
 use super::snapshot;
 use super::window::{Event, Window};
-use crate::api::object::ObjectRef;
+use crate::api::encode;
+use crate::api::object::{Object, ObjectRef};
 use crate::api::revision::Revision;
 use crate::clock;
 use crate::server::store::Change;
@@ -19,6 +21,8 @@ pub struct Shelf {
     inner: RwLock<Inner>,
     /// Holds the revision of the last change; every watch waits on it.
     changed: watch::Sender<Revision>,
+    /// The same, ahead of the watches: written under the lock, as the objects are.
+    changes: Arc<AtomicU64>,
 }
 
 struct Inner {
@@ -31,13 +35,15 @@ struct Inner {
 impl Shelf {
     pub fn new(loaded: Revision) -> Self {
         let inner = Inner { objects: Objects::new(), count: 0, window: Window::new(loaded), changed: loaded };
-        Self { inner: RwLock::new(inner), changed: watch::Sender::new(loaded) }
+        let changes = Arc::new(AtomicU64::new(loaded.0));
+        Self { inner: RwLock::new(inner), changed: watch::Sender::new(loaded), changes }
     }
 
     pub fn start(&self, loaded: Revision) {
         let mut inner = self.write();
         inner.window = Window::new(loaded);
         inner.changed = loaded;
+        self.changes.store(loaded.0, Ordering::Release);
     }
 
     /// Puts an object there without an event.
@@ -73,6 +79,22 @@ impl Shelf {
             }
         };
         inner.window.push(event);
+        self.changes.store(inner.changed.0, Ordering::Release);
+    }
+
+    /// Takes the values of selectable fields out of the objects again. Events keep what they have.
+    pub fn select(&self, selectable: &[&str]) {
+        let mut inner = self.write();
+        let objects = inner.objects.values_mut().flat_map(BTreeMap::values_mut);
+        for object in objects.filter(|o| o.head.fields.len() != selectable.len() || !selectable.is_empty()) {
+            // Our own text: what cannot be read was refused at the start.
+            let Ok(value) = object.value() else { continue };
+            let head = encode::head(&value, selectable);
+            if head != object.head {
+                let (key, json) = (object.key.clone(), object.json.clone());
+                *object = Arc::new(Object { key, revision: object.revision, head, json });
+            }
+        }
     }
 
     /// Tells the watches that there is something new.
@@ -91,6 +113,10 @@ impl Shelf {
 
     pub fn changed(&self) -> Revision {
         self.read().changed
+    }
+
+    pub fn changes(&self) -> Arc<AtomicU64> {
+        self.changes.clone()
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Revision> {

@@ -25,6 +25,8 @@ use crate::clock;
 
 /// How often a watch that asked for bookmarks is told how far it has come.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long before its end it is told once more: it will be taken up from there.
+pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Most events that are taken from the window at once, so that the lock is held for microseconds.
 const CHUNK: usize = 128;
 
@@ -104,6 +106,27 @@ pub enum Start {
     After(Revision),
 }
 
+/// Whether a watch is told how far it has come, and when it will end as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bookmarks {
+    pub wanted: bool,
+    pub end: Option<Instant>,
+}
+
+impl From<bool> for Bookmarks {
+    fn from(wanted: bool) -> Self {
+        Self { wanted, end: None }
+    }
+}
+
+impl Bookmarks {
+    fn due(self, now: Instant) -> Option<Instant> {
+        let last = self.end.and_then(|end| end.checked_sub(BOOKMARK_BEFORE_END)).filter(|last| *last > now);
+        let next = now + BOOKMARK_INTERVAL;
+        self.wanted.then(|| last.map_or(next, |last| last.min(next)))
+    }
+}
+
 /// A watch. Ends when it was too slow; goes on from the revision of its last event.
 pub struct Watch(Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>);
 
@@ -132,7 +155,14 @@ impl Cache {
     /// Watches a resource. A start that the window does not reach back to gives one error, 410 Expired, as upstream:
     /// inside the stream.
     #[must_use]
-    pub fn watch(self: &Arc<Self>, storage: &str, filter: Filter, start: Start, bookmarks: bool) -> Watch {
+    pub fn watch(
+        self: &Arc<Self>,
+        storage: &str,
+        filter: Filter,
+        start: Start,
+        bookmarks: impl Into<Bookmarks>,
+    ) -> Watch {
+        let bookmarks: Bookmarks = bookmarks.into();
         let shelf = self.shelf(storage);
         let woken = shelf.subscribe();
         let mut pending = VecDeque::new();
@@ -162,7 +192,8 @@ impl Cache {
             woken,
             cursor,
             pending,
-            bookmark: bookmarks.then(|| clock::instant() + BOOKMARK_INTERVAL),
+            bookmarks,
+            bookmark: bookmarks.due(clock::instant()),
         };
         Watch::new(stream::unfold(state, |mut state| async move {
             let event = state.next().await?;
@@ -179,6 +210,7 @@ struct Cursor {
     /// Everything up to here has been given out or does not match.
     cursor: Revision,
     pending: VecDeque<Event>,
+    bookmarks: Bookmarks,
     /// When the next bookmark is due, if any is wanted.
     bookmark: Option<Instant>,
 }
@@ -202,7 +234,7 @@ impl Cursor {
                 continue;
             };
             if due <= clock::instant() {
-                self.bookmark = Some(clock::instant() + BOOKMARK_INTERVAL);
+                self.bookmark = self.bookmarks.due(clock::instant());
                 return Some(Event::Bookmark { revision: self.cursor, initial_end: false });
             }
             tokio::select! {

@@ -142,6 +142,12 @@ impl Enqueue {
 pub trait Controller: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Nobody waits for what it does, and it has much to do at a first start: its keys go when no others are ready, one at a
+    /// time, so that nodes and pods come first.
+    fn yields(&self) -> bool {
+        false
+    }
+
     /// Subscribes to whatever concerns it, and queues its fixed keys.
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue);
 

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! owners of an object:  one solid            ─▶ references to the others are removed
-//!                       none solid, one ends in the foreground ─▶ deleted (in the foreground if it has dependents)
+//!                       none solid, one ends in the foreground ─▶ deleted (in the foreground if it has dependents;
+//!                                     when one of those ends too, in a circle, its owners need not wait for it)
 //!                       all absent (asked)   ─▶ deleted in the background
 //! an object that ends:  foregroundDeletion   ─▶ waits for the dependents that block it, then loses the finalizer
 //!                       orphan               ─▶ dependents lose their reference, then it loses the finalizer
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, subscribe_all};
-use crate::api::resource::{Resource, find_kind};
+use crate::api::resource::{Resource, find_storage};
 use crate::client::request::{Class, Request, Verb};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -46,6 +47,7 @@ struct Item {
     resource: &'static Resource,
     namespace: Box<str>,
     name: Box<str>,
+    revision: Box<str>,
     owners: Vec<OwnerReference>,
     deleting: bool,
     finalizers: Vec<String>,
@@ -127,6 +129,7 @@ impl Graph {
             resource,
             namespace: meta.namespace.as_deref().unwrap_or_default().into(),
             name: meta.name.as_deref().unwrap_or_default().into(),
+            revision: meta.resource_version.as_deref().unwrap_or_default().into(),
             owners,
             deleting,
             finalizers,
@@ -155,13 +158,45 @@ impl Item {
 
     /// The reference must be gone when the plan is made again; `$patch: delete` by uid leaves the other owners alone.
     fn without_owners(&self, uid: &str, owners: &[&str]) -> Write {
+        if self.is_custom() {
+            let left: Vec<&OwnerReference> = self.owners.iter().filter(|o| !owners.contains(&o.uid.as_str())).collect();
+            return self.with("ownerReferences", json!(left));
+        }
         let gone: Vec<Value> = owners.iter().map(|o| json!({ "$patch": "delete", "uid": o })).collect();
         self.write(Verb::StrategicPatch, json!({ "metadata": { "uid": uid, "ownerReferences": gone } }))
     }
 
+    /// Its owners no longer wait for it.
+    fn unblocking(&self, uid: &str) -> Write {
+        let open = |o: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..o.clone() };
+        if self.is_custom() {
+            return self.with("ownerReferences", json!(self.owners.iter().map(open).collect::<Vec<_>>()));
+        }
+        let blocking = self.owners.iter().filter(|o| o.block_owner_deletion == Some(true));
+        let open: Vec<Value> = blocking.map(|o| json!({ "uid": o.uid, "blockOwnerDeletion": false })).collect();
+        self.write(Verb::StrategicPatch, json!({ "metadata": { "uid": uid, "ownerReferences": open } }))
+    }
+
     fn without_finalizer(&self, uid: &str, finalizer: &str) -> Write {
+        if self.is_custom() {
+            let left: Vec<&String> = self.finalizers.iter().filter(|f| *f != finalizer).collect();
+            return self.with("finalizers", json!(left));
+        }
         let gone = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
         self.write(Verb::StrategicPatch, gone)
+    }
+
+    /// Custom resources take no strategic patches.
+    fn is_custom(&self) -> bool {
+        find_storage(self.resource.storage).is_none()
+    }
+
+    /// A list of the metadata as it is to be, of the object as it was seen.
+    fn with(&self, field: &str, list: Value) -> Write {
+        let mut write =
+            self.write(Verb::MergePatch, json!({ "metadata": { "resourceVersion": self.revision, field: list } }));
+        write.fine = &[Class::NotFound, Class::Conflict];
+        write
     }
 }
 
@@ -196,6 +231,7 @@ impl Controller for GarbageCollector {
     }
 
     fn learn(&self, _key: &Name, request: &Request, answer: Option<Value>) {
+        let asked = request.resource;
         let found = answer.as_ref().and_then(|a| a["metadata"]["uid"].as_str()).unwrap_or_default().to_owned();
         let mut graph = self.graph();
         let named: HashSet<Box<str>> = graph
@@ -205,7 +241,8 @@ impl Controller for GarbageCollector {
             .filter(|(i, o)| {
                 o.name == request.name
                     && (request.namespace.is_empty() || *i.namespace == *request.namespace)
-                    && find_kind(&o.api_version, &o.kind).is_some_and(|r| r.storage == request.resource.storage)
+                    && o.kind == asked.kind
+                    && o.api_version.split_once('/').map_or("", |(group, _)| group) == asked.group
             })
             .map(|(_, o)| o.uid.as_str().into())
             .collect();
@@ -249,7 +286,7 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
     let any = |wanted: Owner| states.iter().any(|(_, s)| *s == wanted);
     if any(Owner::Unsure) {
         for (owner, _) in states.iter().filter(|(_, s)| *s == Owner::Unsure) {
-            plan.actions.extend(ask(item, owner));
+            plan.actions.extend(ask(stores, item, owner));
         }
         return plan;
     }
@@ -266,6 +303,11 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
         () if item.has(FOREGROUND) || foreground => "Foreground",
         () => "Background",
     };
+    let waited_for = item.owners.iter().any(|o| o.block_owner_deletion == Some(true));
+    let ends = |d: &Item| d.deleting && d.has(FOREGROUND);
+    if foreground && waited_for && graph.dependents(uid).iter().any(|(_, d)| ends(d)) {
+        plan.push(item.unblocking(uid));
+    }
     let mut request = Request::delete(item.resource, &item.namespace, &item.name, uid);
     request.body["propagationPolicy"] = policy.into();
     plan.push(Write::delete(request));
@@ -285,7 +327,7 @@ fn state(graph: &Graph, stores: &Stores, item: &Item, owner: &OwnerReference) ->
     if graph.absent.iter().any(|a| **a == owner.uid) {
         return Owner::Absent;
     }
-    let Some(resource) = find_kind(&owner.api_version, &owner.kind) else {
+    let Some(resource) = stores.kind(&owner.api_version, &owner.kind) else {
         // A kind that is not served: nobody can say that the owner is gone.
         return Owner::Solid;
     };
@@ -302,8 +344,8 @@ fn state(graph: &Graph, stores: &Stores, item: &Item, owner: &OwnerReference) ->
     }
 }
 
-fn ask(item: &Item, owner: &OwnerReference) -> Option<Action> {
-    let resource = find_kind(&owner.api_version, &owner.kind)?;
+fn ask(stores: &Stores, item: &Item, owner: &OwnerReference) -> Option<Action> {
+    let resource = stores.kind(&owner.api_version, &owner.kind)?;
     let request = Request::new(Verb::Get, resource, namespace_of(resource, item), &owner.name, Value::Null);
     Some(Action::Read(request))
 }

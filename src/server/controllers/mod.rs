@@ -8,14 +8,20 @@
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - ends: [`namespace`], [`garbage`]
-//! - the cluster itself: [`bootstrap`], [`service_account`], [`root_ca`]
+//! - custom resources: [`custom_resources`]
+//! - the cluster itself: [`bootstrap`], [`flow_control`], [`service_account`], [`root_ca`], [`api_services`],
+//!   [`extension_authentication`]
 
 pub mod action;
+pub mod api_services;
 pub mod bootstrap;
+pub mod custom_resources;
 pub mod deployment;
 pub mod driver;
 pub mod endpoint_slices;
 pub mod endpoints;
+pub mod extension_authentication;
+pub mod flow_control;
 pub mod garbage;
 pub mod namespace;
 pub mod node_health;
@@ -41,6 +47,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::action::Controller;
+use self::extension_authentication::{ExtensionAuthentication, Trusted};
 use crate::config::Cluster;
 
 /// What the controllers need to know of the cluster.
@@ -52,6 +59,8 @@ pub struct ControllersConfig {
     pub port: u16,
     /// PEM of the cluster's CA, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// What extension servers are told.
+    pub trusted: Trusted,
     /// The node that runs in this process: it is the control plane.
     pub control_plane_node: Option<String>,
 }
@@ -75,8 +84,11 @@ pub async fn run(client: kube::Client, config: ControllersConfig, stop: Cancella
 pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
     vec![
         Arc::new(bootstrap::Bootstrap::new(&config)),
+        Arc::new(flow_control::FlowControl::default()),
         Arc::new(service_account::ServiceAccounts),
         Arc::new(root_ca::RootCa::new(config.root_ca_pem)),
+        Arc::new(ExtensionAuthentication::new(config.trusted)),
+        Arc::new(api_services::ApiServices::default()),
         Arc::new(deployment::DeploymentController),
         Arc::new(replica_set::ReplicaSetController),
         Arc::new(endpoints::EndpointsController),
@@ -87,6 +99,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_taints::NodeTaints),
         Arc::new(taint_eviction::TaintEviction),
         Arc::new(pod_gc::PodGc::default()),
+        Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),
     ]

@@ -22,7 +22,7 @@ use super::owners;
 use super::stores::{Stores, row, subscribe_all};
 use crate::api::resource::{DELETE_COLLECTION, LIST, RESOURCES, Resource};
 use crate::client::request::{Class, Request, Verb};
-use crate::client::store::Count;
+use crate::client::store::{Count, View as _};
 
 const FINALIZER: &str = "kubernetes";
 /// When a store did not show what the server has, or finalizers of others hold things up.
@@ -41,7 +41,7 @@ struct Left {
 }
 
 /// Every namespaced resource, once.
-fn contents() -> Vec<&'static Resource> {
+fn contents(stores: &Stores) -> Vec<&'static Resource> {
     let mut resources: Vec<&'static Resource> = Vec::new();
     for resource in RESOURCES {
         let stored = resource.namespaced && resource.has(LIST | DELETE_COLLECTION) && !resource.storage.is_empty();
@@ -49,6 +49,7 @@ fn contents() -> Vec<&'static Resource> {
             resources.push(resource);
         }
     }
+    resources.extend(stores.custom().iter().map(|s| s.resource()).filter(|r| r.namespaced));
     resources
 }
 
@@ -82,7 +83,7 @@ impl Controller for NamespaceDeletion {
             answers.remove(&key.name);
             return Plan::nothing();
         };
-        let left: Vec<Left> = contents()
+        let left: Vec<Left> = contents(stores)
             .into_iter()
             .filter_map(|resource| {
                 let count = stores.view(resource.storage)?.count(&key.name);
@@ -93,7 +94,7 @@ impl Controller for NamespaceDeletion {
             answers.remove(&key.name);
             return empty(&namespace, &left, moment.now);
         }
-        let resources = contents();
+        let resources = contents(stores);
         match answers.remove(&key.name).filter(|a| a.len() == resources.len()) {
             None => {
                 answers.insert(key.name.clone(), HashMap::new());

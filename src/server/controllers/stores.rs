@@ -1,15 +1,24 @@
-//! Types: what the controllers observe: one store per resource, shared by all of them.
+//! Types: what the controllers observe: one store per resource, shared by all of them. Those of custom resources come
+//! and go with their definitions.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Container, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinitionNames, CustomResourceDefinitionStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_storage};
+use super::api_services::API_SERVICES;
+use super::custom_resources::APPROVED;
+use crate::api::resource::custom::{self, DEFINITIONS, Rows};
+use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_kind, find_storage};
 use crate::client::reflector::{Sink, Source};
 use crate::client::store::{Kind, Store, View};
 
@@ -19,6 +28,74 @@ pub struct Partial {
     #[serde(default)]
     pub metadata: ObjectMeta,
 }
+
+/// A `CustomResourceDefinition` without its schemas.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Definition {
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: DefinitionSpec,
+    #[serde(default)]
+    pub status: CustomResourceDefinitionStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DefinitionSpec {
+    pub group: String,
+    pub scope: String,
+    pub names: CustomResourceDefinitionNames,
+    pub versions: Vec<DefinitionVersion>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DefinitionVersion {
+    pub name: String,
+    pub served: bool,
+    pub storage: bool,
+}
+
+impl Definition {
+    /// What it adds to the resource table; `None` before its names are accepted.
+    #[must_use]
+    pub fn rows(&self) -> Option<Rows> {
+        let version = |v: &DefinitionVersion| json!({"name": v.name, "served": v.served, "storage": v.storage});
+        let versions: Vec<Value> = self.spec.versions.iter().map(version).collect();
+        custom::of(&json!({
+            "spec": {"group": self.spec.group, "scope": self.spec.scope, "versions": versions}, "status": self.status,
+        }))
+    }
+}
+
+/// An `APIService` without the certificates of its bundle.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiService {
+    pub metadata: ObjectMeta,
+    pub spec: ApiServiceSpec,
+    pub status: ApiServiceStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ApiServiceSpec {
+    pub group: String,
+    pub version: String,
+    pub group_priority_minimum: i32,
+    pub version_priority: i32,
+    pub service: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiServiceStatus {
+    pub conditions: Vec<Value>,
+}
+
+/// Told of the metadata before and after each change of anything.
+type Subscriber = Arc<dyn Fn(&'static Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync>;
 
 pub struct Stores {
     pub pods: Arc<Store<Pod>>,
@@ -30,6 +107,13 @@ pub struct Stores {
     pub nodes: Arc<Store<Node>>,
     pub namespaces: Arc<Store<Namespace>>,
     pub leases: Arc<Store<Lease>>,
+    pub definitions: Arc<Store<Definition>>,
+    pub flow_schemas: Arc<Store<FlowSchema>>,
+    pub priority_levels: Arc<Store<PriorityLevelConfiguration>>,
+    pub api_services: Arc<Store<ApiService>>,
+    /// Metadata of the objects of definitions, with the rows of the versions that are served.
+    custom: RwLock<Vec<(Rows, Arc<Store<Partial>>)>>,
+    everyone: RwLock<Vec<Subscriber>>,
     /// Metadata of every other resource that is listed and watched, Events excepted.
     pub others: Vec<Arc<Store<Partial>>>,
 }
@@ -42,6 +126,9 @@ pub struct Fed {
     pub view: Arc<dyn View>,
 }
 
+pub const FLOW_SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
+pub const PRIORITY_LEVELS: &str = "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations";
+
 const TYPED: &[&str] = &[
     "pods",
     "apps/replicasets",
@@ -52,6 +139,10 @@ const TYPED: &[&str] = &[
     "nodes",
     "namespaces",
     "coordination.k8s.io/leases",
+    DEFINITIONS,
+    FLOW_SCHEMAS,
+    PRIORITY_LEVELS,
+    API_SERVICES,
 ];
 
 /// The row of a storage name that the controllers are written for.
@@ -93,8 +184,51 @@ impl Stores {
             nodes: store("nodes"),
             namespaces: store("namespaces"),
             leases: store("coordination.k8s.io/leases"),
+            definitions: store(DEFINITIONS),
+            flow_schemas: store(FLOW_SCHEMAS),
+            priority_levels: store(PRIORITY_LEVELS),
+            api_services: store(API_SERVICES),
+            custom: RwLock::default(),
+            everyone: RwLock::default(),
             others,
         }
+    }
+
+    /// The row of a kind as an owner reference names it, built-in or custom.
+    #[must_use]
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&'static Resource> {
+        find_kind(api_version, kind).or_else(|| {
+            let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
+            custom.iter().find_map(|(rows, _)| rows.kind(api_version, kind))
+        })
+    }
+
+    /// The custom resources that are followed, in their stored version.
+    #[must_use]
+    pub fn custom(&self) -> Vec<Arc<Store<Partial>>> {
+        let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
+        custom.iter().map(|(_, store)| store.clone()).collect()
+    }
+
+    /// A store for the objects of a definition. Whoever follows everything follows it too.
+    pub fn add_custom(&self, rows: Rows) -> Arc<Store<Partial>> {
+        // By a version that is served, for others cannot be asked for.
+        let resource = rows.served.first().copied().unwrap_or(rows.stored);
+        let store = Arc::new(Store::<Partial>::new(resource));
+        for subscriber in self.everyone.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            let subscriber = subscriber.clone();
+            store.subscribe(move |change| {
+                subscriber(resource, change.old.map(|o| o.meta()), change.new.map(|o| o.meta()));
+            });
+        }
+        self.custom.write().unwrap_or_else(PoisonError::into_inner).push((rows, store.clone()));
+        store
+    }
+
+    /// The definition is gone, or has changed.
+    pub fn remove_custom(&self, store: &Arc<Store<Partial>>) {
+        store.close();
+        self.custom.write().unwrap_or_else(PoisonError::into_inner).retain(|(_, s)| !Arc::ptr_eq(s, store));
     }
 
     /// Metadata of a resource that has no typed store.
@@ -106,7 +240,8 @@ impl Stores {
     /// The store of a resource, whatever its kind; `None` for Events.
     #[must_use]
     pub fn view(&self, storage: &str) -> Option<Arc<dyn View>> {
-        self.fed().into_iter().find(|f| f.source.resource.storage == storage).map(|f| f.view)
+        let found = self.fed().into_iter().find(|f| f.source.resource.storage == storage).map(|f| f.view);
+        found.or_else(|| self.custom().into_iter().find(|s| s.resource().storage == storage).map(|s| s as _))
     }
 
     #[must_use]
@@ -124,6 +259,10 @@ impl Stores {
             one(&self.endpoints),
             one(&self.slices),
             one(&self.leases),
+            one(&self.definitions),
+            one(&self.flow_schemas),
+            one(&self.priority_levels),
+            one(&self.api_services),
         ];
         fed.extend(self.others.iter().map(one));
         fed
@@ -158,8 +297,13 @@ pub fn subscribe_all(
         stores.services,
         stores.endpoints,
         stores.slices,
-        stores.leases
+        stores.leases,
+        stores.definitions,
+        stores.flow_schemas,
+        stores.priority_levels,
+        stores.api_services
     );
+    stores.everyone.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(subscriber.clone()));
     for store in &stores.others {
         each!(store);
     }
@@ -192,6 +336,14 @@ kinds! {
     Node => |node| trim_node(node),
     Namespace => |_o| (),
     Lease => |_o| (),
+    FlowSchema => |_o| (),
+    PriorityLevelConfiguration => |_o| (),
+    Definition => |o| {
+        if let Some(annotations) = &mut o.metadata.annotations {
+            annotations.retain(|name, _| name == APPROVED);
+        }
+    },
+    ApiService => |o| { o.metadata.annotations = None; },
     Partial => |o| { o.metadata.annotations = None; },
 }
 

@@ -40,7 +40,7 @@ pub fn large(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    parts.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
     // As upstream: the quickest level, for a link that is slower than a disk.
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     Response::from_parts(parts, Gzip { body, encoder: Some(encoder) }.boxed_unsync())

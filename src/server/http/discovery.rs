@@ -1,39 +1,19 @@
 //! Decides: discovery documents from the resource table: what groups, versions and resources this server has. The old form
 //! (one document per group and version) and the aggregated one (`apidiscovery.k8s.io`), which kubectl asks for first.
 
+pub mod merge;
+
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::api::resource::{self, RESOURCES, Resource, Subresource};
+use crate::api::resource::{self, Resource, Subresource, priority};
 
-/// Groups in upstream's order of preference (`kube-aggregator` priorities); others follow by name.
-const GROUP_ORDER: [&str; 22] = [
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "internal.apiserver.k8s.io",
-    "storagemigration.k8s.io",
-];
+/// The rows that are served: [`crate::server::registry::Catalog::rows`].
+pub type Rows<'a> = &'a [&'static Resource];
 
 const VERBS: [(u16, &str); 8] = [
     (resource::CREATE, "create"),
@@ -109,25 +89,25 @@ pub fn etag(body: &[u8]) -> String {
 
 /// `/api`. `address` is where the client reached us: `host:port`.
 #[must_use]
-pub fn api(address: &str) -> Value {
+pub fn api(rows: Rows<'_>, address: &str) -> Value {
     json!({
-        "kind": "APIVersions", "versions": versions(""),
+        "kind": "APIVersions", "versions": versions(rows, ""),
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
     })
 }
 
 /// `/apis`
 #[must_use]
-pub fn apis() -> Value {
-    let groups: Vec<Value> = groups().into_iter().map(group_body).collect();
+pub fn apis(rows: Rows<'_>) -> Value {
+    let groups: Vec<Value> = groups(rows).into_iter().map(|g| group_body(rows, g)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`. `None` when there is no such group.
 #[must_use]
-pub fn group(name: &str) -> Option<Value> {
-    let name = groups().into_iter().find(|g| *g == name)?;
-    let mut body = group_body(name);
+pub fn group(rows: Rows<'_>, name: &str) -> Option<Value> {
+    let name = groups(rows).into_iter().find(|g| *g == name)?;
+    let mut body = group_body(rows, name);
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
     Some(body)
@@ -135,8 +115,8 @@ pub fn group(name: &str) -> Option<Value> {
 
 /// `/api/v1` (with an empty group) and `/apis/<group>/<version>`. `None` when there is no such version.
 #[must_use]
-pub fn resources(group: &str, version: &str) -> Option<Value> {
-    let found = members(group, version);
+pub fn resources(rows: Rows<'_>, group: &str, version: &str) -> Option<Value> {
+    let found = members(rows, group, version);
     if found.is_empty() {
         return None;
     }
@@ -151,9 +131,9 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
 
 /// The aggregated form of `/api` (`core`) or `/apis`.
 #[must_use]
-pub fn aggregated(core: bool, form: Aggregated) -> Value {
-    let groups = if core { vec![""] } else { groups() };
-    let items: Vec<Value> = groups.into_iter().map(aggregated_group).collect();
+pub fn aggregated(rows: Rows<'_>, core: bool, form: Aggregated) -> Value {
+    let groups = if core { vec![""] } else { groups(rows) };
+    let items: Vec<Value> = groups.into_iter().map(|g| aggregated_group(rows, g)).collect();
     json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{}", form.version()),
@@ -162,42 +142,36 @@ pub fn aggregated(core: bool, form: Aggregated) -> Value {
     })
 }
 
-/// Every group but the core one, in order of preference.
+/// Every group but the core one, in order of priority.
 #[must_use]
-pub fn groups() -> Vec<&'static str> {
-    let mut all: Vec<&str> = RESOURCES.iter().map(|r| r.group).filter(|g| !g.is_empty()).collect();
+pub fn groups(rows: Rows<'_>) -> Vec<&'static str> {
+    let named = rows.iter().filter(|r| !r.group.is_empty());
+    let mut all: Vec<_> = named.map(|r| (Reverse(priority::of(r.group, r.version).group), r.group)).collect();
     all.sort_unstable();
-    all.dedup();
-    all.sort_by_key(|g| GROUP_ORDER.iter().position(|o| o == g).unwrap_or(GROUP_ORDER.len()));
-    all
+    let mut groups = Vec::new();
+    for (_, group) in all {
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
 }
 
 /// The versions of a group, the preferred one first.
 #[must_use]
-pub fn versions(group: &str) -> Vec<&'static str> {
+pub fn versions(rows: Rows<'_>, group: &str) -> Vec<&'static str> {
     let mut all = Vec::new();
-    for r in RESOURCES.iter().filter(|r| r.group == group) {
+    for r in rows.iter().filter(|r| r.group == group) {
         if !all.contains(&r.version) {
             all.push(r.version);
         }
     }
-    all.sort_by_key(|v| std::cmp::Reverse(rank(v)));
+    all.sort_by_key(|v| Reverse((priority::of(group, v).version, priority::rank(v))));
     all
 }
 
-/// How much a version is preferred: stable over beta over alpha, then the higher number.
-fn rank(version: &str) -> (u8, u32) {
-    let number = |text: &str| text.parse().unwrap_or_default();
-    let text = version.trim_start_matches('v');
-    match (text.split_once("beta"), text.split_once("alpha")) {
-        (Some((major, _)), _) => (1, number(major)),
-        (_, Some((major, _))) => (0, number(major)),
-        _ => (2, number(text)),
-    }
-}
-
-fn members(group: &str, version: &str) -> Vec<&'static Resource> {
-    let mut found: Vec<_> = RESOURCES.iter().filter(|r| r.group == group && r.version == version).collect();
+fn members(rows: Rows<'_>, group: &str, version: &str) -> Vec<&'static Resource> {
+    let mut found: Vec<_> = rows.iter().copied().filter(|r| r.group == group && r.version == version).collect();
     found.sort_by_key(|r| r.plural);
     found
 }
@@ -212,9 +186,9 @@ fn verbs(bits: u16) -> Vec<&'static str> {
     VERBS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, verb)| *verb).collect()
 }
 
-fn group_body(name: &'static str) -> Value {
+fn group_body(rows: Rows<'_>, name: &'static str) -> Value {
     let versions: Vec<Value> =
-        versions(name).iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+        versions(rows, name).iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
@@ -257,12 +231,12 @@ fn add_names(out: &mut Value, r: &Resource) {
     }
 }
 
-fn aggregated_group(group: &'static str) -> Value {
+fn aggregated_group(rows: Rows<'_>, group: &'static str) -> Value {
     let version = |version: &&'static str| {
-        let resources: Vec<Value> = members(group, version).into_iter().map(aggregated_resource).collect();
+        let resources: Vec<Value> = members(rows, group, version).into_iter().map(aggregated_resource).collect();
         json!({"version": version, "freshness": "Current", "resources": resources})
     };
-    let versions: Vec<Value> = versions(group).iter().map(version).collect();
+    let versions: Vec<Value> = versions(rows, group).iter().map(version).collect();
     let mut metadata = Map::new();
     if !group.is_empty() {
         metadata.insert("name".into(), group.into());
@@ -297,24 +271,31 @@ mod tests {
 
     #[test]
     fn old_documents() {
-        let list = resources("apps", "v1").unwrap();
+        let rows: Vec<&Resource> = resource::RESOURCES.iter().collect();
+        let rows = rows.as_slice();
+        let list = resources(rows, "apps", "v1").unwrap();
         assert_eq!(list["groupVersion"], "apps/v1");
         let names: Vec<&str> =
             list["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
         assert!(names.contains(&"deployments") && names.contains(&"deployments/scale"), "{names:?}");
         assert!(names.is_sorted(), "{names:?}");
-        let pods =
-            resources("", "v1").unwrap()["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods").cloned();
+        let pods = resources(rows, "", "v1").unwrap()["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|r| r["name"] == "pods")
+            .cloned();
         assert_eq!(
             pods.unwrap(),
             json!({"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "shortNames": ["po"], "categories": ["all"],
                 "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
                 "storageVersionHash": "xPOwRZ+Yhw8="})
         );
-        assert_eq!(group("apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
-        assert_eq!(apis()["groups"][0]["name"], "apps");
-        assert_eq!(api("1.2.3.4:6443")["versions"], json!(["v1"]));
-        assert!(resources("nope", "v1").is_none() && resources("apps", "v2").is_none() && group("").is_none());
+        assert_eq!(group(rows, "apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
+        assert_eq!(apis(rows)["groups"][1]["name"], "apps");
+        assert_eq!(api(rows, "1.2.3.4:6443")["versions"], json!(["v1"]));
+        assert!(resources(rows, "nope", "v1").is_none() && resources(rows, "apps", "v2").is_none());
+        assert!(group(rows, "").is_none());
     }
 
     #[test]
@@ -335,20 +316,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn versions_are_ordered_by_maturity() {
-        let mut all = ["v1alpha1", "v2beta1", "v1", "v2", "v1beta2"];
-        all.sort_by_key(|v| std::cmp::Reverse(rank(v)));
-        assert_eq!(all, ["v2", "v1", "v2beta1", "v1beta2", "v1alpha1"]);
-    }
-
     /// What we have is what upstream's document says of it; the order of the groups too. (The core group is not in it.)
     #[test]
     fn the_aggregated_document_is_upstreams() {
         let Some(folder) = crate::api::reference::folder() else { return };
         let reference = std::fs::read(folder.join("aggregated-discovery.json")).unwrap();
         let reference: Value = serde_json::from_slice(&reference).unwrap();
-        let ours = aggregated(false, Aggregated::V2);
+        let rows: Vec<&Resource> = resource::RESOURCES.iter().collect();
+        let ours = aggregated(&rows, false, Aggregated::V2);
         let find =
             |list: &Value, key: &str, name: &Value| list.as_array().unwrap().iter().find(|i| i[key] == *name).cloned();
         let mut order = Vec::new();
@@ -370,5 +345,42 @@ mod tests {
             }
         }
         assert!(order.is_sorted(), "{order:?}");
+    }
+
+    /// The core group is not in that document; what its subresources are is in the paths of OpenAPI.
+    #[test]
+    fn subresources_of_the_core_group_are_upstreams() {
+        let Some(folder) = crate::api::reference::folder() else { return };
+        let reference = std::fs::read(folder.join("openapi-v2.json")).unwrap();
+        let reference: Value = serde_json::from_slice(&reference).unwrap();
+        let paths = reference["paths"].as_object().unwrap();
+        let verb = |method: &str| match method {
+            "get" => Some("get"),
+            "post" => Some("create"),
+            "put" => Some("update"),
+            "patch" => Some("patch"),
+            "delete" => Some("delete"),
+            _ => None,
+        };
+        for r in resource::RESOURCES.iter().filter(|r| r.group.is_empty()) {
+            let root = format!("{}/{{name}}/", r.path(Some("{namespace}")));
+            let named = paths.iter().filter_map(|(path, item)| Some((path.strip_prefix(&root)?, item)));
+            let mut theirs: Vec<String> = Vec::new();
+            for (name, item) in named.filter(|(name, _)| !name.contains('/')) {
+                let operations = item.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters");
+                let (mut verbs, mut kind) = (Vec::new(), Value::Null);
+                for (method, operation) in operations {
+                    verbs.extend(verb(method));
+                    kind = operation["x-kubernetes-group-version-kind"].clone();
+                }
+                verbs.sort_unstable();
+                theirs.push(format!("{name} {} {} {} {verbs:?}", kind["group"], kind["version"], kind["kind"]));
+            }
+            let ours = sorted(r.subresources)
+                .into_iter()
+                .map(|s| format!("{} {:?} {:?} {:?} {:?}", s.name, s.group, s.version, s.kind, verbs(s.verbs)));
+            theirs.sort();
+            assert_eq!(ours.collect::<Vec<_>>(), theirs, "{}", r.plural);
+        }
     }
 }

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::service::{Peer, Service};
-use crate::server::authn::PeerCertificate;
 
 /// Connections at once; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -106,7 +105,9 @@ async fn connection(
         Err(_) => return Err("TLS handshake: timed out".into()),
     };
     let presented = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let certificate = presented.map(PeerCertificate::parse).transpose().map_err(|e| e.to_string())?.map(Arc::new);
+    let authenticator = &service.backend().authenticator;
+    let certificate =
+        presented.map(|der| authenticator.peer(der)).transpose().map_err(|e| e.to_string())?.map(Arc::new);
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());

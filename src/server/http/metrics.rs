@@ -12,8 +12,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::request_info::RequestInfo;
-use crate::api::resource;
+use crate::api::resource::Resource;
 use crate::clock;
+use crate::server::flow;
 
 /// Upper bounds of `apiserver_request_duration_seconds`, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 5.0, 15.0, 60.0];
@@ -58,6 +59,7 @@ pub struct Metrics {
     durations: Family<Timed, Histogram, fn() -> Histogram>,
     watchers: Family<Kind, Gauge>,
     in_flight: Family<InFlight, Gauge>,
+    flow: flow::metrics::Metrics,
     started: f64,
 }
 
@@ -76,6 +78,7 @@ impl Default for Metrics {
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let watchers = Family::default();
         let in_flight = Family::default();
+        let flow = flow::metrics::Metrics::default();
         let mut registry = Registry::default();
         let help = "Counter of apiserver requests broken out for each verb, group, version, resource, scope and HTTP response code";
         // The encoder appends `_total` to counters.
@@ -86,16 +89,23 @@ impl Default for Metrics {
         registry.register("apiserver_registered_watchers", help, watchers.clone());
         let help = "Maximal number of currently used inflight request limit of this apiserver per request kind";
         registry.register("apiserver_current_inflight_requests", help, in_flight.clone());
+        flow.register(&mut registry);
         #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
         let started = clock::now().as_millisecond() as f64 / 1000.0;
-        Self { registry: Arc::new(registry), requests, durations, watchers, in_flight, started }
+        Self { registry: Arc::new(registry), requests, durations, watchers, in_flight, flow, started }
     }
 }
 
 impl Metrics {
     /// Unknown resources share one label, so that clients cannot make up time series.
-    pub fn answered(&self, info: &RequestInfo, code: u16, took: Duration, long_running: bool) {
-        let row = resource::find(&info.group, &info.version, &info.resource);
+    pub fn answered(
+        &self,
+        info: &RequestInfo,
+        row: Option<&'static Resource>,
+        code: u16,
+        took: Duration,
+        long_running: bool,
+    ) {
         let (group, version, resource) = row.map_or(("", "", ""), |r| (r.group, r.version, r.plural));
         let subresource = row.and_then(|r| r.subresource(&info.subresource)).map_or("", |s| s.name).to_owned();
         let verb = match &*info.verb {
@@ -118,7 +128,7 @@ impl Metrics {
     }
 
     #[must_use]
-    pub fn watching(&self, resource: &'static resource::Resource) -> Guard {
+    pub fn watching(&self, resource: &'static Resource) -> Guard {
         let kind = Kind { group: resource.group, version: resource.version, kind: resource.kind };
         Self::held(self.watchers.get_or_create(&kind).clone())
     }
@@ -127,6 +137,12 @@ impl Metrics {
     pub fn in_flight(&self, mutating: bool) -> Guard {
         let request_kind = if mutating { "mutating" } else { "readOnly" };
         Self::held(self.in_flight.get_or_create(&InFlight { request_kind }).clone())
+    }
+
+    /// Where fair use counts.
+    #[must_use]
+    pub fn flow(&self) -> flow::metrics::Metrics {
+        self.flow.clone()
     }
 
     fn held(gauge: Gauge) -> Guard {
@@ -173,14 +189,15 @@ fn process(started: f64) -> String {
 mod tests {
     use super::*;
     use crate::api::query::Query;
+    use crate::api::resource::find;
 
     #[test]
     fn requests_are_counted_by_what_they_were_about() {
         let metrics = Metrics::default();
         let info = RequestInfo::parse(&http::Method::GET, "/api/v1/namespaces/a/pods", &Query::default());
-        metrics.answered(&info, 200, Duration::from_millis(3), false);
+        metrics.answered(&info, find("", "v1", "pods"), 200, Duration::from_millis(3), false);
         let odd = RequestInfo::parse(&http::Method::GET, "/api/v1/namespaces/a/made-up", &Query::default());
-        metrics.answered(&odd, 404, Duration::from_millis(3), false);
+        metrics.answered(&odd, None, 404, Duration::from_millis(3), false);
         let held = metrics.in_flight(true);
         let text = metrics.encode().expect("text");
         assert!(text.contains(r#"apiserver_request_total{verb="LIST",group="",version="v1",resource="pods",subresource="",scope="namespace",code="200"} 1"#), "{text}");

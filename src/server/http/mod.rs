@@ -1,16 +1,22 @@
 //! The API over HTTP. A request travels through these files in this order:
 //!
 //! - [`listener`]: TCP, TLS, HTTP/1.1 and HTTP/2; [`client`]: the same without any of them, for our own components
-//! - [`service`]: identify, authorize, limit, dispatch
+//! - [`service`]: identify, limit, authorize, dispatch; `turn`: how long a request may take, and its turn
 //! - [`request_info`], [`options`], [`negotiate`]: what was asked, and for which representation
 //! - [`verbs`], [`watch`]: objects, through the registry; [`paths`], [`health`], [`metrics`]: everything else
+//! - `admit`: connections go through admission before they reach a node
 //! - [`discovery`], [`openapi`]: what this server has, from the resource and schema tables
 //! - [`reviews`], [`nodes`]: requests answered by authentication, authorization, or by a node's kubelet endpoint
+//! - [`proxy`]: requests passed on to pods, services and nodes; [`dial`]: the connections for both
+//! - `aggregation`: requests passed on to extension servers, whose groups the documents list too
 //! - [`render`], [`respond`], [`body`], [`pretty`], [`compress`]: the bytes of the answer
 
+mod admit;
+mod aggregation;
 pub mod body;
 pub mod client;
 pub mod compress;
+pub mod dial;
 pub mod discovery;
 pub mod health;
 pub mod listener;
@@ -21,11 +27,13 @@ pub mod openapi;
 pub mod options;
 pub mod paths;
 pub mod pretty;
+pub mod proxy;
 pub mod render;
 pub mod request_info;
 pub mod respond;
 pub mod reviews;
 pub mod service;
+mod turn;
 pub mod verbs;
 pub mod watch;
 

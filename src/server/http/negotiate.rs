@@ -73,7 +73,7 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<For
 }
 
 /// A media range and its `q`, in thousandths.
-fn weighed(range: &str) -> (u16, &str) {
+pub(super) fn weighed(range: &str) -> (u16, &str) {
     let q = range.split(';').filter_map(|p| p.trim().strip_prefix("q=")).find_map(|q| q.trim().parse::<f32>().ok());
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped just before")]
     (q.map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16), range)

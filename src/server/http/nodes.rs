@@ -1,23 +1,17 @@
 //! Effects: requests that a node answers: logs of a container, and streams into one. The server finds the node's
 //! kubelet endpoint, shows its own client certificate there and passes bytes through.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::admit;
 use super::body::{self, Body};
+pub use super::dial::Nodes;
+use super::dial::{Endpoint, Security};
 use super::service::Call;
 use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
@@ -31,8 +25,6 @@ use crate::server::registry::request::Target;
 const ERROR_TEXT_MAX: usize = 2048;
 /// Where the kubelet endpoint listens unless the Node says otherwise.
 const KUBELET_PORT: i32 = 10250;
-/// How long a node may take to accept a connection.
-const DIAL_TIME: Duration = Duration::from_secs(10);
 /// Headers of a WebSocket or SPDY handshake; everything else (the client's credentials above all) stays here.
 const HANDSHAKE: [HeaderName; 7] = [
     CONNECTION,
@@ -44,59 +36,11 @@ const HANDSHAKE: [HeaderName; 7] = [
     HeaderName::from_static("x-stream-protocol-version"),
 ];
 
-/// The way to every node's kubelet endpoint.
-pub struct Nodes {
-    tls: TlsConnector,
-    /// Connections under way: one for each request, because requests to nodes are few and long.
-    tasks: TaskTracker,
-}
-
-/// One node's kubelet endpoint.
-struct Endpoint {
-    /// Node name: what its serving certificate must be for.
-    node: String,
-    /// `host:port`
-    address: String,
-}
-
-impl Nodes {
-    /// `config` holds the server's client certificate.
-    #[must_use]
-    pub fn new(mut config: ClientConfig) -> Self {
-        // Streams are upgraded connections, which HTTP/2 does not have.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { tls: TlsConnector::from(Arc::new(config)), tasks: TaskTracker::new() }
-    }
-
-    /// Returns when every connection to a node has ended. Call it after the stop of the backend.
-    pub async fn drained(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    async fn send(&self, to: &Endpoint, request: Request<Body>) -> Result<Response<Incoming>, Status> {
-        let failed = |e: &dyn std::fmt::Display| {
-            Status::internal(format!("error dialing backend: dial tcp {}: {e}", to.address))
-        };
-        let name = ServerName::try_from(to.node.clone()).map_err(|e| failed(&e))?;
-        let dial = async {
-            let tcp = TcpStream::connect(&to.address).await?;
-            tcp.set_nodelay(true)?;
-            self.tls.connect(name, tcp).await
-        };
-        let stream = match tokio::time::timeout(DIAL_TIME, dial).await {
-            Ok(stream) => stream.map_err(|e| failed(&e))?,
-            Err(_) => return Err(failed(&"i/o timeout")),
-        };
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
-        self.tasks.spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to a node broke off");
-            }
-        });
-        sender.send_request(request).await.map_err(|e| failed(&e))
-    }
+/// What is to be passed to a node as it is: its kubelet endpoint knows how to answer.
+struct Onward {
+    path: String,
+    /// Named by the request, or the only one.
+    endpoint: Endpoint,
 }
 
 /// `GET pods/x/log`.
@@ -121,8 +65,10 @@ pub(super) async fn log(call: &Call<'_>) -> Result<Response<Body>, Status> {
         }
     }
     let path = format!("/containerLogs/{}/{}/{container}{}", call.info.namespace, call.info.name, params.0);
-    let request = Request::get(path).header(HOST, &endpoint.node).body(body::empty()).map_err(Status::internal)?;
-    let response = call.backend.nodes.send(&endpoint, request).await?;
+    let get = format!("Get \"https://{}{path}\"", endpoint.address);
+    let request = Request::get(path).header(HOST, &endpoint.address).body(body::empty()).map_err(Status::internal)?;
+    let response = call.backend.nodes.send(&endpoint, request).await;
+    let response = response.map_err(|why| Status::new(500, "", format!("{get}: {why}")))?;
     if response.status().is_success() {
         let stop = call.backend.stop.clone();
         return Ok(plain(StatusCode::OK, until(response.into_body(), stop)));
@@ -136,57 +82,38 @@ pub(super) async fn log(call: &Call<'_>) -> Result<Response<Body>, Status> {
     })
 }
 
-/// `pods/x/exec` and `pods/x/attach`: an upgraded connection, passed through byte for byte.
+/// `pods/x/exec`, `pods/x/attach` and `pods/x/portforward`: an upgraded connection, passed through byte for byte.
 pub(super) async fn connect(call: &Call<'_>, mut request: Request<Body>) -> Result<Response<Body>, Status> {
-    let info = call.info;
+    if call.query.first("dryRun").is_some() {
+        return Err(Status::bad_request("dryRun is not supported"));
+    }
     if call.method == Method::GET {
         // A WebSocket starts as a GET, yet running something is more than reading: `create` is asked for as well
         // (AuthorizePodWebsocketUpgradeCreatePermission, on since v1.35).
         let attributes = authz::ResourceAttributes { verb: "create", ..call.resource_attributes() };
         call.backend.authorizer.check(&call.cx.user, &authz::Attributes::Resource(attributes))?;
     }
-    let pod: Pod = call.stored(call.pods()?, &info.namespace, &info.name).await?;
-    let container = chosen_container(&pod, call.query.first("container").unwrap_or_default())?;
-    let Some(endpoint) = call.kubelet(&pod).await? else {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
-    };
+    admit::connection(call).await?;
+    let Onward { path, endpoint } = onward(call).await?;
     if !call.headers.contains_key(UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    let mut params = Params::default();
-    for command in call.query.all("command") {
-        params.add("command", command);
-    }
-    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
-        if call.query.flag(ours).unwrap_or(false) {
-            params.add(theirs, "1");
-        }
-    }
-    let path = format!("/{}/{}/{}/{container}{}", info.subresource, info.namespace, info.name, params.0);
-    let mut onward = Request::builder().method(call.method).uri(path).header(HOST, &endpoint.node);
+    let mut onward = Request::builder().method(call.method).uri(path).header(HOST, &endpoint.address);
     for name in HANDSHAKE {
         for value in call.headers.get_all(&name) {
             onward = onward.header(&name, value);
         }
     }
-    let mut response =
-        call.backend.nodes.send(&endpoint, onward.body(body::empty()).map_err(Status::internal)?).await?;
+    let nodes = &call.backend.nodes;
+    let response = nodes.send(&endpoint, onward.body(body::empty()).map_err(Status::internal)?).await;
+    let mut response = response.map_err(|why| Status::new(500, "", format!("error dialing backend: {why}")))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // As it is: kubectl puts "unable to upgrade connection" before a text.
         let code = response.status();
         return Ok(plain(code, body::full(error_text(response.into_body()).await)));
     }
     let (theirs, ours) = (hyper::upgrade::on(&mut response), hyper::upgrade::on(&mut request));
-    let stop = call.backend.stop.clone();
-    call.backend.nodes.tasks.spawn(async move {
-        let joined = async {
-            let (theirs, ours) = tokio::try_join!(theirs, ours).map_err(std::io::Error::other)?;
-            tokio::io::copy_bidirectional(&mut TokioIo::new(theirs), &mut TokioIo::new(ours)).await
-        };
-        if let Some(Err(error)) = stop.run_until_cancelled(joined).await {
-            tracing::debug!(%error, "a stream to a container broke off");
-        }
-    });
+    nodes.splice(ours, theirs, call.backend.stop.clone());
     let mut answer = Response::new(body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for name in HANDSHAKE.iter().chain([&http::header::SEC_WEBSOCKET_ACCEPT]) {
@@ -197,12 +124,42 @@ pub(super) async fn connect(call: &Call<'_>, mut request: Request<Body>) -> Resu
     Ok(answer)
 }
 
+/// Where a stream leads, and what the node is asked.
+async fn onward(call: &Call<'_>) -> Result<Onward, Status> {
+    let info = call.info;
+    let pod: Pod = call.stored(call.pods()?, &info.namespace, &info.name).await?;
+    let mut params = Params::default();
+    let of = format!("{}/{}", info.namespace, info.name);
+    let path = if info.subresource == "portforward" {
+        let ports: Vec<&str> = call.query.all("ports").collect();
+        if !ports.is_empty() {
+            params.add("port", &ports.join(","));
+        }
+        format!("/portForward/{of}")
+    } else {
+        let container = chosen_container(&pod, call.query.first("container").unwrap_or_default())?;
+        for command in call.query.all("command") {
+            params.add("command", command);
+        }
+        for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            if call.query.flag(ours).unwrap_or(false) {
+                params.add(theirs, "1");
+            }
+        }
+        format!("/{}/{of}/{container}", info.subresource)
+    };
+    let Some(endpoint) = call.kubelet(&pod).await? else {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
+    };
+    Ok(Onward { path: path + &params.0, endpoint })
+}
+
 impl Call<'_> {
-    fn pods(&self) -> Result<&'static Resource, Status> {
+    pub(super) fn pods(&self) -> Result<&'static Resource, Status> {
         resource::find("", "v1", "pods").ok_or_else(Status::no_such_resource)
     }
 
-    async fn stored<T: serde::de::DeserializeOwned>(
+    pub(super) async fn stored<T: serde::de::DeserializeOwned>(
         &self,
         resource: &'static Resource,
         namespace: &str,
@@ -219,24 +176,47 @@ impl Call<'_> {
         if name.is_empty() {
             return Ok(None);
         }
+        self.kubelet_of(name).await.map(|kubelet| Some(kubelet.endpoint()))
+    }
+
+    pub(super) async fn kubelet_of(&self, name: &str) -> Result<Kubelet, Status> {
         let nodes = resource::find("", "v1", "nodes").ok_or_else(Status::no_such_resource)?;
         let node: Node = self.stored(nodes, "", name).await?;
-        let found = address(&node).map(|address| Some(Endpoint { node: name.to_owned(), address }));
+        let found = address(&node).map(|(host, port)| Kubelet { node: name.to_owned(), host, port });
         found.ok_or_else(|| {
             Status::internal(format!("no preferred addresses found; known addresses: [] of node {name:?}"))
         })
     }
 }
 
-fn address(node: &Node) -> Option<String> {
+/// One node's kubelet endpoint.
+pub(super) struct Kubelet {
+    /// Node name: what its serving certificate must be for.
+    node: String,
+    pub host: String,
+    pub port: i32,
+}
+
+impl Kubelet {
+    pub fn endpoint(&self) -> Endpoint {
+        let address = join(&self.host, &self.port.to_string());
+        Endpoint { address, security: Security::Node(self.node.clone()) }
+    }
+}
+
+/// `host:port`, with brackets around IPv6 addresses.
+pub(super) fn join(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn address(node: &Node) -> Option<(String, i32)> {
     let status = node.status.as_ref()?;
     let addresses = status.addresses.as_deref().unwrap_or_default();
     let host = ["InternalIP", "ExternalIP", "InternalDNS", "Hostname"]
         .iter()
         .find_map(|kind| addresses.iter().find(|a| a.type_ == **kind).map(|a| a.address.as_str()))?;
     let port = status.daemon_endpoints.as_ref().and_then(|d| d.kubelet_endpoint.as_ref()).map_or(0, |e| e.port);
-    let port = if port == 0 { KUBELET_PORT } else { port };
-    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    Some((host.to_owned(), if port == 0 { KUBELET_PORT } else { port }))
 }
 
 fn chosen_container(pod: &Pod, asked: &str) -> Result<String, Status> {
@@ -337,7 +317,7 @@ fn plain(code: StatusCode, body: Body) -> Response<Body> {
 }
 
 /// A body that also ends when the server stops.
-fn until(body: Incoming, stop: CancellationToken) -> Body {
+pub(super) fn until(body: Incoming, stop: CancellationToken) -> Body {
     use futures::StreamExt;
     let frames = http_body_util::BodyStream::new(body).map(|frame| frame.map_err(Into::into));
     http_body_util::StreamBody::new(frames.take_until(stop.cancelled_owned())).boxed_unsync()
@@ -382,9 +362,10 @@ mod tests {
             "addresses": [{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "10.0.0.2"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}},
         }));
-        assert_eq!(address(&full).as_deref(), Some("10.0.0.2:10260"));
+        let at = |node| address(&node).map(|(host, port)| join(&host, &port.to_string()));
+        assert_eq!(at(full).as_deref(), Some("10.0.0.2:10260"));
         let v6 = node(json!({"addresses": [{"type": "InternalIP", "address": "fd00::2"}]}));
-        assert_eq!(address(&v6).as_deref(), Some("[fd00::2]:10250"));
+        assert_eq!(at(v6).as_deref(), Some("[fd00::2]:10250"));
         assert_eq!(address(&node(json!({}))), None);
     }
 

@@ -1,5 +1,7 @@
 //! Decides: the query parameters of each verb, checked and worded as upstream's `ParameterCodec` and option validation.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
@@ -16,6 +18,7 @@ use crate::server::registry::request::{
 
 /// Longest `fieldManager`, in bytes.
 const FIELD_MANAGER_MAX: usize = 128;
+const NOT_OLDER_THAN: &str = "NotOlderThan";
 
 /// The verbs whose options have a name of their own in error messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,94 +43,130 @@ impl Write {
 pub fn list(query: &Query, resource: &Resource, watch: bool) -> Result<ListOptions, Status> {
     let labels = LabelSelector::parse(query.first("labelSelector").unwrap_or_default())
         .map_err(|e| Status::bad_request(e.to_string()))?;
-    let options = ListOptions {
+    let selector = FieldSelector::parse(query.first("fieldSelector").unwrap_or_default())
+        .map_err(|e| Status::bad_request(e.to_string()))?;
+    let limit = query.integer("limit").map_err(Status::bad_request)?;
+    let mut options = ListOptions {
         labels,
-        fields: fields(query, resource)?,
-        revision: revision(query)?,
+        fields: FieldSelector::default(),
+        revision: None,
         revision_match: None,
-        limit: query.integer("limit").map_err(Status::bad_request)?.map_or(0, |n| u64::try_from(n).unwrap_or(0)),
+        limit: limit.map_or(0, |n| u64::try_from(n).unwrap_or(0)),
         continue_token: query.first("continue").unwrap_or_default().to_owned(),
         bookmarks: query.flag("allowWatchBookmarks").unwrap_or(false),
+        lasts: None,
         send_initial_events: query.flag("sendInitialEvents"),
     };
-    check_list(query, options, watch)
+    let revision = query.first("resourceVersion").unwrap_or_default();
+    let mut matching = query.first("resourceVersionMatch").unwrap_or_default();
+    // As when there were no other ways to begin: with what is there (`SetListOptionsDefaults`).
+    if watch && options.send_initial_events.is_none() && matching.is_empty() && matches!(revision, "" | "0") {
+        options.send_initial_events = Some(true);
+        matching = NOT_OLDER_THAN;
+    }
+    let errors = if watch { watch_errors(&options, matching) } else { list_errors(&options, revision, matching) };
+    if !errors.is_empty() {
+        return Err(invalid("ListOptions", &errors));
+    }
+    options.revision_match = match matching {
+        "Exact" => Some(RevisionMatch::Exact),
+        NOT_OLDER_THAN => Some(RevisionMatch::NotOlderThan),
+        _ => None,
+    };
+    options.fields = fields(selector, resource)?;
+    options.revision = match revision {
+        "" => None,
+        // Refused, whatever it is, once the token has been read.
+        _ if !watch && !options.continue_token.is_empty() && revision != "0" => Some(Revision(1)),
+        text => Some(self::revision(text).map_err(|why| {
+            let message = format!("resourceVersion: Invalid value: {text:?}: {why}");
+            if watch {
+                // Nobody classifies this one upstream.
+                Status::new(500, "", message)
+            } else {
+                Status::bad_request(format!("invalid resource version: {message}"))
+            }
+        })?),
+    };
+    Ok(options)
 }
 
 /// Lists and watches of a collection name objects by fields; only some fields can be named.
-fn fields(query: &Query, resource: &Resource) -> Result<FieldSelector, Status> {
-    let selector = FieldSelector::parse(query.first("fieldSelector").unwrap_or_default())
-        .map_err(|e| Status::bad_request(e.to_string()))?;
-    for term in &selector.0 {
-        let common = term.field == "metadata.name" || (resource.namespaced && term.field == "metadata.namespace");
-        if common || resource.selectable.contains(&term.field.as_str()) {
-            continue;
-        }
-        return Err(Status::bad_request(if resource.selectable.is_empty() {
-            let known = r#""metadata.name", "metadata.namespace""#;
-            format!("{:?} is not a known field selector: only {known}", term.field)
-        } else {
-            format!("field label not supported: {}", term.field)
-        }));
+fn fields(mut selector: FieldSelector, resource: &Resource) -> Result<FieldSelector, Status> {
+    for term in &mut selector.0 {
+        let stored = resource.selected(&term.field).map(Cow::into_owned);
+        term.field = stored.ok_or_else(|| Status::bad_request(resource.not_selected(&term.field)))?;
     }
     Ok(selector)
 }
 
-fn revision(query: &Query) -> Result<Option<Revision>, Status> {
-    let Some(text) = query.first("resourceVersion").filter(|t| !t.is_empty()) else { return Ok(None) };
-    Revision::parse(text).map(Some).map_err(|_| {
-        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        Status::bad_request(FieldError::invalid(&Path::new("resourceVersion"), &text, &why).to_string())
-    })
+/// In Go's words when it is no revision.
+fn revision(text: &str) -> Result<Revision, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    if digits { Revision::parse(text).ok() } else { None }
+        .ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {why}"))
 }
 
-/// `ValidateListOptions`.
-fn check_list(query: &Query, mut options: ListOptions, watch: bool) -> Result<ListOptions, Status> {
+/// The `resourceVersion` of a GET: the answer must not be older.
+///
+/// # Errors
+/// When it is none.
+pub fn get(query: &Query) -> Result<Option<Revision>, Status> {
+    let Some(text) = query.first("resourceVersion").filter(|t| !t.is_empty()) else { return Ok(None) };
+    let wrong = |why| Status::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"));
+    revision(text).map(Some).map_err(wrong)
+}
+
+/// `ValidateListOptions`, of a list.
+fn list_errors(options: &ListOptions, revision: &str, matching: &str) -> Vec<FieldError> {
     let path = Path::new("resourceVersionMatch");
-    let text = query.first("resourceVersionMatch").unwrap_or_default();
-    options.revision_match = match text {
-        "" => None,
-        "Exact" => Some(RevisionMatch::Exact),
-        "NotOlderThan" => Some(RevisionMatch::NotOlderThan),
-        other => {
-            let error = FieldError::not_supported(&path, &other, &["Exact", "NotOlderThan", ""]);
-            return Err(invalid("ListOptions", &[error]));
-        }
-    };
     let mut errors = Vec::new();
-    let forbid = |errors: &mut Vec<FieldError>, path: &Path, why: &str| errors.push(FieldError::forbidden(path, why));
-    if let Some(initial) = options.send_initial_events {
-        if text.is_empty() {
-            forbid(&mut errors, &path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-        }
-        if options.revision_match == Some(RevisionMatch::Exact) {
-            let error = FieldError::not_supported(&path, &"Exact", &["NotOlderThan"]);
-            errors.push(error);
-        }
-        if !watch {
-            forbid(&mut errors, &Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
-        } else if initial && !options.bookmarks {
-            let path = Path::new("allowWatchBookmarks");
-            forbid(&mut errors, &path, "sendInitialEvents requires setting allowWatchBookmarks to true");
-        }
-    } else if options.revision_match.is_some() {
-        if watch {
-            forbid(
-                &mut errors,
-                &path,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
-        } else if options.revision.is_none() {
-            forbid(&mut errors, &path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+    let mut forbid = |path: &Path, why: &str| errors.push(FieldError::forbidden(path, why));
+    if !matching.is_empty() {
+        if revision.is_empty() {
+            forbid(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
         }
         if !options.continue_token.is_empty() {
-            forbid(&mut errors, &path, "resourceVersionMatch is forbidden when continue is provided");
+            forbid(&path, "resourceVersionMatch is forbidden when continue is provided");
         }
-        if options.revision_match == Some(RevisionMatch::Exact) && options.revision == Some(Revision(0)) {
+        if !matches!(matching, "Exact" | NOT_OLDER_THAN) {
+            errors.push(FieldError::not_supported(&path, &matching, &["Exact", NOT_OLDER_THAN, ""]));
+        }
+        if matching == "Exact" && revision == "0" {
             let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            forbid(&mut errors, &path, why);
+            errors.push(FieldError::forbidden(&path, why));
         }
     }
-    if errors.is_empty() { Ok(options) } else { Err(invalid("ListOptions", &errors)) }
+    if options.send_initial_events.is_some() {
+        let why = "sendInitialEvents is forbidden for list";
+        errors.push(FieldError::forbidden(&Path::new("sendInitialEvents"), why));
+    }
+    errors
+}
+
+/// `validateWatchOptions`
+fn watch_errors(options: &ListOptions, matching: &str) -> Vec<FieldError> {
+    let path = Path::new("resourceVersionMatch");
+    let mut errors = Vec::new();
+    if options.send_initial_events.is_some() && matching != NOT_OLDER_THAN {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(&path, why));
+    }
+    if !matching.is_empty() {
+        if options.send_initial_events.is_none() {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(FieldError::forbidden(&path, why));
+        }
+        if matching != NOT_OLDER_THAN {
+            errors.push(FieldError::not_supported(&path, &matching, &[NOT_OLDER_THAN]));
+        }
+        if !options.continue_token.is_empty() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            errors.push(FieldError::forbidden(&path, why));
+        }
+    }
+    errors
 }
 
 /// # Errors
@@ -168,6 +207,7 @@ pub fn write(query: &Query, headers: &HeaderMap, verb: Write) -> Result<WriteOpt
     Ok(WriteOptions {
         dry_run: query.first("dryRun").is_some(),
         field_manager: if manager.is_empty() { agent_name(headers) } else { manager.into() },
+        names_manager: !manager.is_empty(),
         field_validation,
         force: force.unwrap_or(false),
         may_create: false,

@@ -2,6 +2,7 @@
 //! copied, never encoded again; tables are the one form that has to look into an object.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -12,13 +13,16 @@ use super::negotiate::Shape;
 use crate::api::object::Object;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
-use crate::api::table::{self, Include};
+use crate::api::table::{self, Include, Row};
+use crate::server::crd::definition::Version;
 use crate::server::registry::request::{Event, List};
 
 /// How the objects of one response are written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Renderer {
     pub resource: &'static Resource,
+    /// Of a custom resource, what its definition says.
+    pub custom: Option<Arc<Version>>,
     pub shape: Shape,
     pub include: Include,
     pub now: jiff::Timestamp,
@@ -52,7 +56,7 @@ impl Renderer {
         }
         let (kind, version) = match self.shape {
             Shape::Partial(version) => ("PartialObjectMetadataList".into(), format!("meta.k8s.io/{version}")),
-            _ => (format!("{}List", self.resource.kind), self.resource.api_version()),
+            _ => (self.list_kind(), self.resource.api_version()),
         };
         let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{meta},"items":["#);
         let mut parts = VecDeque::with_capacity(list.items.len() * 2 + 2);
@@ -114,6 +118,21 @@ impl Renderer {
         }
     }
 
+    fn list_kind(&self) -> String {
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.resource.kind), |c| c.list_kind.clone())
+    }
+
+    fn columns(&self) -> Value {
+        self.custom.as_ref().map_or_else(|| table::columns_json(self.resource), |c| c.printer.columns())
+    }
+
+    fn row(&self, object: &Value) -> Row {
+        match &self.custom {
+            Some(custom) => Row { cells: custom.printer.cells(object, self.now), conditions: Vec::new() },
+            None => table::row(self.resource, object, self.now),
+        }
+    }
+
     fn table<'a>(
         &self,
         version: &str,
@@ -121,7 +140,7 @@ impl Renderer {
         meta: &Value,
         headers: bool,
     ) -> Result<Bytes, Status> {
-        let columns = if headers { table::columns_json(self.resource) } else { Value::Null };
+        let columns = if headers { self.columns() } else { Value::Null };
         let mut out = format!(
             r#"{{"kind":"Table","apiVersion":"meta.k8s.io/{version}","metadata":{meta},"columnDefinitions":{columns},"rows":["#
         )
@@ -137,7 +156,7 @@ impl Renderer {
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }
-            let row = table::row(self.resource, &value, self.now);
+            let row = self.row(&value);
             out.extend_from_slice(br#"{"cells":"#);
             out.extend_from_slice(Value::from(row.cells).to_string().as_bytes());
             if !row.conditions.is_empty() {

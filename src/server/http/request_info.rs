@@ -62,6 +62,14 @@ impl RequestInfo {
             Method::DELETE => "delete",
             _ => "",
         });
+        // The older way to ask for a watch, of a collection or of one object.
+        if let ["watch", rest @ ..] = &parts[1..]
+            && !rest.is_empty()
+        {
+            self.verb = Cow::Borrowed("watch");
+            self.read_resource(rest);
+            return;
+        }
         self.read_resource(&parts[1..]);
         if self.name.is_empty() {
             self.collection_verb(query);
@@ -148,6 +156,11 @@ mod tests {
             r#"patch apps/v1 "a" deployments "b" "scale""#,
         );
         check(M::GET, "/api/v1/nodes/n/proxy/metrics", r#"get /v1 "" nodes "n" "proxy""#);
+        check(M::GET, "/api/v1/watch/nodes", r#"watch /v1 "" nodes "" """#);
+        check(M::GET, "/api/v1/watch/namespaces/a/pods/b", r#"watch /v1 "a" pods "b" """#);
+        check(M::GET, "/apis/apps/v1/watch/namespaces/a/deployments", r#"watch apps/v1 "a" deployments "" """#);
+        check(M::GET, "/api/v1/nodes/n/proxy", r#"get /v1 "" nodes "n" "proxy""#);
+        check(M::POST, "/api/v1/namespaces/a/pods/b:80/proxy/x", r#"create /v1 "a" pods "b:80" "proxy""#);
         check(M::OPTIONS, "/api/v1/nodes", r#" /v1 "" nodes "" """#);
         check(M::GET, "/apis/apps/v1", "get /apis/apps/v1");
         check(M::GET, "/api/v1", "get /api/v1");

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::body::{self, Body};
+use super::negotiate::{self, Offer};
 use super::options::{self, Write};
 use super::respond;
 use super::service::Call;
@@ -27,6 +28,7 @@ use crate::server::registry::request::Target;
 
 /// `POST` of a review.
 pub(super) async fn run(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
+    negotiate::negotiate(call.headers, call.query, Offer::Plain)?;
     let options = options::write(call.query, call.headers, Write::Create)?;
     let bytes = body::read(body).await?;
     let (value, warnings) = decode::object(&bytes, &content_type(call), target.resource, options.field_validation)?;
@@ -84,6 +86,7 @@ pub(super) async fn run(call: &Call<'_>, target: &Target, body: Body) -> Result<
 
 /// `POST serviceaccounts/x/token`.
 pub(super) async fn token(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
+    negotiate::negotiate(call.headers, call.query, Offer::Plain)?;
     options::write(call.query, call.headers, Write::Create)?;
     let request = match untyped(call, body, Expected::at(target.resource, target.subresource)).await? {
         Some(value) => value,

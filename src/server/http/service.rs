@@ -5,13 +5,12 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Response};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
@@ -20,26 +19,22 @@ use super::metrics::Metrics;
 use super::negotiate::{self, Format, JSON, Offer};
 use super::nodes::Nodes;
 use super::request_info::RequestInfo;
-use super::{compress, paths, respond, verbs};
+use super::{aggregation, compress, paths, respond, turn, verbs};
 use crate::api::query::Query;
 use crate::api::status::Status;
 use crate::api::user::User;
 use crate::clock;
 use crate::pki::join::{CACERTS_PATH, JOIN_PATH};
+use crate::server::aggregation::Aggregator;
 use crate::server::authn::impersonate::impersonate;
 use crate::server::authn::issue::TokenIssuer;
 use crate::server::authn::join::JoinServer;
 use crate::server::authn::{Authenticator, PeerCertificate};
 use crate::server::authz::{self, Authorizer};
+use crate::server::flow::Fairness;
+use crate::server::flow::config::Schema;
 use crate::server::registry::Registry;
 use crate::server::registry::request::Context;
-
-/// Requests that run at once, watches and streams apart; more wait their turn.
-const IN_FLIGHT_MAX: usize = 400;
-/// How long a request waits for its turn before it is sent away with 429.
-const QUEUE_TIME: Duration = Duration::from_secs(15);
-/// How long a request may take, watches and streams apart (upstream's `--request-timeout`).
-const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// Attached by the in-process client: who asks, already known.
 #[derive(Clone, Debug)]
@@ -61,10 +56,14 @@ pub struct Backend {
     /// `host:port` at which clients outside of the cluster reach this server.
     pub address: String,
     pub nodes: Nodes,
+    /// Extension servers.
+    pub aggregator: Arc<Aggregator>,
     /// How nodes join. Set once there is a client, which needs this service.
     pub join: OnceLock<JoinServer>,
     pub checks: Vec<Check>,
     pub metrics: Metrics,
+    /// Whose turn it is.
+    pub fairness: Fairness,
     /// Ends watches; requests in flight go on.
     pub stop: CancellationToken,
 }
@@ -73,7 +72,14 @@ pub struct Backend {
 #[derive(Clone)]
 pub struct Service {
     backend: Arc<Backend>,
-    slots: Arc<Semaphore>,
+}
+
+/// What a request leaves for the headers of its response.
+#[derive(Default)]
+struct Notes {
+    warnings: Vec<String>,
+    /// What it was classified as.
+    schema: Option<Arc<Schema>>,
 }
 
 /// A request whose sender was identified, on its way to the verb.
@@ -91,7 +97,7 @@ pub(super) struct Call<'a> {
 impl Service {
     #[must_use]
     pub fn new(backend: Backend) -> Self {
-        Self { backend: Arc::new(backend), slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+        Self { backend: Arc::new(backend) }
     }
 
     #[must_use]
@@ -108,9 +114,9 @@ impl Service {
         let compressed = compress::accepted(request.headers());
         let audit_id = audit_id(request.headers());
         let long_running = is_long_running(&info);
-        let mut warnings = Vec::new();
+        let mut notes = Notes::default();
 
-        let answer = std::panic::AssertUnwindSafe(self.answer(&info, &query, format, request, &mut warnings));
+        let answer = std::panic::AssertUnwindSafe(self.answer(&info, &query, format, request, started, &mut notes));
         let mut response = match answer.catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => respond::error(&status, format),
@@ -123,9 +129,13 @@ impl Service {
         if compressed && !long_running {
             response = compress::large(response);
         }
-        respond::finish(response.headers_mut(), &audit_id, &warnings);
+        respond::finish(response.headers_mut(), &audit_id, &notes.warnings);
+        if let Some(schema) = &notes.schema {
+            turn::tell(response.headers_mut(), schema);
+        }
         let took = clock::instant() - started;
-        self.backend.metrics.answered(&info, response.status().as_u16(), took, long_running);
+        let row = self.backend.registry.row(&info.group, &info.version, &info.resource);
+        self.backend.metrics.answered(&info, row, response.status().as_u16(), took, long_running);
         tracing::debug!(verb = %info.verb, path = info.path, code = response.status().as_u16(), ?took, "request");
         response
     }
@@ -136,10 +146,13 @@ impl Service {
         query: &Query,
         format: Format,
         request: Request<Body>,
-        warnings: &mut Vec<String>,
+        started: Instant,
+        notes: &mut Notes,
     ) -> Result<Response<Body>, Status> {
         let backend = &*self.backend;
         let (parts, body) = request.into_parts();
+        let long_running = is_long_running(info);
+        let allowed = if long_running { turn::REQUEST_TIME } else { turn::allowed(query)? };
         if is_read(&parts.method) && info.path == CACERTS_PATH {
             return paths::authority(backend);
         }
@@ -149,22 +162,32 @@ impl Service {
         }
         let cx = Context::new(user);
         let call = Call { backend, info, query, headers: &parts.headers, method: &parts.method, cx: &cx, format };
-        backend.authorizer.check(&call.cx.user, &call.attributes())?;
-        let result = if is_long_running(info) {
-            let request = Request::from_parts(parts.clone(), body);
-            verbs::stream(&call, request).await
+        // What lasts has no turn, except a watch until it is under way.
+        let turn = if long_running && info.verb != "watch" {
+            None
         } else {
-            let _turn = match tokio::time::timeout(QUEUE_TIME, self.slots.acquire()).await {
-                Ok(turn) => turn.map_err(Status::internal)?,
-                Err(_) => return Err(Status::too_many_requests("Too many requests, please try again later.", 1)),
-            };
+            let schema = notes.schema.insert(turn::classify(&call));
+            match turn::take(&call, schema, started, allowed).await {
+                Some(turn) => Some(turn),
+                None => return Ok(turn::refusal()),
+            }
+        };
+        backend.authorizer.check(&call.cx.user, &call.attributes())?;
+        if let Some(part) = aggregation::part(&call) {
+            // Boxed: hardly any request comes here, and every one would have to be as large as this.
+            let request = Request::from_parts(parts.clone(), body);
+            return Box::pin(part.respond(&call, request, turn, started + allowed)).await;
+        }
+        let result = if long_running {
+            let request = Request::from_parts(parts.clone(), body);
+            verbs::stream(&call, request, turn).await
+        } else {
             let mutating = !matches!(*call.method, Method::GET | Method::HEAD | Method::OPTIONS);
             let _counted = backend.metrics.in_flight(mutating);
-            tokio::time::timeout(REQUEST_TIME, ordinary(&call, body)).await.unwrap_or_else(|_| {
-                Err(Status::timeout("Timeout: request did not complete within the allotted timeout"))
-            })
+            let in_time = tokio::time::timeout_at(started + allowed, ordinary(&call, body)).await;
+            in_time.unwrap_or_else(|_| Err(turn::too_late()))
         };
-        *warnings = std::mem::take(&mut *cx.warnings.lock().map_err(Status::internal)?);
+        notes.warnings = std::mem::take(&mut *cx.warnings.lock().map_err(Status::internal)?);
         result
     }
 
@@ -200,7 +223,7 @@ async fn ordinary(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status>
 }
 
 /// Watches, logs and streams last as long as they last.
-fn is_long_running(info: &RequestInfo) -> bool {
+pub(super) fn is_long_running(info: &RequestInfo) -> bool {
     info.verb == "watch" || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 

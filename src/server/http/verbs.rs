@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::body::{self, Body, Parts};
@@ -10,7 +10,7 @@ use super::negotiate::{Encoding, Offer, negotiate};
 use super::options::{self, Write};
 use super::render::Renderer;
 use super::service::Call;
-use super::{nodes, respond, reviews, watch};
+use super::{nodes, proxy, respond, reviews, turn, watch};
 use crate::api::decode::{self, Expected};
 use crate::api::object::Object;
 use crate::api::patch;
@@ -19,12 +19,11 @@ use crate::api::status::Status;
 use crate::api::table::Include;
 use crate::clock;
 use crate::server::authz;
-use crate::server::registry::request::{Deleted, FieldValidation, List, Patch, Target, Written};
+use crate::server::flow::Turn;
+use crate::server::registry::request::{
+    APPLY_PATCH, Deleted, FieldValidation, JSON_PATCH, List, MERGE_PATCH, Patch, STRATEGIC_PATCH, Target, Written,
+};
 
-const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
-const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// Kinds whose delete answers with the object instead of a Status, as upstream's storage of them says.
 const RETURN_DELETED: [&str; 7] = [
     "pods",
@@ -50,6 +49,7 @@ pub(super) async fn run(call: &Call<'_>, body: Body) -> Result<Response<Body>, S
     match &*call.info.verb {
         "get" => {
             let renderer = renderer(call, &target, row, Offer::Objects)?;
+            options::get(call.query)?.map_or(Ok(()), |at| call.backend.registry.check_fresh(at))?;
             let object = call.backend.registry.get(call.cx, &target).await?;
             one(StatusCode::OK, &renderer, &object)
         }
@@ -63,8 +63,12 @@ pub(super) async fn run(call: &Call<'_>, body: Body) -> Result<Response<Body>, S
     }
 }
 
-/// Watches, logs and streams.
-pub(super) async fn stream(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, Status> {
+/// Watches, logs and streams. `turn` is that of a watch, which it has until it is under way.
+pub(super) async fn stream(
+    call: &Call<'_>,
+    request: Request<Body>,
+    turn: Option<Turn>,
+) -> Result<Response<Body>, Status> {
     if !call.info.is_resource {
         return Err(Status::no_such_resource());
     }
@@ -73,10 +77,12 @@ pub(super) async fn stream(call: &Call<'_>, request: Request<Body>) -> Result<Re
     match target.subresource {
         "" => {
             let (renderer, format) = renderer(call, &target, None, Offer::Stream)?;
-            let options = options::list(call.query, target.resource, true)?;
+            let mut options = options::list(call.query, target.resource, true)?;
             let lasts = watch::duration(call.query)?;
+            options.lasts = Some(lasts);
             let events = call.backend.registry.watch(call.cx, &target, &options)?;
-            let held = call.backend.metrics.watching(target.resource);
+            let held = (call.backend.metrics.watching(target.resource), turn::watching(call, target.resource));
+            let events = watch::Started { events, turn };
             let protobuf = format.encoding == Encoding::Protobuf;
             let writer = watch::Writer { renderer, protobuf };
             let mut response = Response::new(watch::body(events, writer, lasts, call.backend.stop.clone(), held));
@@ -86,7 +92,8 @@ pub(super) async fn stream(call: &Call<'_>, request: Request<Body>) -> Result<Re
             Ok(response)
         }
         "log" => nodes::log(call).await,
-        "exec" | "attach" => nodes::connect(call, request).await,
+        "exec" | "attach" | "portforward" => nodes::connect(call, request).await,
+        "proxy" => proxy::run(call, &target, request).await,
         _ => Err(Status::no_such_resource()),
     }
 }
@@ -94,12 +101,13 @@ pub(super) async fn stream(call: &Call<'_>, request: Request<Body>) -> Result<Re
 /// The row that a path names, in the scope that the row has.
 fn target(call: &Call<'_>) -> Result<Target, Status> {
     let info = call.info;
-    let resource = resource::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
+    let found = call.backend.registry.row(&info.group, &info.version, &info.resource);
+    let resource = found.ok_or_else(Status::no_such_resource)?;
     let subresource = match info.subresource.as_str() {
         "" => "",
         name => resource.subresource(name).ok_or_else(Status::no_such_resource)?.name,
     };
-    if !info.rest.is_empty() {
+    if !info.rest.is_empty() && subresource != "proxy" {
         return Err(Status::no_such_resource());
     }
     // A request about a namespace carries the namespace's own name.
@@ -129,13 +137,17 @@ fn check_verb(call: &Call<'_>, target: &Target, row: Option<&Subresource>) -> Re
         "patch" => resource::PATCH,
         "delete" => resource::DELETE,
         "deletecollection" => resource::DELETE_COLLECTION,
+        // What it means is for the other side to say.
+        "" if target.subresource == "proxy" && *call.method == Method::OPTIONS => resource::GET,
         _ => return Err(not_allowed()),
     };
     let verbs = row.map_or(target.resource.verbs, |s| s.verbs);
     let on_collection = target.name.is_empty();
     let fits = match bit {
         resource::CREATE => on_collection == target.subresource.is_empty(),
-        resource::LIST | resource::WATCH | resource::DELETE_COLLECTION => on_collection,
+        resource::LIST | resource::DELETE_COLLECTION => on_collection,
+        // Of one object by the older path, which is for reading whatever it is asked with.
+        resource::WATCH => target.subresource.is_empty() && *call.method == Method::GET,
         _ => !on_collection,
     };
     if verbs & bit != 0 && fits { Ok(()) } else { Err(not_allowed()) }
@@ -161,7 +173,11 @@ fn renderer(
     let asked = call.query.first("includeObject").unwrap_or_default();
     let include = Include::parse(asked)
         .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {asked:?}")))?;
-    Ok((Renderer { resource: target.resource, shape: format.shape, include, now: clock::now() }, format))
+    let custom = call.backend.registry.custom(target);
+    if let Some(warning) = custom.as_ref().and_then(|c| c.warning.as_ref()) {
+        call.cx.warn(warning);
+    }
+    Ok((Renderer { resource: target.resource, custom, shape: format.shape, include, now: clock::now() }, format))
 }
 
 fn one(code: StatusCode, (renderer, format): &Rendering, object: &Object) -> Result<Response<Body>, Status> {
@@ -196,7 +212,7 @@ async fn create(
     let options = options::write(call.query, call.headers, Write::Create)?;
     let object = decoded(call, target, body, options.field_validation).await?;
     let created = call.backend.registry.create(call.cx, target, object, &options).await?;
-    if target.subresource == "binding" {
+    if matches!(target.subresource, "binding" | "eviction") {
         let done =
             serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         return Ok(respond::document(StatusCode::CREATED, done.to_string(), rendering.1));
@@ -309,8 +325,12 @@ pub(super) fn content_type(call: &Call<'_>) -> String {
 /// The object of a write, in the kind that the path asks for.
 async fn decoded(call: &Call<'_>, target: &Target, body: Body, validation: FieldValidation) -> Result<Value, Status> {
     let bytes = body::read(body).await?;
-    let expected = Expected::at(target.resource, target.subresource);
-    let (object, warnings) = decode::kind(&bytes, &content_type(call), expected, validation)?;
+    let media = content_type(call);
+    let custom = call.backend.registry.custom(target).filter(|_| target.subresource != "scale");
+    let (object, warnings) = match custom {
+        Some(custom) => decode::custom::object(&bytes, &media, target.resource, validation, |v| custom.form(v))?,
+        None => decode::kind(&bytes, &media, Expected::at(target.resource, target.subresource), validation)?,
+    };
     for warning in warnings {
         call.cx.warn(warning);
     }

@@ -1,6 +1,8 @@
-//! Effects: a watch as the body of a response: one JSON document a line or one protobuf message a frame, until the client
-//! goes away, the time is up, the server stops, or the watcher is too slow and the cache closes it.
+//! Effects: a watch as the body of a response: one JSON document a line or one protobuf message a frame, until the
+//! client goes away, the time is up, the server stops, or the watcher is too slow and the cache closes it.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use super::render::Renderer;
 use crate::api::protobuf::encode;
 use crate::api::query::Query;
 use crate::api::status::Status;
+use crate::server::flow::Turn;
 use crate::server::registry::request::Event;
 
 /// Watches without `timeoutSeconds` end after this, or up to twice as long, so that not all come back at once
@@ -32,6 +35,24 @@ pub fn duration(query: &Query) -> Result<Duration, Status> {
         Some(seconds) => Duration::from_secs(seconds),
         None => WATCH_MIN.mul_f64(rand::rng().random_range(1.0..2.0)),
     })
+}
+
+/// The events of a watch, and its turn until what was there at its start is on its way: the rest is cheap.
+pub struct Started<S> {
+    pub events: S,
+    pub turn: Option<Turn>,
+}
+
+impl<S: Stream + Unpin> Stream for Started<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let next = self.events.poll_next_unpin(cx);
+        if next.is_pending() {
+            self.turn = None;
+        }
+        next
+    }
 }
 
 /// How the events of one watch are written.

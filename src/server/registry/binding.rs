@@ -11,6 +11,7 @@ use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 use crate::server::admission::Operation;
+use crate::server::admission::webhooks::Options;
 
 /// What error messages call it.
 static RESOURCE: Resource = Resource::unstored("", "bindings", "binding", "Binding");
@@ -26,7 +27,7 @@ impl Registry {
         binding: &Value,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Status> {
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         let name = meta::text(binding, "name");
         let t = &Target { name: if t.name.is_empty() { name.to_owned() } else { t.name.clone() }, ..t.clone() };
         if !name.is_empty() && name != t.name {
@@ -41,10 +42,8 @@ impl Registry {
         }
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
-            let mut admitted = binding.clone();
             let attributes = attributes(cx, t, Operation::Create, None, o.dry_run);
-            self.0.admission.mutate(&attributes, &mut admitted)?;
-            self.0.admission.validate(&attributes, Some(&admitted))?;
+            let admitted = self.admit_document(t, attributes, Options::Write(o), binding.clone()).await?;
             let new = bound(t, &value(&old)?, &admitted)?;
             // The write itself is the server's own: admission has seen the binding.
             match self.replace(cx, t, entry, (Part::Binding, Ownership::Kept), &old, new, o).await {

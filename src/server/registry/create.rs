@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::admit::Admitted;
 use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions};
 use super::strategy::{Part, Prepared};
@@ -9,6 +10,7 @@ use super::{Entry, Failed, Registry, attributes, meta};
 use crate::api::object::ObjectRef;
 use crate::api::status::{Details, Status};
 use crate::server::admission::Operation;
+use crate::server::admission::webhooks::Options;
 use crate::server::store::Intent;
 
 /// How many random names are tried for one `generateName`.
@@ -21,9 +23,10 @@ impl Registry {
         match t.subresource {
             "" => {}
             "binding" => return self.bind(cx, t, &body, o).await,
+            "eviction" => return self.evict(cx, t, body, o).await,
             _ => return Err(Status::verb_not_supported(t.resource, "create")),
         }
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         let mut object = entry.strategy.storage_form(body);
         if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
             let message = "resourceVersion should not be set on objects to be created";
@@ -34,18 +37,21 @@ impl Registry {
         let base = meta::text(&object, "generateName").to_owned();
         let writer = || Ownership::Changed { manager: &o.field_manager };
         let generated = meta::text(&object, "name").is_empty() && !base.is_empty();
-        for _ in 1..if generated { MAX_NAMES } else { 1 } {
-            match self.create_once(cx, t, entry, object.clone(), writer(), o).await {
-                Err((Failed::Conflict, _)) => {}
-                Err((Failed::Refused(status), _)) => return Err(status),
-                Ok(created) => return Ok(created),
-            }
+        let tries = if generated { MAX_NAMES } else { 1 };
+        let mut tried = 0;
+        // One place that waits: the state of a create is as large as all that it may wait for, and is moved around.
+        loop {
+            tried += 1;
+            let last = tried == tries;
+            let object = if last { std::mem::take(&mut object) } else { object.clone() };
+            return match self.create_once(cx, t, entry, object, writer(), o).await {
+                Ok(created) => Ok(created),
+                Err((Failed::Refused(status), _)) => Err(status),
+                Err((Failed::Conflict, _)) if !last => continue,
+                Err((Failed::Conflict, name)) if generated => Err(no_unique_name(t, &name)),
+                Err((Failed::Conflict, name)) => Err(Status::already_exists(t.resource, &name)),
+            };
         }
-        self.create_once(cx, t, entry, object, writer(), o).await.map_err(|(failed, name)| match failed {
-            Failed::Refused(status) => status,
-            Failed::Conflict if generated => no_unique_name(t, &name),
-            Failed::Conflict => Status::already_exists(t.resource, &name),
-        })
     }
 
     /// The error comes with the name that was tried.
@@ -62,10 +68,9 @@ impl Registry {
         let strategy = &entry.strategy;
         let given = meta::text(&object, "name").to_owned();
         let held = Held::take(&mut Value::Null, &mut object);
-        let fields = self.fields_after(t, Part::Spec, writer, None, &object, &held).map_err(named)?;
+        let mut fields = self.fields_after(t, Part::Spec, writer, None, &object, &held).map_err(named)?;
         let mut to = Target { name: given, ..t.clone() };
-        let admitted = attributes(cx, &to, Operation::Create, None, o.dry_run);
-        self.mutate(entry, &admitted, &mut object).map_err(named)?;
+        self.mutate(entry, &admitted(cx, &to, o), &mut object, &mut fields).await.map_err(named)?;
         meta::begin(&mut object).map_err(named)?;
         let base = meta::text(&object, "generateName").to_owned();
         if meta::text(&object, "name").is_empty() && !base.is_empty() {
@@ -77,27 +82,31 @@ impl Registry {
             return Err(named(Status::invalid(t.resource, &to.name, &errors)));
         }
         warnings.into_iter().for_each(|w| cx.warn(w));
-        let admitted = attributes(cx, &to, Operation::Create, None, o.dry_run);
-        self.0.admission.validate(&admitted, Some(&object)).map_err(named)?;
+        self.admit(entry, &admitted(cx, &to, o), Some(&object), fields.as_ref()).await.map_err(named)?;
 
         managed::put(&mut object, fields);
-        let draft = entry.draft(entry.key(&t.namespace, &to.name), &object);
+        let draft = entry.draft(entry.key(&t.namespace, &to.name), &object).await.map_err(named)?;
         if o.dry_run {
             if self.0.cache.get(&entry.storage, &t.namespace, &to.name).is_some() {
                 return Err((Failed::Conflict, to.name));
             }
-            return entry.unwritten(&draft, None).map_err(named);
+            return entry.unwritten(&draft, None).await.map_err(named);
         }
         match self.commit(entry, Intent::Create(draft)).await {
             Ok(created) => {
                 if let Some(reserved) = reserved {
                     reserved.keep();
                 }
-                entry.wire(created).map_err(named)
+                entry.wire(created).await.map_err(named)
             }
             Err(failed) => Err((failed, to.name)),
         }
     }
+}
+
+fn admitted<'a>(cx: &'a Context, to: &'a Target, o: &'a WriteOptions) -> Admitted<'a> {
+    let attributes = attributes(cx, to, Operation::Create, None, o.dry_run);
+    Admitted { attributes, options: Options::Write(o), target: to, held: &Value::Null }
 }
 
 fn no_unique_name(t: &Target, name: &str) -> Status {

@@ -9,15 +9,17 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
 
+use super::admit::Admitted;
 use super::request::{Context, DeleteOptions, Deleted, List, ListOptions, Target};
 use super::strategy::Removal;
-use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta};
 use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::status::{Cause, Details, Status};
 use crate::clock;
 use crate::server::admission::Operation;
+use crate::server::admission::webhooks::Options;
 use crate::server::store::Intent;
 
 const ORPHAN: &str = "orphan";
@@ -34,14 +36,25 @@ enum Plan {
 impl Registry {
     /// # Errors
     /// The refusal of any stage; 404; 409 when a precondition does not hold.
-    pub async fn delete(&self, cx: &Context, t: &Target, mut o: DeleteOptions) -> Result<Deleted, Status> {
-        let entry = self.entry(t)?;
+    pub async fn delete(&self, cx: &Context, t: &Target, o: DeleteOptions) -> Result<Deleted, Status> {
+        self.remove(cx, t, o, true).await
+    }
+
+    /// The same; without `admits` when admission has seen what the delete is a part of.
+    pub(super) async fn remove(
+        &self,
+        cx: &Context,
+        t: &Target,
+        mut o: DeleteOptions,
+        admits: bool,
+    ) -> Result<Deleted, Status> {
+        let entry = &*self.entry(t)?;
         check(&o)?;
         // As upstream: no negative grace, and the least that is graceful in its place.
         o.grace_period_seconds = o.grace_period_seconds.map(|n| if n < 0 { 1 } else { n });
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
-            match self.delete_once(cx, t, entry, &old, &o).await {
+            match self.delete_once(cx, t, entry, &old, (&o, admits)).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(deleted) => return Ok(deleted),
@@ -61,8 +74,8 @@ impl Registry {
         l: &ListOptions,
         o: DeleteOptions,
     ) -> Result<List, Status> {
-        let entry = self.entry(t)?;
-        let selected = self.select(entry, t, l)?;
+        let entry = &*self.entry(t)?;
+        let selected = self.select(entry, t, l).await?;
         for item in &selected.items {
             let namespace = item.key.namespace.to_string();
             let one = Target { namespace, name: item.key.name.to_string(), ..t.clone() };
@@ -72,7 +85,7 @@ impl Registry {
                 Err(status) => return Err(status),
             }
         }
-        let items = selected.items.into_iter().map(|item| entry.wire(item)).collect::<Result<_, _>>()?;
+        let items = entry.wire_all(selected.items).await?;
         Ok(List { items, ..selected })
     }
 
@@ -82,29 +95,33 @@ impl Registry {
         t: &Target,
         entry: &Entry,
         old: &ObjectRef,
-        o: &DeleteOptions,
+        (o, admits): (&DeleteOptions, bool),
     ) -> Result<Deleted, Failed> {
-        let before = value(old)?;
+        let before = entry.live(old).await?;
         check_preconditions(t, o, old)?;
         let dry_run = !o.dry_run.is_empty();
-        let admitted = attributes(cx, t, Operation::Delete, Some(&before), dry_run);
-        self.0.admission.validate(&admitted, None)?;
+        if admits {
+            let attributes = attributes(cx, t, Operation::Delete, Some(&before), dry_run);
+            // What is there is whole: nobody took its managedFields.
+            let admitted = Admitted { attributes, options: Options::Delete(o), target: t, held: &Value::Null };
+            self.admit_delete(entry, &admitted).await?;
+        }
         let plan = plan(entry, &before, o, clock::now())?;
         let (object, remove) = match plan {
-            Plan::Pending => return Ok(Deleted::Marked(entry.wire(old.clone())?)),
+            Plan::Pending => return Ok(Deleted::Marked(entry.wire(old.clone()).await?)),
             Plan::Mark(object) => (object, false),
             Plan::Remove(object) => (object, true),
         };
-        let draft = entry.draft(old.key.clone(), &object);
+        let draft = entry.draft(old.key.clone(), &object).await?;
         let done = if dry_run {
-            entry.unwritten(&draft, Some(old.revision))?
+            entry.unwritten(&draft, Some(old.revision)).await?
         } else if remove {
             let gone = self.commit(entry, Intent::Delete(draft, old.revision)).await?;
             entry.strategy.released(&object);
-            entry.wire(gone)?
+            entry.wire(gone).await?
         } else {
             let marked = self.commit(entry, Intent::Update(draft, old.revision)).await?;
-            entry.wire(marked)?
+            entry.wire(marked).await?
         };
         Ok(if remove { Deleted::Gone(done) } else { Deleted::Marked(done) })
     }
@@ -211,7 +228,7 @@ fn time(at: jiff::Timestamp) -> Value {
     serde_json::to_value(Time(whole)).unwrap_or_default()
 }
 
-fn check_preconditions(t: &Target, o: &DeleteOptions, old: &ObjectRef) -> Result<(), Status> {
+pub(super) fn check_preconditions(t: &Target, o: &DeleteOptions, old: &ObjectRef) -> Result<(), Status> {
     let Some(expected) = &o.preconditions else { return Ok(()) };
     let why = if let Some(uid) = expected.uid.as_deref().filter(|uid| **uid != *old.head.uid) {
         format!(

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::{Failed, Registry};
 use crate::api::encode::{self, Draft};
 use crate::api::object::{Object, ObjectRef};
+use crate::api::resource;
 use crate::clock;
 use crate::server::store::Intent;
 
@@ -23,7 +24,7 @@ const ROUND: Duration = Duration::from_secs(60);
 impl Registry {
     /// Runs until it is stopped. Sleeps while there are no Events.
     pub async fn expire_events(self, stop: CancellationToken) {
-        let Some(entry) = self.0.entries.get(&("", "v1", EVENTS)) else { return };
+        let Some(entry) = resource::find("", "v1", EVENTS).and_then(|row| self.catalog().entry(row)) else { return };
         let mut changed = self.0.cache.subscribe(EVENTS);
         loop {
             changed.borrow_and_update();
@@ -32,7 +33,7 @@ impl Registry {
             for event in plan.expired {
                 let text = encode::without_revision(&event.json).into();
                 let last = Draft { key: event.key.clone(), head: event.head.clone(), text };
-                match self.commit(entry, Intent::Delete(last, event.revision)).await {
+                match self.commit(&entry, Intent::Delete(last, event.revision)).await {
                     // Written again, or deleted by someone else.
                     Ok(_) | Err(Failed::Conflict) => {}
                     Err(Failed::Refused(error)) => {

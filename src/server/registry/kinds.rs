@@ -2,6 +2,14 @@
 
 use std::sync::Arc;
 
+use super::admissionregistration::mutating_admission_policy::MutatingAdmissionPolicyKind;
+use super::admissionregistration::mutating_admission_policy_binding::MutatingAdmissionPolicyBindingKind;
+use super::admissionregistration::mutating_webhook_configuration::MutatingWebhookConfigurationKind;
+use super::admissionregistration::validating_admission_policy::ValidatingAdmissionPolicyKind;
+use super::admissionregistration::validating_admission_policy_binding::ValidatingAdmissionPolicyBindingKind;
+use super::admissionregistration::validating_webhook_configuration::ValidatingWebhookConfigurationKind;
+use super::apiextensions::custom_resource_definition::CustomResourceDefinitionKind;
+use super::apiregistration::api_service::ApiServiceKind;
 use super::apps::controller_revision::ControllerRevisionKind;
 use super::apps::daemon_set::DaemonSetKind;
 use super::apps::deployment::DeploymentKind;
@@ -28,6 +36,8 @@ use super::core::service::ServiceKind;
 use super::core::service_account::ServiceAccountKind;
 use super::discovery::EndpointSliceKind;
 use super::events::EventKind;
+use super::flowcontrol::flow_schema::FlowSchemaKind;
+use super::flowcontrol::priority_level_configuration::PriorityLevelConfigurationKind;
 use super::networking::ingress::IngressKind;
 use super::networking::ingress_class::IngressClassKind;
 use super::networking::ip_address::IpAddressKind;
@@ -37,6 +47,10 @@ use super::node::RuntimeClassKind;
 use super::policy::PodDisruptionBudgetKind;
 use super::rbac::bindings::{ClusterRoleBindingKind, RoleBindingKind};
 use super::rbac::roles::{ClusterRoleKind, RoleKind};
+use super::resource::device_class::DeviceClassKind;
+use super::resource::resource_claim::ResourceClaimKind;
+use super::resource::resource_claim_template::ResourceClaimTemplateKind;
+use super::resource::resource_slice::ResourceSliceKind;
 use super::scheduling::PriorityClassKind;
 use super::storage::csi_driver::CSIDriverKind;
 use super::storage::csi_node::CSINodeKind;
@@ -115,6 +129,20 @@ pub fn strategies(config: &config::Cluster, cache: &Arc<Cache>) -> Vec<Box<dyn S
         typed(IpAddressKind),
         typed(RuntimeClassKind),
         typed(CertificateSigningRequestKind),
+        typed(MutatingWebhookConfigurationKind),
+        typed(ValidatingWebhookConfigurationKind),
+        typed(ValidatingAdmissionPolicyKind),
+        typed(ValidatingAdmissionPolicyBindingKind),
+        typed(MutatingAdmissionPolicyKind),
+        typed(MutatingAdmissionPolicyBindingKind),
+        typed(CustomResourceDefinitionKind),
+        typed(ApiServiceKind),
+        typed(FlowSchemaKind),
+        typed(PriorityLevelConfigurationKind),
+        typed(DeviceClassKind),
+        typed(ResourceClaimKind),
+        typed(ResourceClaimTemplateKind),
+        typed(ResourceSliceKind),
     ]
 }
 

@@ -1,36 +1,34 @@
 //! Effects: list and watch. Everything comes from the cache.
 
-use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures::StreamExt;
+use base64::{DecodeError, Engine};
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::request::{Context, Event, List, ListOptions, RevisionMatch, Target, Watch};
-use super::{Entry, Registry};
+use super::{Entry, Registry, selection};
 use crate::api::field::{FieldError, Path};
 use crate::api::object::{Object, ObjectRef};
-use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::selector::FieldTerm;
 use crate::api::status::{Cause, Details, Status};
-use crate::server::cache::watch::{Filter, Start};
+use crate::clock;
+use crate::server::cache::MAX_AGE;
+use crate::server::cache::watch::{Bookmarks, Filter, Start};
 
 impl Registry {
     /// # Errors
     /// 400 and 422 for options that make no sense, 410 for a revision that is no longer known.
-    #[allow(clippy::unused_async, reason = "the verbs look alike to their callers")]
     pub async fn list(&self, cx: &Context, t: &Target, o: &ListOptions) -> Result<List, Status> {
         let _ = cx;
-        let entry = self.entry(t)?;
-        let mut list = self.select(entry, t, o)?;
-        if entry.strategy.resource() != entry.stored {
-            list.items = list.items.into_iter().map(|item| entry.wire(item)).collect::<Result<_, _>>()?;
-        }
+        let entry = &*self.entry(t)?;
+        let mut list = self.select(entry, t, o).await?;
+        list.items = entry.wire_all(list.items).await?;
         Ok(list)
     }
 
     /// A list in the stored version.
-    pub(super) fn select(&self, entry: &Entry, t: &Target, o: &ListOptions) -> Result<List, Status> {
+    pub(super) async fn select(&self, entry: &Entry, t: &Target, o: &ListOptions) -> Result<List, Status> {
         check_list(o)?;
         let filter = filter(entry, t, o)?;
         let namespace = (!t.namespace.is_empty()).then_some(t.namespace.as_str());
@@ -40,9 +38,12 @@ impl Registry {
             (None, items, revision)
         } else {
             let token = Token::decode(&o.continue_token)?;
+            if o.revision.is_some_and(|r| r.0 > 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
             let (items, revision) = match token.revision() {
                 None => cache.list(&entry.storage, namespace),
-                Some(at) if at > cache.revision() => return Err(token.expired()),
+                Some(at) if at > cache.revision() || token.is_old(now()) => return Err(token.expired()),
                 Some(at) => match cache.list_at(&entry.storage, namespace, at) {
                     Some(items) => (items, at),
                     None => return Err(token.expired()),
@@ -50,21 +51,28 @@ impl Registry {
             };
             (Some(token), items, revision)
         };
-        if let Some(token) = token {
+        if let Some(token) = &token {
             let after = token.place();
             items.drain(..items.partition_point(|item| place(item) <= after));
         }
         let plain = filter.labels.is_everything() && filter.fields.0.is_empty();
-        if !plain {
+        if selection::is_by_form(entry, &filter) {
+            // Boxed: every other list would have to be as large as this.
+            items = Box::pin(selection::select(entry, &filter, items)).await?;
+        } else if !plain {
             items.retain(|item| filter.selects(item));
         }
         let mut list = List { items, revision, continue_token: String::new(), remaining: None };
-        let limit = usize::try_from(o.limit).unwrap_or(usize::MAX);
+        // Whoever takes any revision takes all of it, as upstream's watch cache gives it.
+        let any = o.revision == Some(Revision(0));
+        let limit = if any { 0 } else { usize::try_from(o.limit).unwrap_or(usize::MAX) };
         if limit > 0 && list.items.len() > limit {
             // With a selector upstream does not count what is left.
             list.remaining = plain.then_some((list.items.len() - limit) as u64);
             list.items.truncate(limit);
-            list.continue_token = Token::new(&list.items[limit - 1], revision).encode();
+            // A list that goes on in another state begins there.
+            let begun = token.filter(|t| t.rv > 0).map_or_else(now, |t| t.at);
+            list.continue_token = Token::new(&list.items[limit - 1], revision, begun).encode();
         }
         Ok(list)
     }
@@ -82,7 +90,10 @@ impl Registry {
             if at > cache.revision() {
                 return Err(too_large(at, cache.revision()));
             }
-            if o.revision_match == Some(RevisionMatch::Exact) {
+            // A page of a revision has always been a page of just that one.
+            let single = filter.fields.exact("metadata.name").is_some();
+            let page = o.revision_match.is_none() && o.limit > 0 && !single;
+            if page || o.revision_match == Some(RevisionMatch::Exact) {
                 let items = cache.list_at(&entry.storage, namespace, at);
                 let items =
                     items.ok_or_else(|| Status::expired("The resourceVersion for the provided list is too old."))?;
@@ -100,13 +111,22 @@ impl Registry {
         Ok(cache.list(&entry.storage, namespace))
     }
 
+    /// Whether reads have come as far as a client has seen.
+    ///
+    /// # Errors
+    /// 504, to be tried again, when they have not.
+    pub fn check_fresh(&self, at: Revision) -> Result<(), Status> {
+        let current = self.0.cache.revision();
+        if at > current { Err(too_large(at, current)) } else { Ok(()) }
+    }
+
     /// # Errors
     /// 400 and 422 for options that make no sense. That the revision is too old is the first item of the stream.
     pub fn watch(&self, cx: &Context, t: &Target, o: &ListOptions) -> Result<Watch, Status> {
         let _ = cx;
         let entry = self.entry(t)?;
         check_watch(o)?;
-        let mut filter = filter(entry, t, o)?;
+        let mut filter = filter(&entry, t, o)?;
         if !t.name.is_empty() {
             let term = FieldTerm { field: "metadata.name".into(), equal: true, value: t.name.clone() };
             filter.fields.0.push(term);
@@ -114,53 +134,56 @@ impl Registry {
         let cache = &self.0.cache;
         let at = o.revision.unwrap_or_default();
         let start = match o.send_initial_events {
-            Some(true) if at > cache.revision() => return Err(too_large(at, cache.revision())),
+            // A watch learns it inside the stream.
+            Some(true) if at > cache.revision() => {
+                return Ok(Watch::new(stream::iter([Err(too_large(at, cache.revision()))])));
+            }
             Some(true) => Start::State { end: o.bookmarks },
             Some(false) if at.0 == 0 => Start::Now,
             None if at.0 == 0 => Start::State { end: false },
             _ => Start::After(at),
         };
-        let watch = cache.watch(&entry.storage, filter, start, o.bookmarks);
-        if entry.strategy.resource() == entry.stored {
+        let bookmarks = Bookmarks { wanted: o.bookmarks, end: o.lasts.map(|lasts| clock::instant() + lasts) };
+        if selection::is_by_form(&entry, &filter) {
+            return Ok(selection::watch(cache.clone(), entry, filter, start, bookmarks));
+        }
+        let watch = cache.watch(&entry.storage, filter, start, bookmarks);
+        if entry.serves_as_stored() {
             return Ok(watch);
         }
-        let (registry, target) = (self.clone(), t.clone());
-        Ok(Watch::new(watch.map(move |event| registry.convert(&target, event?))))
+        Ok(Watch::new(watch.then(move |event| {
+            let entry = entry.clone();
+            async move { convert(&entry, event?).await }
+        })))
     }
+}
 
-    fn convert(&self, t: &Target, event: Event) -> Result<Event, Status> {
-        let entry = self.entry(t)?;
-        Ok(match event {
-            Event::Added(object) => Event::Added(entry.wire(object)?),
-            Event::Modified(object) => Event::Modified(entry.wire(object)?),
-            Event::Deleted(object) => Event::Deleted(entry.wire(object)?),
-            bookmark @ Event::Bookmark { .. } => bookmark,
-        })
-    }
+async fn convert(entry: &Entry, event: Event) -> Result<Event, Status> {
+    Ok(match event {
+        Event::Added(object) => Event::Added(entry.wire(object).await?),
+        Event::Modified(object) => Event::Modified(entry.wire(object).await?),
+        Event::Deleted(object) => Event::Deleted(entry.wire(object).await?),
+        bookmark @ Event::Bookmark { .. } => bookmark,
+    })
 }
 
 fn filter(entry: &Entry, t: &Target, o: &ListOptions) -> Result<Filter, Status> {
     for FieldTerm { field, .. } in &o.fields.0 {
         let common = matches!(field.as_str(), "metadata.name" | "metadata.namespace");
-        if !common && !entry.stored.selectable.contains(&field.as_str()) {
-            return Err(unknown_field(t.resource, field));
+        if !common && !entry.selectable().contains(&field.as_str()) {
+            return Err(Status::bad_request(t.resource.not_selected(field)));
         }
     }
     Ok(Filter {
         namespace: (!t.namespace.is_empty()).then(|| t.namespace.clone()),
         labels: o.labels.clone(),
         fields: o.fields.clone(),
-        selectable: entry.stored.selectable,
+        selectable: entry.selectable(),
     })
 }
 
-/// Kinds with fields of their own say less than those without.
-fn unknown_field(resource: &Resource, field: &str) -> Status {
-    Status::bad_request(if resource.selectable.is_empty() {
-        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-    } else {
-        format!("field label not supported: {field}")
-    })
+fn now() -> i64 {
+    clock::now().as_second()
 }
 
 fn place(object: &Object) -> (&str, &str) {
@@ -168,18 +191,27 @@ fn place(object: &Object) -> (&str, &str) {
 }
 
 /// What `continue` holds: the form of upstream's token, with the last object given out as the place to go on after.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Token {
     v: String,
     /// -1: whatever is there now.
     rv: i64,
     start: String,
+    /// When the first page was given out, in seconds since 1970. 0: nobody knows.
+    at: i64,
 }
 
 impl Token {
-    fn new(last: &Object, revision: Revision) -> Self {
+    fn new(last: &Object, revision: Revision, at: i64) -> Self {
         let (namespace, name) = place(last);
-        Self { v: "meta.k8s.io/v1".into(), rv: revision.0.cast_signed(), start: format!("{namespace}/{name}\0") }
+        let (rv, start) = (revision.0.cast_signed(), format!("{namespace}/{name}\0"));
+        Self { v: "meta.k8s.io/v1".into(), rv, start, at }
+    }
+
+    /// Upstream compacts by time, whether or not anything changed: a list that takes longer has to say so.
+    fn is_old(&self, now: i64) -> bool {
+        self.at > 0 && now - self.at > MAX_AGE.as_secs().cast_signed()
     }
 
     fn encode(&self) -> String {
@@ -187,17 +219,33 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
+        let invalid =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| {
+            let at = match e {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol { offset: at, .. } => at,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+            };
+            invalid(&format!("illegal base64 data at input byte {at}"))
+        })?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|e| match bytes.first() {
+            Some(first) if *first != b'{' => {
+                let first = char::from(*first);
+                invalid(&format!("invalid character {first:?} looking for beginning of value"))
+            }
+            _ => invalid(&e.to_string()),
+        })?;
         if token.v != "meta.k8s.io/v1" {
-            return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
+            return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
         }
         if token.rv == 0 {
             return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
-        if !token.start.contains('/') {
+        if token.start.is_empty() {
             return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if !token.start.contains('/') || token.start.split('/').any(|part| matches!(part, "." | "..")) {
+            return Err(invalid(&token.start));
         }
         Ok(token)
     }
@@ -212,7 +260,7 @@ impl Token {
 
     /// 410 with a token that goes on from the same place in what is there now.
     fn expired(self) -> Status {
-        let anyway = Self { rv: -1, ..self };
+        let anyway = Self { rv: -1, at: 0, ..self };
         Status::expired(
             "The provided continue parameter is too old to display a consistent list result. You can start a new list \
              without the continue parameter, or use the continue token in this response to retrieve the remainder of \
@@ -240,9 +288,6 @@ fn too_large(given: Revision, current: Revision) -> Status {
 }
 
 fn check_list(o: &ListOptions) -> Result<(), Status> {
-    if !o.continue_token.is_empty() && o.revision.is_some_and(|r| r.0 > 0) {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-    }
     let wrong = match (o.revision_match, o.revision) {
         (Some(_), None) => Some("resourceVersionMatch is forbidden unless resourceVersion is provided"),
         (Some(_), _) if !o.continue_token.is_empty() => {

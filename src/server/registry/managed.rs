@@ -2,12 +2,13 @@
 //! of a request and its kind.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::request::Target;
 use super::strategy::Part;
-use super::{Entry, Registry, meta};
+use super::{Catalog, Entry, Registry, meta};
 use crate::api::apply::owners::{Owners, same_but_for_times};
 use crate::api::apply::place::Place;
 use crate::api::apply::set::Set;
@@ -44,6 +45,11 @@ impl Held {
     /// Takes them out of both documents: they say nothing of the fields.
     pub fn take(live: &mut Value, new: &mut Value) -> Self {
         Self { live: take(live), given: take(new) }
+    }
+
+    /// Those of the object that is there.
+    pub fn live(&self) -> &Value {
+        &self.live
     }
 
     /// Whether these say the same as those that are there; their times follow from what else changed.
@@ -94,7 +100,7 @@ impl Registry {
             Ownership::Applied(fields) => return Ok(fields),
             Ownership::Kept => return Ok((!held.live.is_null()).then(|| held.live.clone())),
         };
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         let owners = held.owners(part);
         // Owners of an object that never had any begin with the first apply.
         if live == Some(new) || (live.is_some() && owners.0.is_empty()) {
@@ -102,10 +108,10 @@ impl Registry {
         }
         let live = live.map_or_else(|| Cow::Owned(empty()), |live| wire(entry, live));
         let new = wire(entry, new);
-        let (resets, now) = (entry.strategy.resets(part), meta::now());
-        let versions = Forms { registry: self, entry };
+        let (limits, now) = (Limits::of(entry, part), meta::now());
+        let versions = Forms { catalog: self.catalog(), entry };
         let version = t.resource.api_version();
-        Ok(request(t, manager, &resets, &now, &versions, &version).updated(&live, &new, owners)?.to_json())
+        Ok(request(t, manager, &limits, &now, &versions, &version).updated(&live, &new, owners)?.to_json())
     }
 
     /// What an applied document makes of an object in the version of the request, and its `managedFields` then. `live` is
@@ -119,7 +125,7 @@ impl Registry {
         document: &Value,
         force: bool,
     ) -> Result<Merged, Status> {
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         let version = t.resource.api_version();
         let given = document["apiVersion"].as_str().unwrap_or_default();
         if given != version {
@@ -133,9 +139,9 @@ impl Registry {
         let mut live = live.map_or_else(empty, |live| entry.strategy.wire_form(live));
         let held = take(&mut live);
         let owners = Owners::read(&held).unwrap_or_default();
-        let (resets, now) = (entry.strategy.resets(part), meta::now());
-        let versions = Forms { registry: self, entry };
-        let writer = request(t, manager, &resets, &now, &versions, &version);
+        let (limits, now) = (Limits::of(entry, part), meta::now());
+        let versions = Forms { catalog: self.catalog(), entry };
+        let writer = request(t, manager, &limits, &now, &versions, &version);
         let applied = match writer.applied(&live, document, owners.clone(), force) {
             // What client-side apply set is no conflict for the same tool.
             Err(Refusal::Conflicts(conflicts)) if manager == last_applied::MANAGER => {
@@ -173,34 +179,50 @@ fn empty() -> Value {
     Value::Object(Map::new())
 }
 
+/// What a write cannot make its writer own.
+struct Limits {
+    resets: Set,
+    only: &'static [&'static [&'static str]],
+}
+
+impl Limits {
+    fn of(entry: &Entry, part: Part) -> Self {
+        Self { resets: entry.strategy.resets(part), only: entry.strategy.only(part) }
+    }
+}
+
 fn request<'a>(
     t: &'a Target,
     manager: &'a str,
-    resets: &'a Set,
+    limits: &'a Limits,
     now: &'a Value,
     versions: &'a Forms<'a>,
     api_version: &'a str,
 ) -> Writer<'a> {
     let now = now.as_str().unwrap_or_default();
-    Writer { manager, api_version, subresource: t.subresource, now, resets, versions }
+    let Limits { resets, only } = limits;
+    Writer { manager, api_version, subresource: t.subresource, now, resets, only, versions }
 }
 
 /// The versions of one stored resource.
 struct Forms<'a> {
-    registry: &'a Registry,
+    catalog: Arc<Catalog>,
     entry: &'a Entry,
 }
 
 impl Forms<'_> {
     fn entry(&self, api_version: &str) -> Option<&Entry> {
-        let mut entries = self.registry.0.entries.values();
-        entries.find(|e| e.storage == self.entry.storage && e.strategy.resource().api_version() == api_version)
+        self.catalog.version(&self.entry.storage, api_version)
     }
 }
 
 impl Versions for Forms<'_> {
-    fn place(&self, api_version: &str) -> Option<Place> {
-        schema::of(self.entry(api_version)?.strategy.resource()).map(Place::from)
+    fn place(&self, api_version: &str) -> Option<Place<'_>> {
+        let entry = self.entry(api_version)?;
+        match &entry.custom {
+            Some(custom) => Some(Place::object(custom.version.schema())),
+            None => schema::of(entry.strategy.resource()).map(Place::from),
+        }
     }
 
     fn convert(&self, object: &Value, from: &str, to: &str) -> Value {

@@ -10,10 +10,15 @@
 //! Reads come from the cache. A commit names the revision it was decided upon; when the store finds another one, the
 //! verb starts over from what is there now, or answers 409 where the client named the revision.
 
+pub mod admissionregistration;
+mod admit;
+pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
 mod binding;
+mod catalog;
 pub mod certificates;
 pub mod coordination;
 pub mod core;
@@ -21,7 +26,9 @@ mod create;
 mod delete;
 pub mod discovery;
 pub mod events;
+mod eviction;
 mod expiry;
+pub mod flowcontrol;
 pub mod format;
 pub mod kinds;
 mod list;
@@ -35,29 +42,31 @@ pub mod policy;
 pub mod quantity;
 pub mod rbac;
 pub mod request;
+pub mod resource;
 pub mod resource_name;
 mod scale;
 pub mod scheduling;
+mod selection;
 pub mod storage;
 pub mod strategy;
 mod update;
+pub mod webhook;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
 
+pub use self::catalog::Catalog;
+use self::catalog::Entry;
 use self::request::{Context, Target};
 use self::strategy::Strategy;
-use crate::api::encode::Draft;
-use crate::api::key::Key;
 use crate::api::object::ObjectRef;
-use crate::api::resource::{self, Resource};
-use crate::api::revision::Revision;
+use crate::api::resource::Resource;
 use crate::api::status::Status;
 use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
-use crate::server::store::{Class, Intent, Store, Write};
+use crate::server::crd::definition::{Definition, Version};
+use crate::server::store::{Intent, Store, Write};
 
 /// How often a verb starts over when others are quicker, before the client is told so. Of the writers of one object
 /// that wait for the same sync one wins, so this is how many can write it at once without anyone being refused.
@@ -70,18 +79,9 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
-    entries: HashMap<(&'static str, &'static str, &'static str), Entry>,
+    /// Replaced as a whole when custom resources come and go.
+    catalog: RwLock<Arc<Catalog>>,
     admission: Arc<Chain>,
-}
-
-/// One resource in one version.
-struct Entry {
-    strategy: Box<dyn Strategy>,
-    /// The row whose version is stored; the same row for most.
-    stored: &'static Resource,
-    /// Shared by the keys of all objects.
-    storage: Arc<str>,
-    class: Class,
 }
 
 /// Why one attempt of a verb came to nothing.
@@ -106,15 +106,36 @@ impl Registry {
         strategies: Vec<Box<dyn Strategy>>,
         admission: Arc<Chain>,
     ) -> Self {
-        let mut entries = HashMap::new();
-        for strategy in strategies {
-            let row = strategy.resource();
-            let stored = resource::find_storage(row.storage).unwrap_or(row);
-            let class = if row.volatile { Class::Volatile } else { Class::Durable };
-            let entry = Entry { strategy, stored, storage: row.storage.into(), class };
-            entries.insert((row.group, row.version, row.plural), entry);
+        let catalog = RwLock::new(Arc::new(Catalog::new(strategies)));
+        Self(Arc::new(Inner { store, cache, catalog, admission }))
+    }
+
+    /// The kinds that are served now.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.0.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves the custom resources of these definitions, and no others.
+    pub fn define(&self, definitions: &[Arc<Definition>]) {
+        let next = Arc::new(self.catalog().with(definitions));
+        for definition in definitions {
+            let stored = definition.rows.stored;
+            self.0.cache.select(stored.storage, stored.selectable);
         }
-        Self(Arc::new(Inner { store, cache, entries, admission }))
+        *self.0.catalog.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    /// The row of a resource as a URL names it, built-in or custom.
+    #[must_use]
+    pub fn row(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        self.catalog().row(group, version, plural)
+    }
+
+    /// What a definition says of a custom resource; `None` of what is none.
+    #[must_use]
+    pub fn custom(&self, t: &Target) -> Option<Arc<Version>> {
+        self.entry(t).ok()?.custom.as_ref().map(|c| c.version.clone())
     }
 
     #[must_use]
@@ -124,17 +145,15 @@ impl Registry {
 
     /// # Errors
     /// 404 when there is no such object.
-    #[allow(clippy::unused_async, reason = "the verbs look alike to their callers")]
     pub async fn get(&self, cx: &Context, t: &Target) -> Result<ObjectRef, Status> {
         let _ = cx;
         let entry = self.entry(t)?;
-        let object = self.find(entry, t)?;
-        if t.subresource == "scale" { scale::of(t, &object) } else { entry.wire(object) }
+        let object = self.find(&entry, t)?;
+        if t.subresource == "scale" { scale::of(t, &entry, &object).await } else { entry.wire(object).await }
     }
 
-    fn entry(&self, t: &Target) -> Result<&Entry, Status> {
-        let row = t.resource;
-        self.0.entries.get(&(row.group, row.version, row.plural)).ok_or_else(Status::no_such_resource)
+    fn entry(&self, t: &Target) -> Result<Arc<Entry>, Status> {
+        self.catalog().entry(t.resource).ok_or_else(Status::no_such_resource)
     }
 
     fn find(&self, entry: &Entry, t: &Target) -> Result<ObjectRef, Status> {
@@ -149,49 +168,6 @@ impl Registry {
             Err(Error::Conflict { .. }) => Err(Failed::Conflict),
             Err(error) => Err(Failed::Refused(error.status())),
         }
-    }
-
-    /// Lets admission change an object, and fills in defaults again when it did.
-    fn mutate(&self, entry: &Entry, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        if self.0.admission.0.is_empty() {
-            return Ok(());
-        }
-        let before = object.clone();
-        self.0.admission.mutate(attributes, object)?;
-        if before != *object { entry.strategy.defaults(object) } else { Ok(()) }
-    }
-}
-
-impl Entry {
-    fn key(&self, namespace: &str, name: &str) -> Key {
-        Key { resource: self.storage.clone(), namespace: namespace.into(), name: name.into() }
-    }
-
-    fn draft(&self, key: Key, value: &Value) -> Draft {
-        Draft::new(key, value, self.stored.selectable)
-    }
-
-    /// The object in the version of the request.
-    fn wire(&self, object: ObjectRef) -> Result<ObjectRef, Status> {
-        if self.strategy.resource() == self.stored {
-            return Ok(object);
-        }
-        let value = self.strategy.wire_form(value(&object)?);
-        let draft = Draft {
-            key: object.key.clone(),
-            head: object.head.clone(),
-            text: crate::api::encode::canonical(&value).into(),
-        };
-        Ok(Arc::new(draft.at(object.revision)))
-    }
-
-    /// What a dry run answers with: the object as it would be, under the revision that is there.
-    fn unwritten(&self, draft: &Draft, at: Option<Revision>) -> Result<ObjectRef, Status> {
-        let mut object = draft.at(at.unwrap_or_default());
-        if at.is_none() {
-            object.json = draft.text.clone();
-        }
-        self.wire(Arc::new(object))
     }
 }
 

@@ -3,22 +3,23 @@
 use serde_json::Value;
 
 use super::managed::Ownership;
-use super::request::{Context, Patch, Target, WriteOptions, Written};
+use super::request::{
+    APPLY_PATCH, Context, JSON_PATCH, MERGE_PATCH, Patch, STRATEGIC_PATCH, Target, WriteOptions, Written,
+};
 use super::strategy::Part;
 use super::update::part;
-use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, scale, value};
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, scale};
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 use crate::api::{decode, patch, schema, strategic};
-
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
+use crate::server::crd::strategy::Custom;
 
 impl Registry {
     /// # Errors
     /// The refusal of any stage; of a server-side apply 409 with the conflicts.
     pub async fn patch(&self, cx: &Context, t: &Target, patch: Patch, o: &WriteOptions) -> Result<Written, Status> {
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         if let Patch::Apply(document) = &patch {
             return self.apply(cx, t, entry, document, o).await;
         }
@@ -26,10 +27,12 @@ impl Registry {
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
             let attempt = if t.subresource == "scale" {
-                let new = changed(&patch, scale::document(t, &value(&old)?), &scale::RESOURCE)?;
+                let document = scale::document(t, entry.custom.as_ref(), &entry.live(&old).await?);
+                let new = changed(&patch, document, None, &scale::RESOURCE)?;
                 self.rescale(cx, t, entry, &old, &new, o).await
             } else {
-                let document = changed(&patch, entry.strategy.wire_form(value(&old)?), entry.strategy.resource())?;
+                let live = entry.strategy.wire_form(entry.live(&old).await?);
+                let document = changed(&patch, live, entry.custom.as_ref(), entry.strategy.resource())?;
                 let new = stored(cx, entry, document, o)?;
                 meta::check_name(t, &new)?;
                 self.replace(cx, t, entry, (part(t)?, writer()), &old, new, o).await
@@ -55,18 +58,21 @@ impl Registry {
     ) -> Result<Written, Status> {
         let scaled;
         let (part, document) = if t.subresource == "scale" {
-            scaled = scale::as_parent(t, document)?;
+            scaled = scale::as_parent(t, entry.custom.as_ref(), document)?;
             (Part::Spec, &scaled)
         } else {
             (part(t)?, document)
         };
         for _ in 0..MAX_ATTEMPTS {
             let old = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
-            let live = old.as_ref().map(value).transpose()?;
+            let live = match &old {
+                Some(old) => Some(entry.live(old).await?),
+                None => None,
+            };
             let merged = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
             if let (Some(old), true) = (&old, merged.unchanged) {
                 // As most applies: whoever applies says again and again what is so.
-                return answer(t, entry.wire(old.clone())?, false);
+                return answer(t, entry, entry.wire(old.clone()).await?, false).await;
             }
             let mut new = stored(cx, entry, merged.object, o)?;
             meta::check_name(t, &new)?;
@@ -88,7 +94,7 @@ impl Registry {
             match attempt {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
-                Ok(object) => return answer(t, object, old.is_none()),
+                Ok(object) => return answer(t, entry, object, old.is_none()).await,
             }
         }
         Err(Status::modified(t.resource, &t.name))
@@ -96,20 +102,24 @@ impl Registry {
 }
 
 /// What an apply answers with: of a scale, the Scale.
-fn answer(t: &Target, object: ObjectRef, created: bool) -> Result<Written, Status> {
-    let object = if t.subresource == "scale" { scale::of(t, &object)? } else { object };
+async fn answer(t: &Target, entry: &Entry, object: ObjectRef, created: bool) -> Result<Written, Status> {
+    let object = if t.subresource == "scale" { scale::of(t, entry, &object).await? } else { object };
     Ok(Written { object, created })
 }
 
 /// What a patch made, checked against the schema, in the version that is stored.
 fn stored(cx: &Context, entry: &Entry, document: Value, o: &WriteOptions) -> Result<Value, Status> {
-    let (document, warnings) = decode::patched(document, entry.strategy.resource(), o.field_validation)?;
+    let row = entry.strategy.resource();
+    let (document, warnings) = match &entry.custom {
+        Some(custom) => decode::custom::patched(document, row, o.field_validation, |v| custom.version.form(v))?,
+        None => decode::patched(document, row, o.field_validation)?,
+    };
     warnings.into_iter().for_each(|w| cx.warn(w));
     Ok(entry.strategy.storage_form(document))
 }
 
 /// Applies the patch to the document as the client knows it, in the version of its request.
-fn changed(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Value, Status> {
+fn changed(patch: &Patch, mut document: Value, custom: Option<&Custom>, resource: &Resource) -> Result<Value, Status> {
     match patch {
         Patch::Json(operations) => patch::json(&document, operations),
         Patch::Merge(patch) => {
@@ -117,13 +127,17 @@ fn changed(patch: &Patch, mut document: Value, resource: &Resource) -> Result<Va
             Ok(document)
         }
         Patch::Strategic(patch) => {
-            let schema = schema::of(resource).ok_or_else(|| not_accepted(STRATEGIC))?;
+            // What a definition defines has no strategies of patches.
+            if custom.is_some() {
+                return Err(Status::unsupported_media_type(STRATEGIC_PATCH, &[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]));
+            }
+            let schema = schema::of(resource).ok_or_else(|| not_accepted(STRATEGIC_PATCH))?;
             strategic::merge(&document, patch, schema)
         }
-        Patch::Apply(_) => Err(not_accepted("application/apply-patch+yaml")),
+        Patch::Apply(_) => Err(not_accepted(APPLY_PATCH)),
     }
 }
 
 fn not_accepted(given: &str) -> Status {
-    Status::unsupported_media_type(given, &["application/json-patch+json", "application/merge-patch+json", STRATEGIC])
+    Status::unsupported_media_type(given, &[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH])
 }

@@ -1,6 +1,7 @@
 //! Types: what the HTTP layer asks of the registry, and what comes back.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -51,6 +52,8 @@ impl Context {
 pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
+    /// The client named the manager; otherwise it goes by its user agent.
+    pub names_manager: bool,
     pub field_validation: FieldValidation,
     /// Server-side apply only.
     pub force: bool,
@@ -70,6 +73,8 @@ pub struct ListOptions {
     pub limit: u64,
     pub continue_token: String,
     pub bookmarks: bool,
+    /// How long a watch will go on, where that is known.
+    pub lasts: Option<Duration>,
     pub send_initial_events: Option<bool>,
 }
 
@@ -88,6 +93,11 @@ pub struct List {
     pub continue_token: String,
     pub remaining: Option<u64>,
 }
+
+pub const JSON_PATCH: &str = "application/json-patch+json";
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+pub const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// A patch as it arrived, by its content type.
 #[derive(Clone, Debug)]

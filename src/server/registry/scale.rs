@@ -1,5 +1,6 @@
 //! Effects: the `scale` subresource: `autoscaling/v1` Scale as a view of an object's replicas.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -7,12 +8,14 @@ use serde_json::{Value, json};
 use super::managed::Ownership;
 use super::request::{Context, Target, WriteOptions, Written};
 use super::strategy::Part;
-use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta, value};
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, meta};
 use crate::api::encode::Draft;
 use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
+use crate::server::crd::definition::ScalePaths;
+use crate::server::crd::strategy::Custom;
 
 /// What error messages call it; it is never stored.
 pub static RESOURCE: Resource = Resource::unstored("autoscaling", "scales", "scale", "Scale");
@@ -25,7 +28,7 @@ impl Registry {
         body: Value,
         o: &WriteOptions,
     ) -> Result<Written, Status> {
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         meta::check_name(t, &body)?;
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
@@ -48,7 +51,7 @@ impl Registry {
         scale: &Value,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
-        let mut new = value(old)?;
+        let mut new = entry.live(old).await?;
         meta::check_preconditions(t, scale, &new, old.revision, true)?;
         let replicas = &scale["spec"]["replicas"];
         let path = Path::new("spec").child("replicas");
@@ -64,15 +67,15 @@ impl Registry {
             let error = FieldError::invalid(&path, &count, "must be greater than or equal to 0");
             return Err(Status::invalid(&RESOURCE, &t.name, &[error]).into());
         }
-        new["spec"]["replicas"] = count.into();
+        put_replicas(entry.custom.as_ref(), &mut new, count.into());
         let writer = Ownership::Changed { manager: &o.field_manager };
         let written = self.replace(cx, t, entry, (Part::Spec, writer), old, new, o).await?;
-        Ok(of(t, &written)?)
+        Ok(of(t, entry, &written).await?)
     }
 }
 
 /// An applied Scale as a document of the object that it scales: whoever applies it owns the replicas there.
-pub fn as_parent(t: &Target, scale: &Value) -> Result<Value, Status> {
+pub fn as_parent(t: &Target, custom: Option<&Custom>, scale: &Value) -> Result<Value, Status> {
     let given = scale["apiVersion"].as_str().unwrap_or_default();
     if given != "autoscaling/v1" {
         return Err(Status::bad_request(format!(
@@ -87,19 +90,20 @@ pub fn as_parent(t: &Target, scale: &Value) -> Result<Value, Status> {
     }
     let mut document = json!({"apiVersion": t.resource.api_version(), "kind": t.resource.kind, "metadata": metadata});
     if !scale["spec"]["replicas"].is_null() {
-        document["spec"] = json!({"replicas": scale["spec"]["replicas"]});
+        put_replicas(custom, &mut document, scale["spec"]["replicas"].clone());
     }
     Ok(document)
 }
 
 /// The Scale of an object.
-pub fn of(t: &Target, object: &ObjectRef) -> Result<ObjectRef, Status> {
-    let document = document(t, &value(object)?);
+pub(super) async fn of(t: &Target, entry: &Entry, object: &ObjectRef) -> Result<ObjectRef, Status> {
+    let document = document(t, entry.custom.as_ref(), &entry.live(object).await?);
     let draft = Draft::new(object.key.clone(), &document, &[]);
     Ok(Arc::new(draft.at(object.revision)))
 }
 
-pub fn document(t: &Target, value: &Value) -> Value {
+pub fn document(t: &Target, custom: Option<&Custom>, value: &Value) -> Value {
+    let paths = paths(custom);
     let from = &value["metadata"];
     let mut metadata = json!({"name": t.name});
     for field in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -109,23 +113,47 @@ pub fn document(t: &Target, value: &Value) -> Value {
     }
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {},
-        "status": {"replicas": value["status"]["replicas"].as_i64().unwrap_or_default()},
+        "status": {"replicas": at(value, &paths.status_replicas).as_i64().unwrap_or_default()},
     });
     // As the typed struct encodes it: no field for 0.
-    if let Some(replicas) = value["spec"]["replicas"].as_i64().filter(|n| *n != 0) {
+    if let Some(replicas) = at(value, &paths.replicas).as_i64().filter(|n| *n != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    // The selector of a ReplicationController is a plain map.
-    let selector = &value["spec"]["selector"];
-    let selector = if t.resource.kind == "ReplicationController" {
-        selector_text(&json!({"matchLabels": selector}))
-    } else {
-        selector_text(selector)
+    // The selector of a ReplicationController is a plain map, that of a custom resource is text already.
+    let selector = at(value, &paths.selector);
+    let selector = match selector {
+        Value::String(text) => text.clone(),
+        _ if t.resource.kind == "ReplicationController" => selector_text(&json!({"matchLabels": selector})),
+        _ => selector_text(selector),
     };
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
     }
     scale
+}
+
+/// Where a kind has what a Scale shows.
+fn paths(custom: Option<&Custom>) -> Cow<'_, ScalePaths> {
+    match custom.and_then(|c| c.version.scale.as_ref()) {
+        Some(paths) => Cow::Borrowed(paths),
+        None => Cow::Owned(ScalePaths::default()),
+    }
+}
+
+fn at<'a>(value: &'a Value, path: &[String]) -> &'a Value {
+    path.iter().fold(value, |v, name| &v[name.as_str()])
+}
+
+/// Sets what a Scale sets in an object.
+pub fn put_replicas(custom: Option<&Custom>, object: &mut Value, replicas: Value) {
+    let mut place = object;
+    for name in &paths(custom).replicas {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[name.as_str()];
+    }
+    *place = replicas;
 }
 
 /// A label selector as the query string writes it, in the order upstream sorts requirements: by key.

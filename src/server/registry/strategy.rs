@@ -27,6 +27,18 @@ pub enum Part {
     Binding,
     /// `certificatesigningrequests/approval`: only `status.conditions`.
     Approval,
+    /// `pods/ephemeralcontainers`: only those.
+    EphemeralContainers,
+    /// `pods/resize`: only resources, of the pod and of its containers.
+    Resize,
+}
+
+impl Part {
+    /// It changes what a client wants of the object.
+    #[must_use]
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Self::Spec | Self::EphemeralContainers | Self::Resize)
+    }
 }
 
 /// What a delete request does to an object that has no finalizers.
@@ -108,6 +120,13 @@ pub trait Strategy: Send + Sync + 'static {
     /// What a write of `part` resets, so that its writer does not come to own it.
     fn resets(&self, part: Part) -> Set {
         default_resets(self.resource(), part)
+    }
+
+    /// Where a part is less than the spec or the status: the paths outside of which a write of it changes nothing, with `*`
+    /// for any item of a list.
+    fn only(&self, part: Part) -> &'static [&'static [&'static str]] {
+        let _ = part;
+        &[]
     }
 
     /// From the version of the request to the storage version, and back. Most kinds have one version.
@@ -237,9 +256,21 @@ pub trait Kind: Send + Sync + 'static {
         &[]
     }
 
+    /// See [`Strategy::only`].
+    fn only(&self, part: Part) -> &'static [&'static [&'static str]] {
+        let _ = part;
+        &[]
+    }
+
     fn warnings(&self, object: &Self::Object) -> Vec<String> {
         let _ = object;
         Vec::new()
+    }
+
+    /// What an update of the main resource warns about.
+    fn update_warnings(&self, new: &Self::Object, old: &Self::Object) -> Vec<String> {
+        let _ = old;
+        self.warnings(new)
     }
 
     /// See [`Strategy::storage_form`].
@@ -275,6 +306,7 @@ fn write(object: &mut Value, typed: &impl Serialize) -> Result<(), Status> {
 fn keep_other_part(resource: &Resource, part: Part, new: &mut Value, old: &Value) {
     let kept = match part {
         Part::Status | Part::Approval => "spec",
+        Part::EphemeralContainers | Part::Resize => "status",
         Part::Spec | Part::Finalize if resource.subresource("status").is_some() => "status",
         _ => return,
     };
@@ -316,12 +348,12 @@ impl<K: Kind> Strategy for Typed<K> {
         kind.prepare_update(cx, part, &mut typed, &before);
         let reserved = kind.allocate(&mut typed, Some(&before))?;
         write(new, &typed)?;
-        if part == Part::Spec && kind.generation_of().iter().any(|at| new.pointer(at) != old.pointer(at)) {
+        if part.is_wanted() && kind.generation_of().iter().any(|at| new.pointer(at) != old.pointer(at)) {
             new["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or_default() + 1).into();
         }
         let mut errors = metadata::validate_update(kind.resource(), typed.metadata(), before.metadata());
         errors.extend(kind.validate_update(part, &typed, &before));
-        let warnings = if part == Part::Spec { kind.warnings(&typed) } else { Vec::new() };
+        let warnings = if part == Part::Spec { kind.update_warnings(&typed, &before) } else { Vec::new() };
         Ok(Prepared { errors, warnings, reserved })
     }
 
@@ -363,6 +395,10 @@ impl<K: Kind> Strategy for Typed<K> {
         };
         more.iter().for_each(|path| out.insert_path(path));
         out
+    }
+
+    fn only(&self, part: Part) -> &'static [&'static [&'static str]] {
+        self.0.only(part)
     }
 
     fn storage_form(&self, object: Value) -> Value {

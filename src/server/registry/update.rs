@@ -2,20 +2,22 @@
 
 use serde_json::Value;
 
+use super::admit::Admitted;
 use super::managed::{self, Held, Ownership};
 use super::request::{Context, Target, WriteOptions, Written};
 use super::strategy::{Part, Prepared};
-use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta, value};
+use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta};
 use crate::api::object::ObjectRef;
 use crate::api::status::Status;
 use crate::server::admission::Operation;
+use crate::server::admission::webhooks::Options;
 use crate::server::store::Intent;
 
 impl Registry {
     /// # Errors
     /// The refusal of any stage; 404, or 409 when the object is not what the client saw.
     pub async fn update(&self, cx: &Context, t: &Target, body: Value, o: &WriteOptions) -> Result<Written, Status> {
-        let entry = self.entry(t)?;
+        let entry = &*self.entry(t)?;
         if t.subresource == "scale" {
             return self.update_scale(cx, t, body, o).await;
         }
@@ -86,33 +88,36 @@ impl Registry {
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
         let strategy = &entry.strategy;
-        let mut before = value(old)?;
+        // Admission has seen what the server was asked for; what it does of itself for that is not shown again.
+        let admits = !matches!(writer, Ownership::Kept);
+        let mut before = entry.live(old).await?;
         let held = Held::take(&mut before, &mut new);
         meta::check_preconditions(t, &new, &before, old.revision, strategy.unconditional_update())?;
         strategy.defaults(&mut new)?;
         meta::carry_over(&mut new, &before)?;
-        let fields = self.fields_after(t, part, writer, Some(&before), &new, &held)?;
-        let admitted = attributes(cx, t, Operation::Update, Some(&before), o.dry_run);
-        if part != Part::Binding {
-            self.mutate(entry, &admitted, &mut new)?;
+        let mut fields = self.fields_after(t, part, writer, Some(&before), &new, &held)?;
+        let attributes = attributes(cx, t, Operation::Update, Some(&before), o.dry_run);
+        let admitted = Admitted { attributes, options: Options::Write(o), target: t, held: held.live() };
+        if admits {
+            self.mutate(entry, &admitted, &mut new, &mut fields).await?;
         }
         let Prepared { errors, warnings, reserved } = strategy.prepare_update(cx, part, &mut new, &before)?;
         if !errors.is_empty() {
             return Err(Status::invalid(t.resource, &t.name, &errors).into());
         }
         warnings.into_iter().for_each(|w| cx.warn(w));
-        if part != Part::Binding {
-            self.0.admission.validate(&admitted, Some(&new))?;
+        if admits {
+            self.admit(entry, &admitted, Some(&new), fields.as_ref()).await?;
         }
 
         let gone = goes_with_update(entry, &new, &before);
         if !gone && new == before && held.same(fields.as_ref()) {
-            return Ok(entry.wire(old.clone())?);
+            return Ok(entry.wire(old.clone()).await?);
         }
         managed::put(&mut new, fields);
-        let draft = entry.draft(old.key.clone(), &new);
+        let draft = entry.draft(old.key.clone(), &new).await?;
         if o.dry_run {
-            return Ok(entry.unwritten(&draft, Some(old.revision))?);
+            return Ok(entry.unwritten(&draft, Some(old.revision)).await?);
         }
         let intent = if gone { Intent::Delete(draft, old.revision) } else { Intent::Update(draft, old.revision) };
         let written = self.commit(entry, intent).await?;
@@ -121,7 +126,7 @@ impl Registry {
         } else if let Some(reserved) = reserved {
             reserved.keep();
         }
-        Ok(entry.wire(written)?)
+        Ok(entry.wire(written).await?)
     }
 }
 
@@ -139,6 +144,8 @@ pub(super) fn part(t: &Target) -> Result<Part, Status> {
         "status" => Ok(Part::Status),
         "finalize" => Ok(Part::Finalize),
         "approval" => Ok(Part::Approval),
+        "ephemeralcontainers" => Ok(Part::EphemeralContainers),
+        "resize" => Ok(Part::Resize),
         _ => Err(Status::verb_not_supported(t.resource, "update")),
     }
 }

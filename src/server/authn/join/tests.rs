@@ -45,6 +45,7 @@ fn server_config(dir: &Path) -> config::Server {
         kubeconfig_mode: 0o600,
         token: Some("s3cret".into()),
         agent: None,
+        seats: 600,
         notify_socket: None,
     }
 }

@@ -12,6 +12,7 @@
 //! never make a controller create a pod twice, and no controller needs to count expectations.
 
 pub(in crate::server::controllers) mod apply;
+mod custom;
 pub mod queue;
 
 use std::collections::HashMap;
@@ -56,7 +57,8 @@ pub async fn run(
     controllers: Vec<Arc<dyn Controller>>,
     stop: CancellationToken,
 ) {
-    let queue = Arc::new(Queue::default());
+    let yielding = controllers.iter().enumerate().filter(|(_, c)| c.yields()).map(|(index, _)| index);
+    let queue = Arc::new(Queue::new(yielding.collect()));
     let fed = stores.fed();
     for (index, controller) in controllers.iter().enumerate() {
         controller.wire(&stores, &Enqueue { queue: Arc::clone(&queue), controller: index });
@@ -70,6 +72,7 @@ pub async fn run(
     tasks.spawn(writer.run(feeding.clone()));
     let mut synced = feed(&client, &fed, &mut tasks, &feeding);
     let total = fed.len();
+    tasks.spawn(custom::follow(client.clone(), Arc::clone(&stores), feeding.clone()));
 
     let driver = Driver {
         client,
@@ -204,6 +207,7 @@ impl Driver {
         for write in unseen.iter() {
             self.queue.wait(write.storage(), key.clone());
         }
+        // Nothing is known of what custom resources have seen: their plans are made again, which is harmless.
         unseen.retain(|write| self.views.get(write.storage()).is_some_and(|view| !write.seen(&**view)));
         if unseen.is_empty() {
             self.unseen.remove(key);

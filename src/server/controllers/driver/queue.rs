@@ -39,6 +39,9 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Key>,
+    /// Those of controllers that yield.
+    later: VecDeque<Key>,
+    yielding: HashSet<usize>,
     queued: HashSet<Key>,
     working: HashSet<Key>,
     dirty: HashSet<Key>,
@@ -54,8 +57,23 @@ impl State {
         if self.working.contains(&key) {
             self.dirty.insert(key);
         } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+            if self.yields(&key) { self.later.push_back(key) } else { self.ready.push_back(key) }
         }
+    }
+
+    fn yields(&self, key: &Key) -> bool {
+        self.yielding.contains(&key.controller)
+    }
+
+    /// Keys of controllers that yield go one at a time, when no other is ready.
+    fn pop(&mut self) -> Option<Key> {
+        if let Some(key) = self.ready.pop_front() {
+            return Some(key);
+        }
+        if self.later.is_empty() || self.working.iter().any(|key| self.yields(key)) {
+            return None;
+        }
+        self.later.pop_front()
     }
 
     fn unset_timer(&mut self, key: &Key) {
@@ -77,6 +95,11 @@ impl State {
 }
 
 impl Queue {
+    /// `yielding`: the indexes of the controllers that yield.
+    pub fn new(yielding: HashSet<usize>) -> Self {
+        Self { state: Mutex::new(State { yielding, ..State::default() }), changed: Notify::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +163,7 @@ impl Queue {
             let deadline = {
                 let mut state = self.state();
                 let deadline = state.due(clock::instant());
-                if let Some(key) = state.ready.pop_front() {
+                if let Some(key) = state.pop() {
                     state.queued.remove(&key);
                     state.working.insert(key.clone());
                     return key;
@@ -164,9 +187,11 @@ impl Queue {
         state.working.remove(key);
         if state.dirty.remove(key) {
             state.add(key.clone());
-            drop(state);
-            self.changed.notify_one();
+        } else if state.later.is_empty() {
+            return;
         }
+        drop(state);
+        self.changed.notify_one();
     }
 }
 
@@ -190,6 +215,21 @@ mod tests {
         assert!(idle.is_err(), "worked on twice at a time");
         q.done(&key("a"));
         assert_eq!(q.next().await, key("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_yield_go_last_and_one_at_a_time() {
+        let q = Queue::new(HashSet::from([1]));
+        let later = |name: &str| Key { controller: 1, name: Name::new("", name) };
+        q.add(1, later("a").name);
+        q.add(1, later("b").name);
+        q.add(0, key("c").name);
+        assert_eq!((q.next().await, q.next().await), (key("c"), later("a")));
+        assert!(tokio::time::timeout(Duration::from_secs(1), q.next()).await.is_err(), "two at a time");
+        q.add(0, key("d").name);
+        assert_eq!(q.next().await, key("d"), "others need not wait for it");
+        let next = tokio::join!(q.next(), async { q.done(&later("a")) }).0;
+        assert_eq!(next, later("b"), "whoever sleeps wakes when its turn comes");
     }
 
     #[tokio::test(start_paused = true)]

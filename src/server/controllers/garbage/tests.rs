@@ -113,6 +113,28 @@ fn foreground_waits_for_blocking_dependents() {
     assert_eq!(w.plan("rs"), ["StrategicPatch rs foregroundDeletion"]);
 }
 
+/// Three objects own one another: the last that is to go ends the wait of the one that owns it.
+#[test]
+fn a_circle_that_ends_in_the_foreground_is_opened() {
+    let w = World::new();
+    let pod = |name: &str, owner: &str, more: Value| {
+        let mut meta = json!({ "ownerReferences": [reference("Pod", owner)] });
+        meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        w.object("pods", name, meta);
+    };
+    let ending = json!({ "deletionTimestamp": DELETING, "finalizers": [FOREGROUND] });
+    pod("a", "c", ending.clone());
+    pod("b", "a", json!({}));
+    pod("c", "b", json!({}));
+    assert_eq!(w.plan("b"), ["Delete b Foreground"], "c does not end yet");
+    pod("b", "a", ending);
+    assert!(w.plan("a").is_empty() && w.plan("b").is_empty(), "they wait");
+    assert_eq!(w.plan("c"), ["StrategicPatch c b", "Delete c Foreground"], "a, which c owns, ends already");
+    let open = json!({ "apiVersion": "v1", "kind": "Pod", "name": "b", "uid": "b", "blockOwnerDeletion": false });
+    w.object("pods", "c", json!({ "ownerReferences": [open] }));
+    assert_eq!(w.plan("b"), ["StrategicPatch b foregroundDeletion"]);
+}
+
 #[test]
 fn orphans_lose_their_owner_and_stay() {
     let w = World::new();

@@ -1,15 +1,26 @@
 //! Decides: the schema table as OpenAPI schemas, in the dialects of version 2 (definitions) and 3 (components).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::resource::RESOURCES;
-use crate::api::schema::{Field, Item, ListType, Shape, Type, Wrap, named};
+use crate::api::schema::descriptions::{Described, Descriptions};
+use crate::api::schema::{Field, Item, ListType, Other, Shape, Type, Wrap, named};
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+/// What is sent by PATCH: any object or list.
+pub const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+const OR_ARRAY: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray";
+const OR_BOOL: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool";
+const FIELDS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
+const RAW: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
+const OR_STRINGS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -26,30 +37,61 @@ impl Dialect {
     }
 }
 
-/// Every schema that `roots` need, by name.
-pub fn closure(roots: &[&'static Type], dialect: Dialect) -> Map<String, Value> {
-    let mut out = Map::new();
-    let mut todo = roots.to_vec();
+/// Every schema that `roots` need: JSON by name. A root that is not in the table is any object. One schema at a time is
+/// more than text.
+pub fn closure(roots: impl IntoIterator<Item = &'static str>, dialect: Dialect) -> BTreeMap<String, String> {
+    let texts = Descriptions::unpack();
+    let mut out = BTreeMap::new();
+    let mut todo = Vec::new();
+    for root in roots {
+        match named(root) {
+            Some(t) => todo.push(t),
+            None => {
+                let mut schema = json!({"type": "object"});
+                describe(&mut schema, texts.of(root).map(|d| d.text));
+                out.insert(root.to_owned(), schema.to_string());
+            }
+        }
+    }
     while let Some(t) = todo.pop() {
         if out.contains_key(t.name) {
             continue;
         }
-        out.insert(t.name.into(), of_type(t, dialect));
+        out.insert(t.name.into(), of_type(t, dialect, texts.of(t.name)).to_string());
         for f in t.fields {
             if let Some(t) = f.shape.object() {
                 todo.push(t);
-            } else if let Some((name, schema)) = scalar(f.shape.item, dialect) {
-                out.insert(name.into(), schema);
+            } else if let Some((name, mut schema)) = scalar(f, dialect) {
+                describe(&mut schema, texts.of(name).map(|d| d.text));
+                out.insert(name.into(), schema.to_string());
             }
         }
     }
     out
 }
 
-fn of_type(t: &'static Type, dialect: Dialect) -> Value {
-    let properties: Map<String, Value> = t.fields.iter().map(|f| (f.name.into(), property(f, dialect))).collect();
+fn of_type(t: &'static Type, dialect: Dialect, texts: Option<Described<'_>>) -> Value {
+    let described = |f: &Field| {
+        let mut property = property(f, dialect);
+        match texts {
+            Some(texts) => describe(&mut property, texts.field(f.name)),
+            None => describe(&mut property, of_list(f)),
+        }
+        (f.name.into(), property)
+    };
+    let properties: Map<String, Value> = t.fields.iter().map(described).collect();
     let required: Vec<&str> = t.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
-    let mut out = json!({"type": "object", "properties": properties});
+    let mut out = json!({"type": "object"});
+    match texts {
+        Some(texts) => describe(&mut out, Some(texts.text)),
+        None => {
+            let kind = t.short_name().trim_end_matches("List");
+            out["description"] = format!("{kind}List is a list of {kind}.").into();
+        }
+    }
+    if !properties.is_empty() {
+        out["properties"] = properties.into();
+    }
     if !required.is_empty() {
         out["required"] = required.into();
     }
@@ -62,6 +104,23 @@ fn of_type(t: &'static Type, dialect: Dialect) -> Value {
         out["x-kubernetes-group-version-kind"] = kinds.into();
     }
     out
+}
+
+fn describe(schema: &mut Value, text: Option<&str>) {
+    if let Some(text) = text.filter(|t| !t.is_empty()) {
+        schema["description"] = text.into();
+    }
+}
+
+/// Lists are generic where the texts come from, and have none there.
+fn of_list(f: &Field) -> Option<&'static str> {
+    Some(match f.name {
+        "apiVersion" => super::custom::API_VERSION,
+        "kind" => super::custom::KIND,
+        "metadata" => "Where the list was read, and how to go on when there is more.",
+        "items" => "The objects of the list.",
+        _ => return None,
+    })
 }
 
 /// The kinds that a type is. Options of a request and watch events exist in every group and version.
@@ -77,7 +136,7 @@ fn kinds(t: &'static Type) -> Vec<(&'static str, &'static str, &'static str)> {
 }
 
 fn property(f: &Field, dialect: Dialect) -> Value {
-    let mut out = shape(f.shape, dialect, true);
+    let mut out = shape(f, f.shape, dialect);
     match f.list {
         ListType::Unset => {}
         ListType::Atomic => out["x-kubernetes-list-type"] = "atomic".into(),
@@ -98,24 +157,30 @@ fn property(f: &Field, dialect: Dialect) -> Value {
     if !f.merge_key.is_empty() {
         out["x-kubernetes-patch-merge-key"] = f.merge_key.into();
     }
+    // Upstream leaves defaults out of version 2, where a reference has no room for them.
+    if dialect == Dialect::V3
+        && let Ok(default) = serde_json::from_str::<Value>(f.default)
+    {
+        out["default"] = default;
+    }
     out
 }
 
-fn shape(s: Shape, dialect: Dialect, wrapped: bool) -> Value {
+fn shape(f: &Field, s: Shape, dialect: Dialect) -> Value {
     match s.wrap {
-        Wrap::One => item(s.item, dialect, wrapped),
-        Wrap::List => json!({"type": "array", "items": shape(s.element(), dialect, true)}),
+        Wrap::One => item(f, s.item, dialect),
+        Wrap::List => json!({"type": "array", "items": shape(f, s.element(), dialect)}),
         Wrap::Map | Wrap::MapOfLists => {
-            json!({"type": "object", "additionalProperties": shape(s.element(), dialect, true)})
+            json!({"type": "object", "additionalProperties": shape(f, s.element(), dialect)})
         }
     }
 }
 
 /// Version 3 wraps a reference, so that extensions can stand beside it.
-fn item(i: Item, dialect: Dialect, wrapped: bool) -> Value {
+fn item(f: &Field, i: Item, dialect: Dialect) -> Value {
     let reference = |name: &str| match dialect {
-        Dialect::V3 if wrapped => json!({"allOf": [dialect.reference(name)]}),
-        _ => dialect.reference(name),
+        Dialect::V3 => json!({"allOf": [dialect.reference(name)]}),
+        Dialect::V2 => dialect.reference(name),
     };
     match i {
         Item::String => json!({"type": "string"}),
@@ -124,18 +189,15 @@ fn item(i: Item, dialect: Dialect, wrapped: bool) -> Value {
         Item::Int64 => json!({"type": "integer", "format": "int64"}),
         Item::Double => json!({"type": "number", "format": "double"}),
         Item::Bytes => json!({"type": "string", "format": "byte"}),
-        Item::Any => json!({"type": "object"}),
         Item::Object(t) => reference(t.name),
-        Item::Time | Item::MicroTime | Item::Quantity | Item::IntOrString => {
-            scalar(i, dialect).map_or(Value::Null, |(name, _)| reference(name))
-        }
+        _ => scalar(f, dialect).map_or(Value::Null, |(name, _)| reference(name)),
     }
 }
 
-/// Scalars that have a schema of their own.
-fn scalar(i: Item, dialect: Dialect) -> Option<(&'static str, Value)> {
+/// Scalars, and what is no single type, that have a schema of their own.
+fn scalar(f: &Field, dialect: Dialect) -> Option<(&'static str, Value)> {
     let v3 = dialect == Dialect::V3;
-    Some(match i {
+    Some(match f.shape.item {
         Item::Time => (TIME, json!({"type": "string", "format": "date-time"})),
         Item::MicroTime => (MICRO_TIME, json!({"type": "string", "format": "date-time"})),
         Item::Quantity if v3 => (QUANTITY, json!({"oneOf": [{"type": "string"}, {"type": "number"}]})),
@@ -144,6 +206,14 @@ fn scalar(i: Item, dialect: Dialect) -> Option<(&'static str, Value)> {
             (INT_OR_STRING, json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}))
         }
         Item::IntOrString => (INT_OR_STRING, json!({"type": "string", "format": "int-or-string"})),
+        // The table does not tell the two apart; one field is the set of fields that somebody owns.
+        Item::Any if f.name == "fieldsV1" => (FIELDS, json!({"type": "object"})),
+        Item::Any => (RAW, json!({"type": "object"})),
+        // Neither dialect has a word for these.
+        Item::Json => (JSON, json!({})),
+        Item::Either(_, Other::Array) => (OR_ARRAY, json!({})),
+        Item::Either(_, Other::Bool) => (OR_BOOL, json!({})),
+        Item::Either(_, Other::Strings) => (OR_STRINGS, json!({})),
         _ => return None,
     })
 }

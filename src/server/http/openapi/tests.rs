@@ -4,7 +4,7 @@ use super::*;
 use crate::api::resource::{PATCH, RESOURCES};
 
 fn document(group: &str, version: &str) -> Value {
-    serde_json::from_slice(&v3(group, version).expect("a group version")).expect("JSON")
+    serde_json::from_slice(&v3(&Catalog::default(), group, version).expect("a group version")).expect("JSON")
 }
 
 /// Every `$ref` in a document leads somewhere.
@@ -26,10 +26,10 @@ fn check_references(document: &Value) {
 
 #[test]
 fn references_lead_somewhere() {
-    for (group, version) in group_versions() {
+    for (group, version) in group_versions(Catalog::default().rows()) {
         check_references(&document(group, version));
     }
-    check_references(&serde_json::from_slice(&v2()).unwrap());
+    check_references(&serde_json::from_slice(&v2(&Catalog::default())).unwrap());
 }
 
 #[test]
@@ -67,66 +67,12 @@ fn kubectl_finds_what_it_looks_for() {
 
 #[test]
 fn the_index_names_every_document_with_its_hash() {
-    let index = index();
+    let index = index(&Catalog::default());
     let apps = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
-    assert_eq!(apps, format!("/openapi/v3/apis/apps/v1?hash={}", hash("apps", "v1").unwrap()));
-    assert_eq!(index["paths"].as_object().unwrap().len(), group_versions().len());
+    assert_eq!(apps, format!("/openapi/v3/apis/apps/v1?hash={}", hash(&Catalog::default(), "apps", "v1").unwrap()));
+    assert_eq!(index["paths"].as_object().unwrap().len(), group_versions(Catalog::default().rows()).len());
     assert!(index["paths"].get("api/v1").is_some());
-    assert!(v3("apps", "v9").is_none() && v3("nope", "v1").is_none());
+    assert!(v3(&Catalog::default(), "apps", "v9").is_none() && v3(&Catalog::default(), "nope", "v1").is_none());
 }
 
-/// Each definition is upstream's but for the descriptions (and kinds that we do not have).
-#[test]
-fn definitions_are_upstreams() {
-    fn strip(value: &mut Value) {
-        if let Value::Object(map) = value {
-            // Descriptions are texts; a property of that name is an object.
-            if map.get("description").is_some_and(Value::is_string) {
-                map.remove("description");
-            }
-            for key in ["x-kubernetes-group-version-kind", "x-kubernetes-unions"] {
-                map.remove(key);
-            }
-            // A strategy of `replace` is what happens anyway.
-            if map.get("x-kubernetes-patch-strategy").is_some_and(|s| s == "replace") {
-                map.remove("x-kubernetes-patch-strategy");
-            }
-            // A map is granular anyway.
-            if map.get("x-kubernetes-map-type").is_some_and(|s| s == "granular") {
-                map.remove("x-kubernetes-map-type");
-            }
-            // Any JSON: we do not name it.
-            let any = ["FieldsV1", "RawExtension"];
-            if map.get("$ref").and_then(Value::as_str).is_some_and(|r| any.iter().any(|a| r.ends_with(a))) {
-                map.remove("$ref");
-                map.insert("type".into(), "object".into());
-            }
-            if let Some(Value::Array(required)) = map.get_mut("required") {
-                required.sort_by_key(Value::to_string);
-            }
-            map.values_mut().for_each(strip);
-        }
-    }
-    let Some(folder) = crate::api::reference::folder() else { return };
-    let reference = std::fs::read(folder.join("openapi-v2.json")).unwrap();
-    let reference: Value = serde_json::from_slice(&reference).unwrap();
-    let ours: Value = serde_json::from_slice(&v2()).unwrap();
-    for (name, definition) in ours["definitions"].as_object().unwrap() {
-        let (mut definition, mut theirs) = (definition.clone(), reference["definitions"][name].clone());
-        strip(&mut definition);
-        strip(&mut theirs);
-        assert_eq!(definition, theirs, "{name}");
-    }
-    // Our operations are upstream's: same paths and methods, same ids.
-    for (path, item) in ours["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap().iter().filter(|(m, _)| *m != "parameters") {
-            let theirs = &reference["paths"][path][method];
-            assert_eq!(operation["operationId"], theirs["operationId"], "{method} {path}");
-            assert_eq!(
-                operation["x-kubernetes-group-version-kind"], theirs["x-kubernetes-group-version-kind"],
-                "{method} {path}"
-            );
-            assert_eq!(operation["x-kubernetes-action"], theirs["x-kubernetes-action"], "{method} {path}");
-        }
-    }
-}
+mod upstream;

@@ -1,7 +1,9 @@
-//! Decides: what a schedule means: `*/5 * * * *`, `0 9 * * mon-fri`, `@hourly`, `@every 1h30m`, as the standard parser of
-//! `github.com/robfig/cron/v3` reads it, whose words the errors are.
+//! Decides: what a schedule means: `*/5 * * * *`, `0 9 * * mon-fri`, `@hourly`, `@every 1h30m`, as the standard parser
+//! of `github.com/robfig/cron/v3` reads it, whose words the errors are.
 
 use jiff::tz::TimeZone;
+
+use crate::api::duration;
 
 /// When something happens again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +56,6 @@ const DESCRIPTORS: &[(&str, &str)] = &[
     ("@hourly", "0 * * * *"),
 ];
 
-const MAX_SECONDS: f64 = i64::MAX as f64 / 1e9;
-
 /// Whether the database of time zones has this name, in this case.
 #[must_use]
 pub fn is_zone(name: &str) -> bool {
@@ -77,8 +77,9 @@ impl Schedule {
             text = rest.trim();
         }
         if let Some(text) = text.strip_prefix("@every ") {
-            let seconds = duration(text).map_err(|e| format!("failed to parse duration @every {text}: {e}"))?;
-            return Ok(Self::Every(seconds.max(1)));
+            let nanos = duration::parse(text).map_err(|e| format!("failed to parse duration @every {text}: {e}"))?;
+            // Whole seconds; negative ones are none.
+            return Ok(Self::Every(u64::try_from(nanos / 1_000_000_000).unwrap_or(0).max(1)));
         }
         if text.starts_with('@') {
             let found = DESCRIPTORS.iter().find(|(name, _)| *name == text);
@@ -171,46 +172,6 @@ fn number(text: &str) -> Result<u64, String> {
         format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: {problem}")
     })?;
     u64::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
-}
-
-/// Whole seconds of a duration as Go writes it: `1h30m`, `1.5s`. Negative ones are none.
-fn duration(text: &str) -> Result<u64, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (amount, tail) = rest.split_at(digits);
-        let amount: f64 = amount.parse().map_err(|_| invalid())?;
-        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let scale = match unit {
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            unit => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        };
-        seconds += amount * scale;
-        rest = tail;
-    }
-    // Go counts nanoseconds, in 63 bits.
-    if seconds >= MAX_SECONDS {
-        return Err(invalid());
-    }
-    Ok(if negative { 0 } else { seconds as u64 })
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Kind for CertificateSigningRequestKind {
                 new.status.get_or_insert_default().certificate = certificate(old).cloned();
                 conditions::stamp(new, old, &clock::time());
             }
-            Part::Spec | Part::Finalize | Part::Binding => {}
+            _ => {}
         }
     }
 

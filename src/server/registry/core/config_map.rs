@@ -37,7 +37,8 @@ impl Kind for ConfigMapKind {
             size += value.0.len();
         }
         if size > MAX_SIZE {
-            errors.push(FieldError::too_long(&Path::default(), MAX_SIZE));
+            // How upstream shows the path of nothing in particular.
+            errors.push(FieldError::too_long(&Path::new("[]"), MAX_SIZE));
         }
         errors
     }

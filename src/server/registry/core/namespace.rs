@@ -83,7 +83,7 @@ impl Kind for NamespaceKind {
                     }
                 }
             }
-            Part::Spec | Part::Binding | Part::Approval => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

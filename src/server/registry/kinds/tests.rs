@@ -37,6 +37,9 @@ fn on_purpose(difference: &str) -> bool {
     ["stringData", ".podCIDRs", ".serviceAccount:", ".selfLink"].iter().any(|field| difference.contains(field))
 }
 
+/// Groups whose kinds are not in `k8s.io/api`, and so may not be in the reference.
+const ELSEWHERE: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
 #[test]
 fn reference_objects_keep_every_field() {
     let Some(folder) = reference::folder().map(|f| f.join("roundtrip")) else { return };
@@ -52,7 +55,10 @@ fn reference_objects_keep_every_field() {
         let row = strategy.resource();
         let group = if row.group.is_empty() { "core" } else { row.group };
         let file = folder.join(format!("{group}.{}.{}.json", row.version, row.kind));
-        let text = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let text = match std::fs::read(&file) {
+            Err(_) if ELSEWHERE.contains(&row.group) => continue,
+            text => text.unwrap_or_else(|e| panic!("{}: {e}", file.display())),
+        };
         let object: Value = serde_json::from_slice(&text).unwrap();
         let mut kept = strategy.storage_form(object.clone());
         strategy.defaults(&mut kept).unwrap_or_else(|e| panic!("{}: {e}", row.kind));
@@ -135,7 +141,7 @@ fn config_maps_and_secrets() {
     check(
         ConfigMapKind,
         json!({"data": {"a": "x".repeat(1024 * 1024 + 1)}}),
-        &[": Too long: may not be more than 1048576 bytes"],
+        &["[]: Too long: may not be more than 1048576 bytes"],
     );
     let mut new = old.clone();
     new["data"]["a.b"] = "d".into();

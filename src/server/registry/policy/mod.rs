@@ -120,7 +120,7 @@ fn status(status: &PodDisruptionBudgetStatus) -> Errors {
 }
 
 /// `metav1.Condition`s, at most one of each type.
-fn conditions(errors: &mut Errors, path: &Path, conditions: &[Condition]) {
+pub fn conditions(errors: &mut Errors, path: &Path, conditions: &[Condition]) {
     for (i, condition) in conditions.iter().enumerate() {
         let at = path.index(i);
         if conditions[..i].iter().any(|c| c.type_ == condition.type_) {

@@ -97,10 +97,12 @@ async fn list_options_that_make_no_sense_are_refused() {
          unless resourceVersion is provided",
     )
     .await;
-    let both = ListOptions { revision: Some(now), ..page(1, "x") };
+    // {"v": "meta.k8s.io/v1", "rv": -1, "start": "default/a"}
+    let token = "eyJ2IjogIm1ldGEuazhzLmlvL3YxIiwgInJ2IjogLTEsICJzdGFydCI6ICJkZWZhdWx0L2EifQ";
+    let both = ListOptions { revision: Some(now), ..page(1, token) };
     check(both, 400, "specifying resource version is not allowed when using continue").await;
     let status = bed.registry.list(&bed.cx, &t, &page(1, "!")).await.unwrap_err();
-    assert!(status.code() == 400 && status.message().starts_with("continue key is not valid"));
+    assert!(status.code() == 400 && status.message().starts_with("invalid continue token: continue key is not valid"));
     let pods = Target { resource: row("", "pods"), ..t.clone() };
     let status = bed.registry.list(&bed.cx, &pods, &field("spec.x=1")).await.unwrap_err();
     assert_eq!(status.message(), "field label not supported: spec.x");

@@ -12,6 +12,8 @@ use super::request::*;
 use super::strategy::{Part, Prepared, Strategy};
 use super::*;
 use crate::api::field::{FieldError, Path};
+use crate::api::resource::{RESOURCES, find};
+use crate::api::revision::Revision;
 use crate::api::user::User;
 use crate::server::store::memory::Memory;
 
@@ -65,7 +67,7 @@ struct Bed {
 }
 
 fn row(group: &str, plural: &str) -> &'static Resource {
-    resource::find(group, "v1", plural).unwrap()
+    find(group, "v1", plural).unwrap()
 }
 
 impl Bed {
@@ -73,7 +75,7 @@ impl Bed {
         let cache = Cache::new();
         let store = Arc::new(Memory::default());
         store.start(cache.clone()).unwrap();
-        let kinds = resource::RESOURCES.iter().filter(|r| !r.storage.is_empty());
+        let kinds = RESOURCES.iter().filter(|r| !r.storage.is_empty());
         let strategies = kinds.map(|r| Box::new(Plain(r)) as Box<dyn Strategy>).collect();
         let registry = Registry::new(store, cache, strategies, Arc::default());
         Self { registry, cx: Context::new(User::default()) }
@@ -94,7 +96,7 @@ async fn bed_with(kind: impl Fn(&'static Resource) -> Box<dyn Strategy>, admissi
     let cache = Cache::new();
     let store = Arc::new(Memory::default());
     store.start(cache.clone()).unwrap();
-    let kinds = resource::RESOURCES.iter().filter(|r| !r.storage.is_empty());
+    let kinds = RESOURCES.iter().filter(|r| !r.storage.is_empty());
     let registry = Registry::new(store, cache, kinds.map(kind).collect(), Arc::new(admission));
     Bed { registry, cx: Context::new(User::default()) }
 }

@@ -296,7 +296,7 @@ async fn a_pod_is_bound_once() {
 #[tokio::test]
 async fn admission_sees_every_write_in_its_place() {
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let chain = Chain(vec![Box::new(Witness(seen.clone()))]);
+    let chain = Chain { plugins: vec![Box::new(Witness(seen.clone()))], ..Chain::default() };
     let bed = bed_with(|row| Box::new(Plain(row)), chain).await;
     let t = configmap("a");
     let made = bed.create(&t, json!({"metadata": {"name": "a"}})).await.unwrap();
@@ -330,7 +330,7 @@ async fn one_resource_in_two_versions() {
             self.0.resource()
         }
         fn defaults(&self, object: &mut Value) -> Result<(), Status> {
-            let row = resource::find_storage(self.0.0.storage).unwrap();
+            let row = crate::api::resource::find_storage(self.0.0.storage).unwrap();
             object["apiVersion"] = row.api_version().into();
             object["kind"] = row.kind.into();
             Ok(())

@@ -70,7 +70,7 @@ pub fn validate(errors: &mut Errors, path: &Path, around: &Around<'_>) {
     }
 }
 
-fn common(errors: &mut Errors, path: &Path, container: &Container, around: &Around<'_>) {
+pub(super) fn common(errors: &mut Errors, path: &Path, container: &Container, around: &Around<'_>) {
     if container.name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), ""));
     } else {

@@ -3,13 +3,16 @@
 //! - [`defaults`], [`qos`]: what is filled in
 //! - [`spec`], [`containers`], [`env`], [`probes`], [`volumes`], [`security`]: what is wrong with a spec
 //! - [`update`]: the few fields that may change
+//! - [`ephemeral`], [`resize`]: what may change through a path of its own
 //! - [`warnings`]: what works but is likely not meant
 
 pub mod containers;
 pub mod defaults;
 pub mod env;
+pub mod ephemeral;
 pub mod probes;
 pub mod qos;
+pub mod resize;
 pub mod security;
 pub mod spec;
 pub mod update;
@@ -20,6 +23,7 @@ pub mod warnings;
 mod tests;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
@@ -30,6 +34,33 @@ use crate::server::registry::strategy::{Kind, Part, Removal};
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub struct PodKind;
+
+/// Whoever writes a status without saying of which generation it is leaves what was said before
+/// (`preserveOldObservedGeneration`). Several conditions may have one type: each keeps its own.
+fn keep_observed(status: &mut PodStatus, old: Option<&PodStatus>) {
+    let unsaid = |generation: Option<i64>| generation.unwrap_or_default() == 0;
+    if unsaid(status.observed_generation) {
+        status.observed_generation = old.and_then(|o| o.observed_generation);
+    }
+    let mut before: Vec<&PodCondition> = old.iter().flat_map(|o| o.conditions.iter().flatten()).collect();
+    for condition in status.conditions.iter_mut().flatten() {
+        let Some(at) = before.iter().position(|b| b.type_ == condition.type_) else { continue };
+        let known = before.remove(at).observed_generation;
+        if unsaid(condition.observed_generation) {
+            condition.observed_generation = known;
+        }
+    }
+}
+
+/// A path of its own leaves the rest of the metadata alone (`ResetObjectMetaForStatus`).
+fn keep_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    new.generation = old.generation;
+    new.labels.clone_from(&old.labels);
+    new.annotations.clone_from(&old.annotations);
+    new.finalizers.clone_from(&old.finalizers);
+    new.owner_references.clone_from(&old.owner_references);
+}
 
 impl Kind for PodKind {
     type Object = Pod;
@@ -71,9 +102,20 @@ impl Kind for PodKind {
         });
     }
 
+    fn only(&self, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            Part::EphemeralContainers => ephemeral::CHANGES,
+            Part::Resize => resize::CHANGES,
+            _ => &[],
+        }
+    }
+
     fn prepare_update(&self, _: &Context, part: Part, new: &mut Pod, old: &Pod) {
-        if part != Part::Status {
-            return;
+        match part {
+            Part::EphemeralContainers => return ephemeral::prepare(new, old),
+            Part::Resize => return resize::prepare(new, old),
+            Part::Status => {}
+            _ => return,
         }
         new.metadata.owner_references.clone_from(&old.metadata.owner_references);
         // The class was decided when the pod was made; an agent that leaves it out means no other.
@@ -82,6 +124,7 @@ impl Kind for PodKind {
         if status.qos_class.as_deref().unwrap_or_default().is_empty() {
             status.qos_class = before;
         }
+        keep_observed(status, old.status.as_ref());
     }
 
     fn validate(&self, pod: &Pod) -> Vec<FieldError> {
@@ -112,6 +155,8 @@ impl Kind for PodKind {
         match part {
             Part::Status => update::status(new, old),
             Part::Binding => Vec::new(),
+            Part::EphemeralContainers => ephemeral::validate_update(self.validate(new), new, old),
+            Part::Resize => resize::validate(self.validate(new), new, old),
             Part::Spec | Part::Finalize | Part::Approval => {
                 let mut errors = self.validate(new);
                 update::mirror(&mut errors, new, old);
@@ -137,6 +182,10 @@ impl Kind for PodKind {
             negative if negative < 0 => Removal::Graceful { seconds: 1 },
             seconds => Removal::Graceful { seconds },
         }
+    }
+
+    fn update_warnings(&self, _: &Pod, _: &Pod) -> Vec<String> {
+        Vec::new()
     }
 
     fn warnings(&self, pod: &Pod) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 
 use super::containers::{self, Around};
-use super::{MIRROR, security, volumes};
+use super::{MIRROR, ephemeral, security, volumes};
 use crate::api::field::{FieldError, Path};
 use crate::server::registry::core::scheduling;
 use crate::server::registry::format;
@@ -26,7 +26,9 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec, is_pod: bool) 
     }
     let known = volumes::validate(errors, &path.child("volumes"), spec.volumes.as_deref().unwrap_or_default());
     let claims = spec.resource_claims.iter().flatten().map(|c| c.name.as_str()).collect();
-    containers::validate(errors, path, &Around { spec, volumes: known, claims });
+    let around = Around { spec, volumes: known, claims };
+    containers::validate(errors, path, &around);
+    ephemeral::validate(errors, &path.child("ephemeralContainers"), &around);
     host_network(errors, path, spec, is_pod);
     policies(errors, path, spec);
     metadata::labels(errors, &path.child("nodeSelector"), spec.node_selector.as_ref());
@@ -206,12 +208,17 @@ pub fn only_pod(errors: &mut Errors, spec: &PodSpec) {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (field, list) in [("containers", spec.containers.as_slice()), ("initContainers", init)] {
         for (i, container) in list.iter().enumerate() {
-            let image = container.image.as_deref().unwrap_or_default();
-            if image.trim() != image {
-                let message = "must not have leading or trailing whitespace";
-                errors.push(FieldError::invalid(&path.child(field).index(i).child("image"), &image, message));
-            }
+            image_of_pod(errors, &path.child(field).index(i), container.image.as_deref());
         }
+    }
+}
+
+/// Templates may have what has been filled in by hand.
+pub fn image_of_pod(errors: &mut Errors, container: &Path, image: Option<&str>) {
+    let image = image.unwrap_or_default();
+    if image.trim() != image {
+        let message = "must not have leading or trailing whitespace";
+        errors.push(FieldError::invalid(&container.child("image"), &image, message));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Toleration};
+use serde::Serialize;
 
 use super::MIRROR;
 use crate::api::field::{FieldError, Path};
@@ -117,9 +118,9 @@ fn only_added(errors: &mut Errors, path: &Path, new: &[Toleration], old: &[Toler
     }
 }
 
-/// Lines that differ between two specs, in the form of a diff.
-fn difference(old: &PodSpec, new: &PodSpec) -> String {
-    let lines = |spec: &PodSpec| serde_json::to_string_pretty(spec).unwrap_or_default();
+/// Lines that differ between two of a kind, in the form of a diff.
+pub(super) fn difference<T: Serialize>(old: &T, new: &T) -> String {
+    let lines = |of: &T| serde_json::to_string_pretty(of).unwrap_or_default();
     let (old, new) = (lines(old), lines(new));
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
@@ -174,6 +175,15 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
         &after.init_container_statuses,
         &before.init_container_statuses,
         &old_spec,
+    );
+    // Those are never started again.
+    let never = PodSpec { restart_policy: Some("Never".into()), ..PodSpec::default() };
+    transitions(
+        &mut errors,
+        &path.child("ephemeralContainerStatuses"),
+        &after.ephemeral_container_statuses,
+        &before.ephemeral_container_statuses,
+        &never,
     );
     for (i, ip) in after.pod_ips.iter().flatten().enumerate() {
         invalid(&mut errors, &path.child("podIPs").index(i), &ip.ip, format::ip(&ip.ip));

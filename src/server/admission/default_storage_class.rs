@@ -1,0 +1,46 @@
+//! Decides the StorageClass of a claim that names none: the one that is marked as the default.
+
+use serde_json::Value;
+
+use super::{Attributes, Operation, Plugin, newest};
+use crate::api::status::Status;
+use crate::server::objects::SharedObjects;
+
+const STORAGE: &str = "storage.k8s.io/storageclasses";
+const IS_DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+/// The field that names the class was an annotation once.
+const NAMED: &str = "volume.beta.kubernetes.io/storage-class";
+
+pub struct DefaultStorageClass {
+    objects: SharedObjects,
+}
+
+impl DefaultStorageClass {
+    #[must_use]
+    pub fn new(objects: SharedObjects) -> Self {
+        Self { objects }
+    }
+}
+
+impl Plugin for DefaultStorageClass {
+    fn name(&self) -> &'static str {
+        "DefaultStorageClass"
+    }
+
+    fn mutate(&self, attributes: &Attributes<'_>, claim: &mut Value) -> Result<(), Status> {
+        if !attributes.is("persistentvolumeclaims") || attributes.operation != Operation::Create {
+            return Ok(());
+        }
+        // An empty name asks for no class, and is a name.
+        let named =
+            claim["metadata"]["annotations"][NAMED].is_string() || claim["spec"]["storageClassName"].is_string();
+        if !named
+            && claim["spec"].is_object()
+            && let Some(class) = newest(&*self.objects, STORAGE, &IS_DEFAULT)
+        {
+            claim["spec"]["storageClassName"] = class.into();
+        }
+        Ok(())
+    }
+}
