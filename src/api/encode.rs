@@ -76,6 +76,23 @@ pub fn canonical(value: &Value) -> Vec<u8> {
     out
 }
 
+/// Reads canonical text of an object of this name.
+///
+/// # Errors
+/// What is wrong with it: it is not as [`canonical`] writes it.
+pub fn read(text: &[u8], name: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_slice(text).map_err(|e| format!("it is no JSON: {e}"))?;
+    let start = &text[..fields_of_metadata(text).min(text.len())];
+    let placed = start.starts_with(br#"{"apiVersion":""#) && start.ends_with(METADATA);
+    if !(placed && value["kind"].is_string()) {
+        return Err("it is no object: apiVersion, kind or metadata are not where they should be".into());
+    }
+    match &value["metadata"]["name"] {
+        Value::String(found) if found == name => Ok(value),
+        found => Err(format!("its name is {found}")),
+    }
+}
+
 /// Puts a revision into canonical text.
 #[must_use]
 pub fn splice(text: &[u8], revision: Revision) -> Bytes {

@@ -139,21 +139,27 @@ impl Status {
     /// `errors` must not be empty.
     #[must_use]
     pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Self {
-        let kind = if resource.group.is_empty() {
-            resource.kind.to_owned()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
+        Self::invalid_kind((resource.group, resource.kind), name, errors)
+    }
+
+    /// The same of options, as `DeleteOptions`.
+    #[must_use]
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_kind(("meta.k8s.io", kind), "", errors)
+    }
+
+    fn invalid_kind((group, kind): (&str, &str), name: &str, errors: &[FieldError]) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
         let all: Vec<String> = errors.iter().map(FieldError::to_string).collect();
         let list = if let [one] = all.as_slice() { one.clone() } else { format!("[{}]", all.join(", ")) };
         let causes = errors
             .iter()
             .map(|e| Cause { reason: e.reason.cause().into(), message: e.message.clone(), field: e.path.to_string() })
             .collect();
-        Self::new(422, "Invalid", format!("{kind} {name:?} is invalid: {list}")).with_details(Details {
+        Self::new(422, "Invalid", format!("{kind}{dot}{group} {name:?} is invalid: {list}")).with_details(Details {
             name: name.into(),
-            group: resource.group.into(),
-            kind: resource.kind.into(),
+            group: group.into(),
+            kind: kind.into(),
             causes,
             ..Details::default()
         })

@@ -29,7 +29,7 @@ use skiff::server::http::service::Identity;
 use skiff::server::http::{Backend, Service, client};
 use skiff::server::objects::SharedObjects;
 use skiff::server::registry::{Registry, kinds};
-use skiff::server::store::Store as _;
+use skiff::server::store::Store;
 use skiff::server::store::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ mod bad_input;
 mod collections;
 mod conformance;
 mod custom;
+mod damage;
 mod eviction;
 mod flow;
 mod fuzz;
@@ -121,9 +122,17 @@ impl Server {
 
     /// With so many seats for its priority levels, and what is shown to extension servers.
     async fn of(nodes: Nodes, seats: u32, front_proxy: Option<Arc<Live>>) -> Self {
+        let server = Self::above(Arc::new(Memory::default()), nodes, seats, front_proxy);
+        let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}});
+        assert_eq!(server.post("/api/v1/namespaces", &namespace).await.code, 201);
+        server
+    }
+
+    /// Above a store, and with what that has.
+    fn above(store: Arc<dyn Store>, nodes: Nodes, seats: u32, front_proxy: Option<Arc<Live>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let cluster = cluster();
-        let (cache, store) = (Cache::new(), Arc::new(Memory::default()));
+        let cache = Cache::new();
         store.start(cache.clone()).unwrap();
         let objects: SharedObjects = cache.clone();
         let authorizer = Arc::new(Authorizer::new(objects.clone()));
@@ -147,10 +156,7 @@ impl Server {
             stop: stop.clone(),
         });
         let user = Some(User::new("admin", &["system:masters", "system:authenticated"]));
-        let server = Self { service, user, stop, cache, aggregator, _directory: directory };
-        let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}});
-        assert_eq!(server.post("/api/v1/namespaces", &namespace).await.code, 201);
-        server
+        Self { service, user, stop, cache, aggregator, _directory: directory }
     }
 
     async fn respond(

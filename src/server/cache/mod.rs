@@ -13,11 +13,12 @@ mod window;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
+use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
-use crate::server::store::{Change, Sink};
+use crate::server::store::{Change, Loaded, Sink, Unreadable};
 use shelf::Shelf;
 use tokio::sync::watch as watch_channel;
 pub use window::{MAX_AGE, MAX_EVENTS};
@@ -30,6 +31,8 @@ pub struct Cache {
     revision: AtomicU64,
     /// The state that was loaded: no watch goes on from before it.
     loaded: AtomicU64,
+    /// What the store holds and could not read. No list has it.
+    unreadable: RwLock<Vec<Unreadable>>,
 }
 
 impl Cache {
@@ -76,6 +79,23 @@ impl Cache {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
+    /// What is stored under a name that [`Cache::get`] does not find.
+    #[must_use]
+    pub fn unreadable(&self, storage: &str, namespace: &str, name: &str) -> Option<Unreadable> {
+        let is = |k: &Key| *k.resource == *storage && *k.namespace == *namespace && *k.name == *name;
+        self.damaged().iter().find(|u| is(&u.key)).cloned()
+    }
+
+    /// One of what cannot be read in a namespace.
+    #[must_use]
+    pub fn unreadable_in(&self, namespace: &str) -> Option<Unreadable> {
+        self.damaged().iter().find(|u| *u.key.namespace == *namespace).cloned()
+    }
+
+    fn damaged(&self) -> RwLockReadGuard<'_, Vec<Unreadable>> {
+        self.unreadable.read().expect("no code panics while it holds the lock")
+    }
+
     /// How many objects of a resource there are.
     #[must_use]
     pub fn count(&self, storage: &str) -> usize {
@@ -107,7 +127,8 @@ impl Cache {
 }
 
 impl Sink for Cache {
-    fn load(&self, objects: Vec<ObjectRef>, revision: Revision) {
+    fn load(&self, Loaded { objects, unreadable, revision }: Loaded) {
+        *self.unreadable.write().expect("no code panics while it holds the lock") = unreadable;
         self.loaded.store(revision.0, Ordering::Release);
         // Shelves that were asked for before the store was loaded start where it does.
         for shelf in self.shelves.read().expect("no code panics while it holds the lock").values() {
@@ -122,7 +143,12 @@ impl Sink for Cache {
     fn publish(&self, changes: Vec<Change>) {
         let Some(last) = changes.last().map(|c| c.object().revision) else { return };
         let mut touched: Vec<Arc<Shelf>> = Vec::new();
+        let damaged = !self.damaged().is_empty();
         for change in changes {
+            if let (true, Change::Delete(object)) = (damaged, &change) {
+                let mut unreadable = self.unreadable.write().expect("no code panics while it holds the lock");
+                unreadable.retain(|u| u.key != object.key);
+            }
             let shelf = self.shelf(&change.object().key.resource.clone());
             shelf.apply(change);
             if !touched.iter().any(|t| Arc::ptr_eq(t, &shelf)) {

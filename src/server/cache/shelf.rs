@@ -75,6 +75,7 @@ impl Shelf {
                     }
                 }
                 inner.count -= usize::from(before.is_some());
+                // Without a state before, as after one that could not be read, nobody is told.
                 Event::new(before, None, Some(object), now)
             }
         };

@@ -11,7 +11,6 @@ use super::watch::{BOOKMARK_INTERVAL, Event, Filter, Start, Watch};
 use super::window::{MAX_AGE, MAX_EVENTS};
 use super::*;
 use crate::api::encode::Draft;
-use crate::api::key::Key;
 use crate::api::selector::{FieldSelector, LabelSelector, Requirement};
 use crate::clock;
 
@@ -31,7 +30,7 @@ fn put(name: &str, revision: u64) -> Change {
 
 fn loaded(revision: u64) -> Arc<Cache> {
     let cache = Cache::new();
-    cache.load(Vec::new(), Revision(revision));
+    cache.load(Loaded { revision: Revision(revision), ..Loaded::default() });
     cache
 }
 
@@ -71,7 +70,7 @@ fn what_was_loaded_is_listed_in_order() {
     // Someone asks before the store was opened.
     assert_eq!(cache.list("pods", None).0.len(), 0);
     let objects = ["b.x", "a.z", "a.y"].map(|n| object(n, "n", 3)).to_vec();
-    cache.load(objects, Revision(7));
+    cache.load(Loaded { objects, revision: Revision(7), ..Loaded::default() });
     let (items, revision) = cache.list("pods", None);
     let names: Vec<_> = items.iter().map(|o| format!("{}.{}", o.key.namespace, o.key.name)).collect();
     assert_eq!((names, revision), (vec!["a.y".into(), "a.z".into(), "b.x".to_owned()], Revision(7)));

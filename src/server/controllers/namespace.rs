@@ -13,11 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use serde_json::{Value, json};
 
-use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
+use super::action::{Action, Controller, Enqueue, Failure, Moment, Name, Plan, Write};
 use super::owners;
 use super::stores::{Stores, row, subscribe_all};
 use crate::api::resource::{DELETE_COLLECTION, LIST, RESOURCES, Resource};
@@ -92,7 +91,7 @@ impl Controller for NamespaceDeletion {
             .collect();
         if !left.is_empty() {
             answers.remove(&key.name);
-            return empty(&namespace, &left, moment.now);
+            return empty(&namespace, &left, moment);
         }
         let resources = contents(stores);
         match answers.remove(&key.name).filter(|a| a.len() == resources.len()) {
@@ -100,7 +99,7 @@ impl Controller for NamespaceDeletion {
                 answers.insert(key.name.clone(), HashMap::new());
                 ask(&key.name, &resources)
             }
-            Some(answers) if answers.values().all(|empty| *empty) => finalize(&namespace, moment.now),
+            Some(answers) if answers.values().all(|empty| *empty) => finalize(&namespace, moment),
             Some(answers) => {
                 let mut plan = Plan::default();
                 for resource in resources.iter().filter(|r| answers.get(r.storage) == Some(&false)) {
@@ -129,14 +128,14 @@ fn delete_all(resource: &'static Resource, namespace: &str) -> Write {
 }
 
 /// Pods first and alone: what they use (network policies, secrets, volumes) must outlive them.
-fn empty(namespace: &Namespace, left: &[Left], now: Timestamp) -> Plan {
+fn empty(namespace: &Namespace, left: &[Left], moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let pods_left = left.iter().any(|l| l.resource.storage == "pods");
     for one in left.iter().filter(|l| l.count.live > 0 && (!pods_left || l.resource.storage == "pods")) {
         plan.push(delete_all(one.resource, name));
     }
-    plan.actions.extend(conditions(namespace, left, now));
+    plan.actions.extend(conditions(namespace, left, moment));
     // Removals wake the key; this is for what the finalizers of others hold.
     plan.look_after(LOOK_AGAIN);
     plan
@@ -156,9 +155,9 @@ fn ask(namespace: &str, resources: &[&'static Resource]) -> Plan {
     plan
 }
 
-fn finalize(namespace: &Namespace, now: Timestamp) -> Plan {
+fn finalize(namespace: &Namespace, moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
-    plan.actions.extend(conditions(namespace, &[], now));
+    plan.actions.extend(conditions(namespace, &[], moment));
     let meta = &namespace.metadata;
     let kept: Vec<&String> =
         namespace.spec.iter().filter_map(|s| s.finalizers.as_ref()).flatten().filter(|f| *f != FINALIZER).collect();
@@ -176,7 +175,7 @@ fn finalize(namespace: &Namespace, now: Timestamp) -> Plan {
 }
 
 /// The status write, if a condition says something new.
-fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Action> {
+fn conditions(namespace: &Namespace, left: &[Left], Moment { now, failure }: Moment<'_>) -> Option<Action> {
     let remaining = left
         .iter()
         .map(|l| {
@@ -201,6 +200,18 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
     } else {
         ("True", "SomeResourcesRemain", format!("Some resources are remaining: {remaining}"))
     };
+    // Being overtaken is no failure: the next plan sees by what.
+    let overtaken = |f: &&Failure| matches!(f.class, Class::Conflict | Class::NotFound | Class::AlreadyExists);
+    let failed = match failure.filter(|f| !overtaken(f)) {
+        None => {
+            let message = "All content successfully deleted, may be waiting on finalization";
+            ("False", "ContentDeleted", message.to_owned())
+        }
+        Some(failure) => {
+            let message = format!("Failed to delete all resource types, 1 remaining: {}", failure.message);
+            ("True", "ContentDeletionFailed", message)
+        }
+    };
     let wanted = [
         (
             "NamespaceDeletionDiscoveryFailure",
@@ -214,12 +225,7 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed".to_owned(),
         ),
-        (
-            "NamespaceDeletionContentFailure",
-            "False",
-            "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization".to_owned(),
-        ),
+        ("NamespaceDeletionContentFailure", failed.0, failed.1, failed.2),
         ("NamespaceContentRemaining", content.0, content.1, content.2),
         ("NamespaceFinalizersRemaining", finalizers.0, finalizers.1, finalizers.2),
     ];
@@ -248,6 +254,8 @@ fn conditions(namespace: &Namespace, left: &[Left], now: Timestamp) -> Option<Ac
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn moment() -> Moment<'static> {
@@ -262,6 +270,34 @@ mod tests {
             _ => None,
         };
         plan.actions.iter().filter_map(request).collect()
+    }
+
+    fn content_failure(plan: &Plan) -> (String, String) {
+        let Some(Action::Write(status)) = plan.actions.first() else { panic!("no status is written") };
+        let conditions = status.request.body["status"]["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|c| c["type"] == "NamespaceDeletionContentFailure").unwrap();
+        let text = |name: &str| found[name].as_str().unwrap().to_owned();
+        let shown = if found["status"] == "True" { "message" } else { "reason" };
+        (text("status"), text(shown))
+    }
+
+    #[test]
+    fn what_does_not_let_it_end_is_told() {
+        let stores = Stores::new();
+        let namespace = json!({ "metadata": { "name": "x", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "finalizers": ["kubernetes"] } });
+        stores.namespaces.put(serde_json::from_value(namespace).unwrap());
+        let failed = |class| {
+            let failure = Failure { class, message: "configmaps/x/a cannot be read".into() };
+            let plan = finalize(
+                &stores.namespaces.get("", "x").unwrap(),
+                Moment { now: Timestamp::UNIX_EPOCH, failure: Some(&failure) },
+            );
+            content_failure(&plan)
+        };
+        let told = "Failed to delete all resource types, 1 remaining: configmaps/x/a cannot be read";
+        assert_eq!(failed(Class::Retry), ("True".into(), told.into()));
+        assert_eq!(failed(Class::Conflict), ("False".into(), "ContentDeleted".into()));
     }
 
     #[test]
@@ -306,6 +342,7 @@ mod tests {
                 assert_eq!(verbs(&plan), [(Verb::DeleteCollection, "secrets")]);
             } else {
                 assert_eq!(verbs(&plan), [(Verb::MergePatch, "status"), (Verb::Update, "finalize")]);
+                assert_eq!(content_failure(&plan), ("False".into(), "ContentDeleted".into()));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::api::query::Query;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::selector::{FieldSelector, LabelSelector};
-use crate::api::status::{Cause, Details, Status};
+use crate::api::status::Status;
 use crate::server::registry::request::{
     DeleteOptions, FieldValidation, ListOptions, Preconditions, RevisionMatch, WriteOptions,
 };
@@ -66,7 +66,7 @@ pub fn list(query: &Query, resource: &Resource, watch: bool) -> Result<ListOptio
     }
     let errors = if watch { watch_errors(&options, matching) } else { list_errors(&options, revision, matching) };
     if !errors.is_empty() {
-        return Err(invalid("ListOptions", &errors));
+        return Err(Status::invalid_options("ListOptions", &errors));
     }
     options.revision_match = match matching {
         "Exact" => Some(RevisionMatch::Exact),
@@ -202,7 +202,7 @@ pub fn write(query: &Query, headers: &HeaderMap, verb: Write) -> Result<WriteOpt
         }
     };
     if !errors.is_empty() {
-        return Err(invalid(verb.kind(), &errors));
+        return Err(Status::invalid_options(verb.kind(), &errors));
     }
     Ok(WriteOptions {
         dry_run: query.first("dryRun").is_some(),
@@ -234,20 +234,11 @@ pub fn delete(query: &Query, body: Option<Value>) -> Result<DeleteOptions, Statu
             orphan_dependents: query.flag("orphanDependents"),
             propagation_policy: query.first("propagationPolicy").map(str::to_owned),
             dry_run: query.all("dryRun").map(str::to_owned).collect(),
+            ignore_store_read_error: query.flag("ignoreStoreReadErrorWithClusterBreakingPotential"),
         },
     };
-    let mut errors = dry_run_errors(options.dry_run.iter().map(String::as_str));
-    if let Some(policy) = &options.propagation_policy {
-        let path = Path::new("propagationPolicy");
-        if options.orphan_dependents.is_some() {
-            let why = "orphanDependents and deletionPropagation cannot be both set";
-            errors.push(FieldError::invalid(&path, policy, why));
-        } else if !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan") {
-            let known = ["Foreground", "Background", "Orphan", "nil"];
-            errors.push(FieldError::not_supported(&path, policy, &known));
-        }
-    }
-    if errors.is_empty() { Ok(options) } else { Err(invalid("DeleteOptions", &errors)) }
+    options.check()?;
+    Ok(options)
 }
 
 fn from_body(body: Value) -> Result<DeleteOptions, Status> {
@@ -278,18 +269,6 @@ impl DeleteOptions {
 fn dry_run_errors<'a>(values: impl Iterator<Item = &'a str>) -> Vec<FieldError> {
     let path = Path::new("dryRun");
     values.filter(|v| *v != "All").map(|v| FieldError::not_supported(&path, &v, &["All"])).collect()
-}
-
-/// 422 about options, which are a kind of `meta.k8s.io`.
-fn invalid(kind: &str, errors: &[FieldError]) -> Status {
-    let all: Vec<String> = errors.iter().map(FieldError::to_string).collect();
-    let list = if let [one] = all.as_slice() { one.clone() } else { format!("[{}]", all.join(", ")) };
-    let causes = errors
-        .iter()
-        .map(|e| Cause { reason: e.reason.cause().into(), message: e.message.clone(), field: e.path.to_string() })
-        .collect();
-    let details = Details { group: "meta.k8s.io".into(), kind: kind.into(), causes, ..Details::default() };
-    Status::new(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {list}")).with_details(details)
 }
 
 #[cfg(test)]
@@ -358,7 +337,17 @@ mod tests {
         let options = delete(&query, Some(body)).expect("valid");
         assert_eq!(options.grace_period_seconds, None, "the query is ignored when there is a body");
         assert_eq!(options.expects().and_then(|p| p.uid.as_deref()), Some("u"));
-        assert_eq!(delete(&Query::parse("propagationPolicy=No"), None).unwrap_err().code(), 422);
+        let refused = |query: &str| delete(&Query::parse(query), None).unwrap_err().message().to_owned();
+        assert_eq!(
+            refused("propagationPolicy=No"),
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"No\": supported values: \
+             \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
+        );
+        assert_eq!(
+            refused("ignoreStoreReadErrorWithClusterBreakingPotential=true&gracePeriodSeconds=0"),
+            "DeleteOptions.meta.k8s.io \"\" is invalid: ignoreStoreReadErrorWithClusterBreakingPotential: Invalid value: \
+             true: cannot be set together with .gracePeriodSeconds",
+        );
         assert_eq!(delete(&query, Some(serde_json::json!({"kind": "Pod"}))).unwrap_err().code(), 400);
     }
 }

@@ -292,6 +292,11 @@ fn written(rendering: &Rendering, written: &Written) -> Result<Response<Body>, S
 async fn delete(call: &Call<'_>, target: &Target, body: Body) -> Result<Response<Body>, Status> {
     let rendering = renderer(call, target, None, Offer::Objects)?;
     let options = options::delete(call.query, untyped(call, body, Expected::DELETE_OPTIONS).await?)?;
+    if options.ignore_store_read_error == Some(true) {
+        let verb = "unsafe-delete-ignore-read-errors";
+        let attributes = authz::ResourceAttributes { verb, ..call.resource_attributes() };
+        call.backend.authorizer.check(&call.cx.user, &authz::Attributes::Resource(attributes))?;
+    }
     // Upstream says 202 when the caller asked to wait for dependents and the object is still there.
     let waits = options.orphan_dependents == Some(false) || options.propagation_policy.as_deref() == Some("Foreground");
     match call.backend.registry.delete(call.cx, target, options).await? {

@@ -16,7 +16,7 @@ use super::{Entry, Failed, MAX_ATTEMPTS, Registry, attributes, meta};
 use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
-use crate::api::status::{Cause, Details, Status};
+use crate::api::status::{Details, Status};
 use crate::clock;
 use crate::server::admission::Operation;
 use crate::server::admission::webhooks::Options;
@@ -49,7 +49,10 @@ impl Registry {
         admits: bool,
     ) -> Result<Deleted, Status> {
         let entry = &*self.entry(t)?;
-        check(&o)?;
+        o.check()?;
+        if o.ignore_store_read_error == Some(true) {
+            return self.remove_unreadable(entry, t).await;
+        }
         // As upstream: no negative grace, and the least that is graceful in its place.
         o.grace_period_seconds = o.grace_period_seconds.map(|n| if n < 0 { 1 } else { n });
         for _ in 0..MAX_ATTEMPTS {
@@ -61,6 +64,21 @@ impl Registry {
             }
         }
         Err(Status::modified(t.resource, &t.name))
+    }
+
+    /// Deletes what cannot be read: no admission, no finalizers (KEP-3926).
+    async fn remove_unreadable(&self, entry: &Entry, t: &Target) -> Result<Deleted, Status> {
+        let Some(damaged) = self.0.cache.unreadable(&entry.storage, &t.namespace, &t.name) else {
+            self.find(entry, t)?;
+            let path = Path::new("ignoreStoreReadErrorWithClusterBreakingPotential");
+            let why = "is exclusively used to delete corrupt object(s), try again by removing this option";
+            return Err(Status::invalid_options("DeleteOptions", &[FieldError::invalid(&path, &true, why)]));
+        };
+        match self.commit(entry, Intent::Delete(damaged.remains(entry.stored), damaged.revision)).await {
+            Ok(gone) => Ok(Deleted::Gone(gone)),
+            Err(Failed::Conflict) => Err(Status::not_found(t.resource, &t.name)),
+            Err(Failed::Refused(status)) => Err(status),
+        }
     }
 
     /// Deletes what the selectors select, and answers with what was there.
@@ -253,38 +271,6 @@ pub(super) fn check_preconditions(t: &Target, o: &DeleteOptions, old: &ObjectRef
         name: t.name.clone(),
         group: (*group).into(),
         kind: (*kind).into(),
-        ..Details::default()
-    }))
-}
-
-/// `ValidateDeleteOptions`.
-fn check(o: &DeleteOptions) -> Result<(), Status> {
-    let path = Path::new("propagationPolicy");
-    let mut errors = Vec::new();
-    if let (Some(policy), Some(_)) = (&o.propagation_policy, o.orphan_dependents) {
-        let why = "orphanDependents and deletionPropagation cannot be both set";
-        errors.push(FieldError::invalid(&path, policy, why));
-    }
-    if let Some(policy) =
-        o.propagation_policy.as_deref().filter(|p| !matches!(*p, "Foreground" | "Background" | "Orphan"))
-    {
-        errors.push(FieldError::not_supported(&path, &policy, &["Foreground", "Background", "Orphan", "nil"]));
-    }
-    for flag in o.dry_run.iter().filter(|flag| *flag != "All") {
-        errors.push(FieldError::not_supported(&Path::new("dryRun"), flag, &["All"]));
-    }
-    let [first, ..] = errors.as_slice() else { return Ok(()) };
-    let all = errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join(", ");
-    let list = if errors.len() == 1 { first.to_string() } else { format!("[{all}]") };
-    let causes = errors
-        .iter()
-        .map(|e| Cause { reason: e.reason.cause().into(), message: e.message.clone(), field: e.path.to_string() })
-        .collect();
-    let message = format!("DeleteOptions.meta.k8s.io \"\" is invalid: {list}");
-    Err(Status::new(422, "Invalid", message).with_details(Details {
-        group: "meta.k8s.io".into(),
-        kind: "DeleteOptions".into(),
-        causes,
         ..Details::default()
     }))
 }

@@ -66,7 +66,7 @@ use crate::api::status::Status;
 use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
 use crate::server::crd::definition::{Definition, Version};
-use crate::server::store::{Intent, Store, Write};
+use crate::server::store::{Intent, Store, Unreadable, Write};
 
 /// How often a verb starts over when others are quicker, before the client is told so. Of the writers of one object
 /// that wait for the same sync one wins, so this is how many can write it at once without anyone being refused.
@@ -157,18 +157,45 @@ impl Registry {
     }
 
     fn find(&self, entry: &Entry, t: &Target) -> Result<ObjectRef, Status> {
+        self.look(entry, t)?.ok_or_else(|| Status::not_found(t.resource, &t.name))
+    }
+
+    /// What is there, if anything is; 500 when that cannot be read.
+    fn look(&self, entry: &Entry, t: &Target) -> Result<Option<ObjectRef>, Status> {
         let found = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
-        found.ok_or_else(|| Status::not_found(t.resource, &t.name))
+        if found.is_none()
+            && let Some(damaged) = self.0.cache.unreadable(&entry.storage, &t.namespace, &t.name)
+        {
+            return Err(unreadable(&damaged));
+        }
+        Ok(found)
     }
 
     async fn commit(&self, entry: &Entry, intent: Intent) -> Result<ObjectRef, Failed> {
         use crate::server::store::Error;
+        // What cannot be read is in no list, and would be there again in the next namespace of this name.
+        if let Intent::Delete(draft, _) = &intent
+            && *draft.key.resource == *"namespaces"
+            && let Some(left) = self.0.cache.unreadable_in(&draft.key.name)
+        {
+            return Err(unreadable(&left).into());
+        }
         match self.0.store.commit(Write { class: entry.class, intent }).await {
             Ok(object) => Ok(object),
             Err(Error::Conflict { .. }) => Err(Failed::Conflict),
             Err(error) => Err(Failed::Refused(error.status())),
         }
     }
+}
+
+/// What is said of an object that was damaged on disk.
+fn unreadable(damaged: &Unreadable) -> Status {
+    let Unreadable { key, reason, .. } = damaged;
+    Status::internal(format!(
+        "StorageError: corrupt object: {key} cannot be read from the database: {reason}. Restore the database from a \
+         snapshot, or delete the object, ignoring its finalizers: kubectl delete --raw \
+         <its URL>?ignoreStoreReadErrorWithClusterBreakingPotential=true"
+    ))
 }
 
 /// The document of an object. Our own bytes, so a failure is corruption.

@@ -64,7 +64,7 @@ impl Registry {
             (part(t)?, document)
         };
         for _ in 0..MAX_ATTEMPTS {
-            let old = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
+            let old = self.look(entry, t)?;
             let live = match &old {
                 Some(old) => Some(entry.live(old).await?),
                 None => None,

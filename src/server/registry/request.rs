@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::api::decode::FieldValidation;
+use crate::api::field::{FieldError, Path};
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::selector::{FieldSelector, LabelSelector};
+use crate::api::status::Status;
 use crate::api::user::User;
 pub use crate::server::cache::watch::{Event, Watch};
 
@@ -127,6 +129,48 @@ pub struct DeleteOptions {
     pub propagation_policy: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dry_run: Vec<String>,
+    /// Delete what cannot be read, and nothing else.
+    #[serde(rename = "ignoreStoreReadErrorWithClusterBreakingPotential", skip_serializing_if = "Option::is_none")]
+    pub ignore_store_read_error: Option<bool>,
+}
+
+impl DeleteOptions {
+    /// Decides (`ValidateDeleteOptions`).
+    ///
+    /// # Errors
+    /// 422 for values that make no sense, or not together.
+    pub fn check(&self) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        if let Some(policy) = &self.propagation_policy {
+            let path = Path::new("propagationPolicy");
+            if self.orphan_dependents.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(&path, policy, why));
+            }
+            if !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan") {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(&path, policy, &known));
+            }
+        }
+        for flag in self.dry_run.iter().filter(|flag| *flag != "All") {
+            errors.push(FieldError::not_supported(&Path::new("dryRun"), flag, &["All"]));
+        }
+        if self.ignore_store_read_error == Some(true) {
+            let path = Path::new("ignoreStoreReadErrorWithClusterBreakingPotential");
+            let others = [
+                (!self.dry_run.is_empty(), "dryRun"),
+                (self.propagation_policy.is_some(), "propagationPolicy"),
+                (self.orphan_dependents.is_some(), "orphanDependents"),
+                (self.grace_period_seconds.is_some(), "gracePeriodSeconds"),
+                (self.preconditions.is_some(), "preconditions"),
+            ];
+            for (_, other) in others.iter().filter(|(set, _)| *set) {
+                let why = format!("cannot be set together with .{other}");
+                errors.push(FieldError::invalid(&path, &true, &why));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid_options("DeleteOptions", &errors)) }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

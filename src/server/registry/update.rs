@@ -26,7 +26,7 @@ impl Registry {
         meta::check_name(t, &body)?;
         meta::enter_namespace(t, &mut body)?;
         for _ in 0..MAX_ATTEMPTS {
-            let Some(old) = self.0.cache.get(&entry.storage, &t.namespace, &t.name) else {
+            let Some(old) = self.look(entry, t)? else {
                 let writer = Ownership::Changed { manager: &o.field_manager };
                 match self.create_by_update(cx, t, entry, body.clone(), writer, o).await {
                     Err(Failed::Conflict) => continue,

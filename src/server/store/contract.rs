@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Change, Class, Error, Intent, Sink, Store, Write};
+use super::{Change, Class, Error, Intent, Loaded, Sink, Store, Unreadable, Write};
 use crate::api::encode::Draft;
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
@@ -19,6 +19,7 @@ pub struct Recorder(Mutex<Recorded>);
 #[derive(Default)]
 pub struct Recorded {
     pub objects: BTreeMap<Key, ObjectRef>,
+    pub unreadable: Vec<Unreadable>,
     pub revision: Revision,
     pub changes: Vec<Change>,
     pub batches: usize,
@@ -41,12 +42,13 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn load(&self, objects: Vec<ObjectRef>, revision: Revision) {
+    fn load(&self, loaded: Loaded) {
         let mut r = self.0.lock().unwrap();
         assert!(r.revision.0 == 0, "loaded twice");
-        r.revision = revision;
-        for object in objects {
-            assert!(object.revision <= revision, "{} is ahead of the store", object.key);
+        r.revision = loaded.revision;
+        r.unreadable = loaded.unreadable;
+        for object in loaded.objects {
+            assert!(object.revision <= loaded.revision, "{} is ahead of the store", object.key);
             r.objects.insert(object.key.clone(), object);
         }
     }
@@ -60,7 +62,11 @@ impl Sink for Recorder {
             r.revision = object.revision;
             match &change {
                 Change::Put(object) => drop(r.objects.insert(object.key.clone(), object.clone())),
-                Change::Delete(object) => drop(r.objects.remove(&object.key).expect("deleted what is there")),
+                Change::Delete(object) => {
+                    let known = r.objects.remove(&object.key).is_some();
+                    let key = &object.key;
+                    assert!(known || r.unreadable.iter().any(|u| u.key == *key), "{key} was not there");
+                }
             }
             r.changes.push(change);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use super::{Change, Error, OpenError, Sink, Store, Write};
+use super::{Change, Error, Loaded, OpenError, Sink, Store, Write};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
@@ -37,7 +37,7 @@ impl Store for Memory {
         }
         // Revision 0 means "any" in a request, so the empty store is at 1.
         inner.revision = Revision(1);
-        sink.load(Vec::new(), inner.revision);
+        sink.load(Loaded { revision: inner.revision, ..Loaded::default() });
         inner.sink = Some(sink);
         Ok(())
     }

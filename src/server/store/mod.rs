@@ -26,8 +26,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use serde_json::json;
+
 use crate::api::encode::Draft;
+use crate::api::key::Key;
 use crate::api::object::ObjectRef;
+use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::status::Status;
 
@@ -101,10 +105,40 @@ impl Change {
     }
 }
 
+/// Everything there is at start.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub objects: Vec<ObjectRef>,
+    /// Keys that are taken by what cannot be read. Only a delete at this revision can follow.
+    pub unreadable: Vec<Unreadable>,
+    /// What all this is the state of.
+    pub revision: Revision,
+}
+
+/// What is left of an object that was damaged on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub key: Key,
+    pub revision: Revision,
+    /// What is wrong with its text.
+    pub reason: String,
+}
+
+impl Unreadable {
+    /// What deletes it: nothing is known of it but its name.
+    #[must_use]
+    pub fn remains(&self, resource: &Resource) -> Draft {
+        let api_version = resource.api_version();
+        let metadata = json!({"name": &*self.key.name, "namespace": &*self.key.namespace});
+        let value = json!({"apiVersion": api_version, "kind": resource.kind, "metadata": metadata});
+        Draft::new(self.key.clone(), &value, &[])
+    }
+}
+
 /// Where commits are told: the watch cache. Called from the writer, so it must not block.
 pub trait Sink: Send + Sync + 'static {
-    /// Everything there is at start, and the revision that it is the state of. Called once, first.
-    fn load(&self, objects: Vec<ObjectRef>, revision: Revision);
+    /// Called once, first.
+    fn load(&self, loaded: Loaded);
 
     /// Changes in the order of their revisions; none is missing.
     fn publish(&self, changes: Vec<Change>);

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
-use serde_json::Value;
 
-use super::super::{Error, OpenError};
+use super::super::{Error, Loaded, OpenError, Unreadable};
 use crate::api::encode;
 use crate::api::key::Key;
-use crate::api::object::{Object, ObjectRef};
+use crate::api::object::Object;
 use crate::api::resource;
 use crate::api::revision::Revision;
 
@@ -71,10 +70,12 @@ impl Drop for EmptyLog {
     }
 }
 
-/// A row as it was loaded.
-pub struct Row {
-    pub id: i64,
-    pub object: ObjectRef,
+/// Where a key is.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// Rows are numbered by the revision of the creation, so they are never reused either.
+    pub row: i64,
+    pub revision: Revision,
 }
 
 impl File {
@@ -149,17 +150,21 @@ impl File {
         Ok(fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()))
     }
 
-    /// Every object, and the revision to go on from.
-    pub fn load(&self) -> Result<(Vec<Row>, Revision), OpenError> {
-        let mut rows = Vec::new();
-        let mark = self.read(&mut rows).map_err(|e| self.refusal(e))??;
-        let last = rows.iter().map(|r| r.object.revision).max().unwrap_or_default();
-        Ok((rows, last.max(mark)))
+    /// Everything, and where it is.
+    pub fn load(&self) -> Result<(HashMap<Key, Slot>, Loaded), OpenError> {
+        let (mut index, mut loaded) = Default::default();
+        let mark = self.read(&mut index, &mut loaded).map_err(|e| self.refusal(e))??;
+        let last = index.values().map(|slot| slot.revision).max().unwrap_or_default();
+        loaded.revision = last.max(mark);
+        Ok((index, loaded))
     }
 
-    fn read(&self, rows: &mut Vec<Row>) -> rusqlite::Result<Result<Revision, OpenError>> {
+    fn read(
+        &self,
+        index: &mut HashMap<Key, Slot>,
+        loaded: &mut Loaded,
+    ) -> rusqlite::Result<Result<Revision, OpenError>> {
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
-        let mut seen = std::collections::HashSet::new();
         let mut query = self.db.prepare("SELECT id, resource, namespace, name, revision, json FROM objects")?;
         let mut found = query.query([])?;
         while let Some(row) = found.next()? {
@@ -171,17 +176,18 @@ impl File {
             let key = Key { resource, namespace, name: name.into() };
             let revision = Revision(row.get::<_, i64>(4)?.unsigned_abs());
             let text = row.get_ref(5)?.as_blob()?;
-            let value: Value = match serde_json::from_slice(text) {
-                Ok(value) => value,
-                Err(e) => return Ok(Err(self.corrupt(format!("{key} is not JSON: {e}")))),
-            };
-            if !seen.insert(key.clone()) {
+            if index.insert(key.clone(), Slot { row: row.get(0)?, revision }).is_some() {
                 return Ok(Err(self.corrupt(format!("{key} is there twice"))));
             }
-            let selectable = resource::find_storage(&key.resource).map_or(&[][..], |r| r.selectable);
-            let head = encode::head(&value, selectable);
-            let json = encode::splice(text, revision);
-            rows.push(Row { id: row.get(0)?, object: Arc::new(Object { key, revision, head, json }) });
+            match encode::read(text, &key.name) {
+                Ok(value) => {
+                    let selectable = resource::find_storage(&key.resource).map_or(&[][..], |r| r.selectable);
+                    let head = encode::head(&value, selectable);
+                    let json = encode::splice(text, revision);
+                    loaded.objects.push(Arc::new(Object { key, revision, head, json }));
+                }
+                Err(reason) => loaded.unreadable.push(Unreadable { key, revision, reason }),
+            }
         }
         let mark = self.db.query_row("SELECT value FROM marks WHERE name = 'revision'", [], |r| r.get::<_, i64>(0))?;
         Ok(Ok(Revision(mark.unsigned_abs())))

@@ -13,15 +13,15 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::file::{self, File};
+use super::file::{self, File, Slot};
 use super::{Idle, Job, MAX_BATCH, RENEWAL_FACTOR};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
 use crate::clock;
-use crate::server::store::{Change, Class, Error, Intent, OpenError, Sink, Write};
+use crate::server::store::{Change, Class, Error, Intent, OpenError, Sink, Unreadable, Write};
 
 /// How far the durable mark is put ahead: a crash skips at most so many revisions.
 const RESERVE: u64 = 100_000;
@@ -32,16 +32,16 @@ type Answer = oneshot::Sender<Result<ObjectRef, Error>>;
 pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
     let Idle { file, jobs, flush_interval } = idle;
     let began = clock::instant();
-    let (rows, revision) = file.load()?;
-    let index = rows
-        .iter()
-        .map(|row| (row.object.key.clone(), Slot { row: row.id, revision: row.object.revision }))
-        .collect::<HashMap<_, _>>();
-    info!(objects = rows.len(), %revision, elapsed = ?began.elapsed(), "loaded the database");
+    let (index, loaded) = file.load()?;
+    let revision = loaded.revision;
+    info!(objects = loaded.objects.len(), %revision, elapsed = ?began.elapsed(), "loaded the database");
+    for Unreadable { key, reason, .. } in &loaded.unreadable {
+        error!(object = %key, reason, "an object in the database cannot be read and is left out: see kubectl get for what to do");
+    }
     let path = file.path().to_owned();
     let io = |source| OpenError::Io { file: path.clone(), source };
     let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(io)?;
-    sink.load(rows.into_iter().map(|row| row.object).collect(), revision);
+    sink.load(loaded);
     let writer = Writer {
         mark: revision,
         file,
@@ -72,14 +72,6 @@ struct Writer {
     flush_interval: Duration,
     /// The last transaction failed: it has been logged.
     failing: bool,
-}
-
-/// Where a key is.
-#[derive(Clone, Copy)]
-struct Slot {
-    /// Rows are numbered by the revision of the creation, so they are never reused either.
-    row: i64,
-    revision: Revision,
 }
 
 enum RowChange {

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::api::key::Key;
+use crate::server::store::Unreadable;
 
 #[tokio::test]
 async fn only_the_owner_can_read_the_files() {
@@ -103,17 +105,31 @@ async fn a_corrupt_database_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn objects_that_are_no_json_are_refused_by_name() {
+async fn objects_that_cannot_be_read_are_left_out_by_name() {
     let folder = folder();
     let (store, _) = open(&folder);
-    store.commit(create("broken", "")).await.unwrap();
+    let broken = store.commit(create("broken", "")).await.unwrap();
+    store.commit(create("whole", "")).await.unwrap();
     store.close().await.unwrap();
     let path = folder.path().join("state.db");
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute("UPDATE objects SET json = CAST('{\"apiVersion\":' AS BLOB)", []).unwrap();
+    db.execute("UPDATE objects SET json = CAST('{\"apiVersion\":' AS BLOB) WHERE name = 'broken'", []).unwrap();
     db.close().unwrap();
-    let error = Sqlite::open(&path).unwrap().start(Arc::new(Recorder::default())).err().unwrap();
-    assert!(error.to_string().contains("d/ns/broken is not JSON"), "{error}");
+
+    let (store, sink) = open(&folder);
+    let names = |sink: &Recorder| sink.read(|r| r.objects.keys().map(Key::to_string).collect::<Vec<_>>());
+    assert_eq!(names(&sink), ["d/ns/whole"]);
+    let reason = "it is no JSON: EOF while parsing a value at line 1 column 14".to_owned();
+    let unreadable = Unreadable { key: broken.key.clone(), revision: broken.revision, reason };
+    sink.read(|r| assert_eq!(r.unreadable, [unreadable]));
+    // Its name is taken until it is deleted.
+    let conflict = Err(Error::Conflict { current: Some(broken.revision) });
+    assert_eq!(store.commit(create("broken", "")).await, conflict);
+    store.commit(durable(Intent::Delete(draft("d", "broken", ""), broken.revision))).await.unwrap();
+    store.commit(create("broken", "")).await.unwrap();
+    store.close().await.unwrap();
+    let (_store, sink) = open(&folder);
+    assert_eq!(names(&sink), ["d/ns/broken", "d/ns/whole"]);
 }
 
 /// A small file system of its own, where the machine lets us.
