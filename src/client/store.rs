@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::de::DeserializeOwned;
 
 use super::reflector::{self, Event, Raw, Sink};
@@ -16,10 +16,53 @@ use crate::api::resource::Resource;
 
 /// A kind that can be kept in a store.
 pub trait Kind: DeserializeOwned + Send + Sync + 'static {
-    fn meta(&self) -> &ObjectMeta;
-    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    fn meta(&self) -> &dyn Meta;
     /// Drops what nobody reads.
     fn trim(&mut self) {}
+}
+
+/// What is looked at in an object of any kind.
+pub trait Meta {
+    /// Empty for cluster-scoped objects.
+    fn namespace(&self) -> &str;
+    fn name(&self) -> &str;
+    fn uid(&self) -> &str;
+    /// `resourceVersion`; 0 when there is none.
+    fn revision(&self) -> u64;
+    fn owners(&self) -> &[OwnerReference];
+    fn finalizers(&self) -> &[String];
+    /// `deletionTimestamp` is set.
+    fn deleting(&self) -> bool;
+}
+
+impl Meta for ObjectMeta {
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    fn uid(&self) -> &str {
+        self.uid.as_deref().unwrap_or_default()
+    }
+
+    fn revision(&self) -> u64 {
+        revision(self.resource_version.as_deref().unwrap_or_default())
+    }
+
+    fn owners(&self) -> &[OwnerReference] {
+        self.owner_references.as_deref().unwrap_or_default()
+    }
+
+    fn finalizers(&self) -> &[String] {
+        self.finalizers.as_deref().unwrap_or_default()
+    }
+
+    fn deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
 }
 
 /// One change of one object. `old` is absent for an addition, `new` for a removal.
@@ -132,11 +175,9 @@ impl<K: Kind> Store<K> {
     }
 
     fn set(&self, mut object: K) {
-        object.meta_mut().managed_fields = None;
         object.trim();
         let meta = object.meta();
-        let (ns, name) = (key(meta.namespace.as_deref()), key(meta.name.as_deref()));
-        let seen = revision(meta.resource_version.as_deref().unwrap_or_default());
+        let (ns, name, seen) = (meta.namespace().into(), meta.name().into(), meta.revision());
         let new = Arc::new(object);
         let old = self.write(|o| o.entry(ns).or_default().insert(name, Arc::clone(&new)));
         self.observed.fetch_max(seen, Ordering::AcqRel);
@@ -159,7 +200,7 @@ impl<K: Kind> Store<K> {
 
     fn replace(&self, fresh: Vec<K>) {
         let names: std::collections::HashSet<(Box<str>, Box<str>)> =
-            fresh.iter().map(|k| (key(k.meta().namespace.as_deref()), key(k.meta().name.as_deref()))).collect();
+            fresh.iter().map(|k| (k.meta().namespace().into(), k.meta().name().into())).collect();
         let gone: Vec<(Box<str>, Box<str>)> = self.read(|o| {
             o.iter()
                 .flat_map(|(ns, m)| m.keys().map(move |name| (ns.clone(), name.clone())))
@@ -180,10 +221,6 @@ impl<K: Kind> Store<K> {
     }
 }
 
-fn key(text: Option<&str>) -> Box<str> {
-    text.unwrap_or_default().into()
-}
-
 impl<K: Kind> Sink for Store<K> {
     fn observe(&self, event: Event<Raw>) {
         // Whoever is told of a change finds that this store has observed it.
@@ -198,8 +235,8 @@ impl<K: Kind> Sink for Store<K> {
             Some(Event::Gone(object)) => {
                 let meta = object.meta();
                 // The event of a deletion carries the revision of the deletion.
-                seen(revision(meta.resource_version.as_deref().unwrap_or_default()));
-                self.unset(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+                seen(meta.revision());
+                self.unset(meta.namespace(), meta.name());
             }
             Some(Event::Bookmark(at)) => {
                 seen(at);
@@ -220,18 +257,14 @@ impl<K: Kind> View for Store<K> {
     fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool {
         self.get(namespace, name).is_some_and(|k| {
             let meta = k.meta();
-            meta.uid.as_deref() == Some(uid) && meta.deletion_timestamp.is_none()
+            meta.uid() == uid && !meta.deleting()
         })
     }
 
     fn head(&self, namespace: &str, name: &str) -> Option<Head> {
         self.get(namespace, name).map(|k| {
             let meta = k.meta();
-            Head {
-                uid: meta.uid.clone().unwrap_or_default(),
-                deleting: meta.deletion_timestamp.is_some(),
-                finalizers: meta.finalizers.clone().unwrap_or_default(),
-            }
+            Head { uid: meta.uid().to_owned(), deleting: meta.deleting(), finalizers: meta.finalizers().to_owned() }
         })
     }
 
@@ -240,8 +273,8 @@ impl<K: Kind> View for Store<K> {
             let mut count = Count::default();
             for meta in o.get(namespace).into_iter().flat_map(BTreeMap::values).map(|k| k.meta()) {
                 count.total += 1;
-                count.live += usize::from(meta.deletion_timestamp.is_none());
-                for finalizer in meta.finalizers.iter().flatten() {
+                count.live += usize::from(!meta.deleting());
+                for finalizer in meta.finalizers() {
                     *count.finalizers.entry(finalizer.clone()).or_default() += 1;
                 }
             }

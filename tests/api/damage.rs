@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::Server;
 
 const MAPS: &str = "/api/v1/namespaces/n/configmaps";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const IGNORE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 fn open(folder: &TempDir) -> (Arc<Sqlite>, Server) {
@@ -36,6 +37,12 @@ async fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
     for name in ["cut", "flipped", "renamed", "whole"] {
         assert_eq!(server.post(MAPS, &map(name)).await.code, 201);
     }
+    let definition = json!({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+            "names": {"plural": "widgets", "kind": "Widget"}, "versions": [{"name": "v1", "served": true,
+                "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let made = server.post(DEFINITIONS, &definition).await;
+    assert_eq!(made.code, 201, "{}", made.text);
     store.close().await.unwrap();
     let db = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
     for (name, from, to) in
@@ -44,6 +51,8 @@ async fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
         let sql = "UPDATE objects SET json = CAST(replace(CAST(json AS TEXT), ?2, ?3) AS BLOB) WHERE name = ?1";
         assert!(db.execute(sql, (name, from, to)).unwrap() > 0);
     }
+    let row = "INSERT INTO objects VALUES (999999, 'example.com/widgets', '', 'w', 999999, x'00')";
+    assert_eq!(db.execute(row, []).unwrap(), 1);
     // As a failing card does it.
     db.execute("UPDATE objects SET json = substr(json, 1, 80) WHERE name = 'cut'", []).unwrap();
     db.close().unwrap();
@@ -90,6 +99,16 @@ async fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
     assert_eq!(left.code, 200, "{}", left.text);
     assert_eq!(server.put(&format!("{url}/finalize"), &namespace).await.code, 200);
     assert_eq!(server.get(url).await.code, 404);
+
+    let url = format!("{DEFINITIONS}/widgets.example.com");
+    let mut definition = server.delete(&url, &json!({})).await;
+    if definition.code == 200 {
+        let mut ending = server.get(&url).await.json();
+        ending["metadata"]["finalizers"] = json!([]);
+        definition = server.put(&url, &ending).await;
+    }
+    let told = definition.message();
+    assert!(definition.code == 500 && told.contains("example.com/widgets/w cannot be read"), "{}", definition.text);
 
     // Deleting is for those who may do that in particular, and for nothing that can be read.
     let ignoring = |name: &str| format!("{MAPS}/{name}?{IGNORE}=true");

@@ -79,17 +79,10 @@ impl Cache {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
-    /// What is stored under a name that [`Cache::get`] does not find.
+    /// One of what is stored, but cannot be read, under such a key.
     #[must_use]
-    pub fn unreadable(&self, storage: &str, namespace: &str, name: &str) -> Option<Unreadable> {
-        let is = |k: &Key| *k.resource == *storage && *k.namespace == *namespace && *k.name == *name;
-        self.damaged().iter().find(|u| is(&u.key)).cloned()
-    }
-
-    /// One of what cannot be read in a namespace.
-    #[must_use]
-    pub fn unreadable_in(&self, namespace: &str) -> Option<Unreadable> {
-        self.damaged().iter().find(|u| *u.key.namespace == *namespace).cloned()
+    pub fn unreadable(&self, key: impl Fn(&Key) -> bool) -> Option<Unreadable> {
+        self.damaged().iter().find(|u| key(&u.key)).cloned()
     }
 
     fn damaged(&self) -> RwLockReadGuard<'_, Vec<Unreadable>> {

@@ -13,7 +13,7 @@ use super::stores::{Stores, row};
 use crate::api::priority_class::SYSTEM_CLASSES;
 use crate::api::resource::Resource;
 use crate::client::request::{Class, Request, Verb};
-use crate::client::store::View;
+use crate::client::store::{Kind as _, View};
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -135,11 +135,11 @@ impl Controller for Bootstrap {
                 let (queue, keys) = (enqueue.clone(), keys($store.resource().storage));
                 $store.subscribe(move |change| {
                     for object in change.each() {
-                        let (namespace, name) = (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
-                        for (index, wanted, wanted_name) in &keys {
-                            if namespace.unwrap_or_default() == *wanted && name == Some(*wanted_name) {
-                                queue.add("", &index.to_string());
-                            }
+                        let meta = object.meta();
+                        for (index, ..) in
+                            keys.iter().filter(|(_, ns, name)| (meta.namespace(), meta.name()) == (*ns, *name))
+                        {
+                            queue.add("", &index.to_string());
                         }
                     }
                 });

@@ -19,7 +19,7 @@ use super::stores::{Definition, Stores, row, subscribe_all};
 use crate::api::resource::Resource;
 use crate::api::resource::custom::DEFINITIONS;
 use crate::client::request::{Class, Request, Verb};
-use crate::client::store::View as _;
+use crate::client::store::{Kind as _, Meta, View as _};
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Says that a group of Kubernetes' own has been agreed upon.
@@ -211,8 +211,8 @@ fn ending(stores: &Stores, definition: &Definition, empty: bool, now: Timestamp)
         plan.look_after(LOOK_AGAIN);
         return plan;
     }
-    let live = left.iter().filter(|o| o.metadata.deletion_timestamp.is_none());
-    let namespaces: HashSet<&str> = live.map(|o| o.metadata.namespace.as_deref().unwrap_or_default()).collect();
+    let live = left.iter().map(|o| o.meta()).filter(|o| !o.deleting());
+    let namespaces: HashSet<&str> = live.map(Meta::namespace).collect();
     for namespace in namespaces {
         plan.push(delete_all(resource, namespace));
     }

@@ -12,7 +12,8 @@ use x509_parser::pem::Pem;
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, row};
-use crate::client::request::{Class, Request, Verb};
+use crate::client::request::{Class, Request, Verb, revision};
+use crate::client::store::Kind as _;
 
 const NAMESPACE: &str = "kube-system";
 const CONFIG_MAP: &str = "extension-apiserver-authentication";
@@ -62,10 +63,7 @@ impl Controller for ExtensionAuthentication {
         let queue = enqueue.clone();
         if let Some(maps) = stores.other("configmaps") {
             maps.subscribe(move |change| {
-                let ours = |m: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-                    m.name.as_deref() == Some(CONFIG_MAP) && m.namespace.as_deref() == Some(NAMESPACE)
-                };
-                if change.each().any(|m| ours(&m.metadata)) {
+                if change.each().map(|m| m.meta()).any(|m| m.name() == CONFIG_MAP && m.namespace() == NAMESPACE) {
                     queue.add(NAMESPACE, CONFIG_MAP);
                 }
             });
@@ -90,7 +88,7 @@ impl Controller for ExtensionAuthentication {
         };
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match &*read {
-            Some((revision, data)) if map.metadata.resource_version.as_ref() == Some(revision) => {
+            Some((seen, data)) if map.meta().revision() == revision(seen) => {
                 let wanted = combined(data, &self.trusted, moment.now);
                 if wanted != *data {
                     // Keys that are not of this ConfigMap go, as upstream.
@@ -98,7 +96,7 @@ impl Controller for ExtensionAuthentication {
                     for gone in data.keys() {
                         patch.entry(gone.clone()).or_insert(Value::Null);
                     }
-                    let body = json!({ "metadata": { "resourceVersion": revision }, "data": patch });
+                    let body = json!({ "metadata": { "resourceVersion": seen }, "data": patch });
                     plan.push(Request::new(Verb::MergePatch, row("configmaps"), NAMESPACE, CONFIG_MAP, body));
                 }
             }

@@ -15,13 +15,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, subscribe_all};
 use crate::api::resource::{Resource, find_storage};
 use crate::client::request::{Class, Request, Verb};
+use crate::client::store::Meta;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -47,7 +48,7 @@ struct Item {
     resource: &'static Resource,
     namespace: Box<str>,
     name: Box<str>,
-    revision: Box<str>,
+    revision: u64,
     owners: Vec<OwnerReference>,
     deleting: bool,
     finalizers: Vec<String>,
@@ -67,14 +68,14 @@ impl Graph {
     fn observe(
         &mut self,
         resource: &'static Resource,
-        old: Option<&ObjectMeta>,
-        new: Option<&ObjectMeta>,
+        old: Option<&dyn Meta>,
+        new: Option<&dyn Meta>,
     ) -> Vec<Box<str>> {
         let mut touched = Vec::new();
         // A name that was deleted and made again between two sights is two objects.
-        let replaced = old.filter(|o| new.is_none_or(|n| n.uid != o.uid));
+        let replaced = old.filter(|o| new.is_none_or(|n| n.uid() != o.uid()));
         if let Some(old) = replaced {
-            touched.extend(self.forget(old.uid.as_deref().unwrap_or_default()));
+            touched.extend(self.forget(old.uid()));
         }
         if let Some(new) = new {
             touched.extend(self.keep(resource, new));
@@ -105,10 +106,9 @@ impl Graph {
         owners
     }
 
-    fn keep(&mut self, resource: &'static Resource, meta: &ObjectMeta) -> Vec<Box<str>> {
-        let uid: Box<str> = meta.uid.as_deref().unwrap_or_default().into();
-        let finalizers = meta.finalizers.clone().unwrap_or_default();
-        let owners = meta.owner_references.clone().unwrap_or_default();
+    fn keep(&mut self, resource: &'static Resource, meta: &dyn Meta) -> Vec<Box<str>> {
+        let uid: Box<str> = meta.uid().into();
+        let (owners, finalizers) = (meta.owners(), meta.finalizers());
         let mut touched = Vec::new();
         if let Some(item) = self.items.remove(&uid) {
             touched.extend(self.unlink(&uid, &item));
@@ -117,22 +117,22 @@ impl Graph {
         if owners.is_empty() && !ends_specially {
             return touched;
         }
-        for owner in &owners {
+        for owner in owners {
             self.dependents.entry(owner.uid.as_str().into()).or_default().insert(uid.clone());
         }
-        let deleting = meta.deletion_timestamp.is_some();
+        let deleting = meta.deleting();
         if deleting && ends_specially {
             // Dependents look at how their owner ends.
             touched.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
         }
         let item = Item {
             resource,
-            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
-            name: meta.name.as_deref().unwrap_or_default().into(),
-            revision: meta.resource_version.as_deref().unwrap_or_default().into(),
-            owners,
+            namespace: meta.namespace().into(),
+            name: meta.name().into(),
+            revision: meta.revision(),
+            owners: owners.to_owned(),
             deleting,
-            finalizers,
+            finalizers: finalizers.to_owned(),
         };
         self.items.insert(uid.clone(), item);
         touched.push(uid);
@@ -193,8 +193,10 @@ impl Item {
 
     /// A list of the metadata as it is to be, of the object as it was seen.
     fn with(&self, field: &str, list: Value) -> Write {
-        let mut write =
-            self.write(Verb::MergePatch, json!({ "metadata": { "resourceVersion": self.revision, field: list } }));
+        let mut write = self.write(
+            Verb::MergePatch,
+            json!({ "metadata": { "resourceVersion": self.revision.to_string(), field: list } }),
+        );
         write.fine = &[Class::NotFound, Class::Conflict];
         write
     }
@@ -258,10 +260,10 @@ impl Controller for GarbageCollector {
 }
 
 /// A heartbeat changes nothing that matters here.
-fn renewed_only(old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) -> bool {
-    let key = |m: &ObjectMeta| {
-        (m.uid.clone(), m.owner_references.clone(), m.finalizers.clone(), m.deletion_timestamp.is_some())
-    };
+fn renewed_only(old: Option<&dyn Meta>, new: Option<&dyn Meta>) -> bool {
+    fn key(m: &dyn Meta) -> (&str, &[OwnerReference], &[String], bool) {
+        (m.uid(), m.owners(), m.finalizers(), m.deleting())
+    }
     matches!((old, new), (Some(old), Some(new)) if key(old) == key(new))
 }
 

@@ -67,7 +67,7 @@ impl Controller for NamespaceDeletion {
         let (queue, namespaces) = (enqueue.clone(), Arc::clone(&stores.namespaces));
         subscribe_all(stores, move |_, old, new| {
             let (Some(old), None) = (old, new) else { return };
-            let namespace = old.namespace.as_deref().unwrap_or_default();
+            let namespace = old.namespace();
             let ending = |n: Arc<Namespace>| n.metadata.deletion_timestamp.is_some();
             if !namespace.is_empty() && namespaces.get("", namespace).is_some_and(ending) {
                 queue.add("", namespace);

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, row};
-use crate::client::request::{Class, Request, Verb};
+use crate::client::request::{Class, Request, Verb, revision};
+use crate::client::store::Kind as _;
 
 const CONFIG_MAP: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
@@ -21,7 +22,7 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 pub struct RootCa {
     pem: String,
     /// Revision last read of each namespace's ConfigMap, and whether its content was right.
-    read: Mutex<HashMap<Box<str>, (String, bool)>>,
+    read: Mutex<HashMap<Box<str>, (u64, bool)>>,
 }
 
 impl RootCa {
@@ -46,8 +47,8 @@ impl Controller for RootCa {
         let queue = enqueue.clone();
         if let Some(maps) = stores.other("configmaps") {
             maps.subscribe(move |change| {
-                for map in change.each().filter(|m| m.metadata.name.as_deref() == Some(CONFIG_MAP)) {
-                    queue.add("", map.metadata.namespace.as_deref().unwrap_or_default());
+                for map in change.each().map(|m| m.meta()).filter(|m| m.name() == CONFIG_MAP) {
+                    queue.add("", map.namespace());
                 }
             });
         }
@@ -68,7 +69,7 @@ impl Controller for RootCa {
             return plan;
         };
         match read.get(&key.name) {
-            Some((revision, right)) if map.metadata.resource_version.as_ref() == Some(revision) => {
+            Some((revision, right)) if map.meta().revision() == *revision => {
                 if !right {
                     let body = json!({ "data": { "ca.crt": self.pem } });
                     plan.push(Request::new(Verb::MergePatch, row("configmaps"), &key.name, CONFIG_MAP, body));
@@ -85,7 +86,7 @@ impl Controller for RootCa {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Some(map) => {
-                let revision = map["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+                let revision = revision(map["metadata"]["resourceVersion"].as_str().unwrap_or_default());
                 let right = map["data"]["ca.crt"].as_str() == Some(self.pem.as_str());
                 read.insert(key.name.clone(), (revision, right));
             }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::action::{Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{Stores, row};
 use crate::client::request::{Class, Request};
+use crate::client::store::Kind as _;
 
 /// Keys are namespaces.
 pub struct ServiceAccounts;
@@ -27,9 +28,9 @@ impl Controller for ServiceAccounts {
         if let Some(accounts) = stores.other("serviceaccounts") {
             accounts.subscribe(move |change| {
                 if let (Some(old), None) = (change.old, change.new)
-                    && old.metadata.name.as_deref() == Some("default")
+                    && old.meta().name() == "default"
                 {
-                    queue.add("", old.metadata.namespace.as_deref().unwrap_or_default());
+                    queue.add("", old.meta().namespace());
                 }
             });
         }

@@ -11,8 +11,9 @@ use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionNames, CustomResourceDefinitionStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::api_services::API_SERVICES;
@@ -20,13 +21,84 @@ use super::custom_resources::APPROVED;
 use crate::api::resource::custom::{self, DEFINITIONS, Rows};
 use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_kind, find_storage};
 use crate::client::reflector::{Sink, Source};
-use crate::client::store::{Kind, Store, View};
+use crate::client::request::revision;
+use crate::client::store::{Kind, Meta, Store, View};
 
-/// Metadata of an object of any kind.
+/// What is kept of an object of a kind that no controller reads more of. There are as many as there are objects, so
+/// it is small.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Whole")]
+pub struct Partial(PartialMeta);
+
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Partial {
+#[serde(default, rename_all = "camelCase")]
+struct PartialMeta {
+    namespace: Box<str>,
+    name: Box<str>,
+    uid: Box<str>,
+    #[serde(rename = "resourceVersion", deserialize_with = "number")]
+    revision: u64,
+    #[serde(rename = "ownerReferences")]
+    owners: Box<[OwnerReference]>,
+    finalizers: Box<[String]>,
+    #[serde(rename = "deletionTimestamp", deserialize_with = "is_some")]
+    deleting: bool,
+}
+
+#[derive(Deserialize)]
+struct Whole {
     #[serde(default)]
-    pub metadata: ObjectMeta,
+    metadata: PartialMeta,
+}
+
+impl From<Whole> for Partial {
+    fn from(whole: Whole) -> Self {
+        Self(whole.metadata)
+    }
+}
+
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    Ok(revision(&String::deserialize(from)?))
+}
+
+fn is_some<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    Ok(Option::<IgnoredAny>::deserialize(from)?.is_some())
+}
+
+impl Kind for Partial {
+    fn meta(&self) -> &dyn Meta {
+        &self.0
+    }
+}
+
+impl Meta for PartialMeta {
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn owners(&self) -> &[OwnerReference] {
+        &self.owners
+    }
+
+    fn finalizers(&self) -> &[String] {
+        &self.finalizers
+    }
+
+    fn deleting(&self) -> bool {
+        self.deleting
+    }
 }
 
 /// A `CustomResourceDefinition` without its schemas.
@@ -95,7 +167,7 @@ pub struct ApiServiceStatus {
 }
 
 /// Told of the metadata before and after each change of anything.
-type Subscriber = Arc<dyn Fn(&'static Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync>;
+type Subscriber = Arc<dyn Fn(&'static Resource, Option<&dyn Meta>, Option<&dyn Meta>) + Send + Sync>;
 
 pub struct Stores {
     pub pods: Arc<Store<Pod>>,
@@ -278,7 +350,7 @@ impl Default for Stores {
 /// Calls `subscriber` with the metadata before and after each change in any store.
 pub fn subscribe_all(
     stores: &Stores,
-    subscriber: impl Fn(&'static Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync + Clone + 'static,
+    subscriber: impl Fn(&'static Resource, Option<&dyn Meta>, Option<&dyn Meta>) + Send + Sync + Clone + 'static,
 ) {
     macro_rules! each {
         ($($store:expr),*) => { $({
@@ -312,13 +384,11 @@ pub fn subscribe_all(
 macro_rules! kinds {
     ($($kind:ty => |$object:ident| $trim:expr),* $(,)?) => { $(
         impl Kind for $kind {
-            fn meta(&self) -> &ObjectMeta {
+            fn meta(&self) -> &dyn Meta {
                 &self.metadata
             }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
             fn trim(&mut self) {
+                self.metadata.managed_fields = None;
                 let $object = self;
                 $trim
             }
@@ -344,7 +414,6 @@ kinds! {
         }
     },
     ApiService => |o| { o.metadata.annotations = None; },
-    Partial => |o| { o.metadata.annotations = None; },
 }
 
 /// Keeps what ReplicaSets, Endpoints, eviction and garbage collection look at.

@@ -68,7 +68,7 @@ impl Registry {
 
     /// Deletes what cannot be read: no admission, no finalizers (KEP-3926).
     async fn remove_unreadable(&self, entry: &Entry, t: &Target) -> Result<Deleted, Status> {
-        let Some(damaged) = self.0.cache.unreadable(&entry.storage, &t.namespace, &t.name) else {
+        let Some(damaged) = self.damaged(entry, t) else {
             self.find(entry, t)?;
             let path = Path::new("ignoreStoreReadErrorWithClusterBreakingPotential");
             let why = "is exclusively used to delete corrupt object(s), try again by removing this option";

@@ -60,8 +60,10 @@ pub use self::catalog::Catalog;
 use self::catalog::Entry;
 use self::request::{Context, Target};
 use self::strategy::Strategy;
+use crate::api::key::Key;
 use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
+use crate::api::resource::custom::DEFINITIONS;
 use crate::api::status::Status;
 use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
@@ -162,21 +164,33 @@ impl Registry {
 
     /// What is there, if anything is; 500 when that cannot be read.
     fn look(&self, entry: &Entry, t: &Target) -> Result<Option<ObjectRef>, Status> {
-        let found = self.0.cache.get(&entry.storage, &t.namespace, &t.name);
-        if found.is_none()
-            && let Some(damaged) = self.0.cache.unreadable(&entry.storage, &t.namespace, &t.name)
-        {
-            return Err(unreadable(&damaged));
+        match self.0.cache.get(&entry.storage, &t.namespace, &t.name) {
+            Some(found) => Ok(Some(found)),
+            None => self.damaged(entry, t).map_or(Ok(None), |damaged| Err(unreadable(&damaged))),
         }
-        Ok(found)
+    }
+
+    fn damaged(&self, entry: &Entry, t: &Target) -> Option<Unreadable> {
+        self.0.cache.unreadable(|k| *k.name == *t.name && *k.namespace == *t.namespace && *k.resource == *entry.storage)
+    }
+
+    /// What cannot be read is in no list, so a namespace or a definition looks empty without it, and would have it again
+    /// when it is made anew.
+    fn hidden(&self, ends: &Key) -> Option<Unreadable> {
+        match &*ends.resource {
+            "namespaces" => self.0.cache.unreadable(|k| k.namespace == ends.name),
+            DEFINITIONS => {
+                let (plural, group) = ends.name.split_once('.')?;
+                self.0.cache.unreadable(|k| k.resource.split_once('/') == Some((group, plural)))
+            }
+            _ => None,
+        }
     }
 
     async fn commit(&self, entry: &Entry, intent: Intent) -> Result<ObjectRef, Failed> {
         use crate::server::store::Error;
-        // What cannot be read is in no list, and would be there again in the next namespace of this name.
         if let Intent::Delete(draft, _) = &intent
-            && *draft.key.resource == *"namespaces"
-            && let Some(left) = self.0.cache.unreadable_in(&draft.key.name)
+            && let Some(left) = self.hidden(&draft.key)
         {
             return Err(unreadable(&left).into());
         }

@@ -35,7 +35,7 @@ impl World {
                 (old, self.stores.replica_sets.get("ns", name).map(|o| o.metadata.clone()))
             }
         };
-        self.collector.graph().observe(resource, old.as_ref(), new.as_ref());
+        self.collector.graph().observe(resource, old.as_ref().map(|o| o as _), new.as_ref().map(|o| o as _));
     }
 
     fn gone(&self, name: &str) -> Vec<Box<str>> {
