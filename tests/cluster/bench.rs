@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(10);
 const RATE_TIME: Duration = Duration::from_secs(5);
 
-async fn client(kubeconfig: &Path) -> Option<Client> {
+pub async fn client(kubeconfig: &Path) -> Option<Client> {
     let text = fs::read_to_string(kubeconfig).ok()?;
     let config = Kubeconfig::from_yaml(&text).ok()?;
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.ok()?;

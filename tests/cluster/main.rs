@@ -12,6 +12,7 @@ mod bad_input;
 mod bench;
 mod clients;
 mod conformance;
+mod controller;
 mod custom_resources;
 mod deletion;
 mod languages;

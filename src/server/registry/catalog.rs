@@ -127,8 +127,8 @@ fn name(row: &Resource) -> Name {
 }
 
 impl Entry {
-    pub fn key(&self, namespace: &str, name: &str) -> Key {
-        Key { resource: self.storage.clone(), namespace: namespace.into(), name: name.into() }
+    pub fn key(&self, namespace: Arc<str>, name: &str) -> Key {
+        Key { resource: self.storage.clone(), namespace, name: name.into() }
     }
 
     /// The document that writes start from: of a built-in kind the stored one, of a custom resource its form in the

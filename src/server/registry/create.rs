@@ -85,7 +85,10 @@ impl Registry {
         self.admit(entry, &admitted(cx, &to, o), Some(&object), fields.as_ref()).await.map_err(named)?;
 
         managed::put(&mut object, fields);
-        let draft = entry.draft(entry.key(&t.namespace, &to.name), &object).await.map_err(named)?;
+        // One text for all the keys in it.
+        let namespace = self.0.cache.get("namespaces", "", &t.namespace).map(|o| o.key.name.clone());
+        let key = entry.key(namespace.unwrap_or_else(|| t.namespace.as_str().into()), &to.name);
+        let draft = entry.draft(key, &object).await.map_err(named)?;
         if o.dry_run {
             if self.0.cache.get(&entry.storage, &t.namespace, &to.name).is_some() {
                 return Err((Failed::Conflict, to.name));

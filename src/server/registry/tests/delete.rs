@@ -201,7 +201,7 @@ async fn old_events_go_by_themselves() {
     let entry = bed.registry.entry(&t).unwrap();
     for (name, time) in [("old", "2020-01-01T00:00:00Z".into()), ("new", meta::now())] {
         let value = json!({"metadata": {"name": name, "namespace": "default", "creationTimestamp": time}});
-        let draft = entry.draft(entry.key("default", name), &value).await.unwrap();
+        let draft = entry.draft(entry.key("default".into(), name), &value).await.unwrap();
         assert!(bed.registry.commit(&entry, Intent::Create(draft)).await.is_ok());
     }
     let o = ListOptions { revision: Some(bed.revision()), ..ListOptions::default() };
