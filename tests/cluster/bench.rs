@@ -18,11 +18,13 @@ use skiff::cri::{Runtime as _, v1};
 use tokio::task::JoinSet;
 
 use crate::lab::{IMAGE, Lab, now};
-use crate::load::{Ask, Target};
+use crate::load::{Ask, Lines, Target};
 
 const CONNECTIONS: usize = 16;
 /// More than a small machine has, and as many as a large one.
 const WATCHERS: [usize; 2] = [100, 1000];
+/// As of a client that follows so many things: those of Go share one connection for all.
+const WATCHES_PER_CONNECTION: usize = 50;
 const MANY_OBJECTS: u64 = 100_000;
 const IDLE: Duration = Duration::from_secs(60);
 /// What a start leaves to do, such as the import of images and the batch of events, is neither idling nor serving.
@@ -425,34 +427,41 @@ async fn fill(kubeconfig: &Path) {
     });
 }
 
+/// How long an event takes to reach each of so many watches.
 async fn watchers(kubeconfig: &Path, count: usize) {
     let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
     let from = api.list(&ListParams::default().limit(1)).await.unwrap().metadata.resource_version.unwrap();
-    let mut tasks = JoinSet::new();
+    let target = Target::new(kubeconfig);
+    let name = format!("watched-{count}");
+    let url = format!(
+        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={from}&fieldSelector=metadata.name%3D{name}"
+    );
+    let (mut tasks, mut connections) = (JoinSet::new(), JoinSet::new());
     let ready = Arc::new(tokio::sync::Barrier::new(count + 1));
     let (sender, receiver) = tokio::sync::watch::channel(None::<Instant>);
-    for _ in 0..count {
-        let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
-        let (ready, sent, from) = (ready.clone(), receiver.clone(), from.clone());
-        tasks.spawn(async move {
-            let params = WatchParams::default().fields(&format!("metadata.name=watched-{count}"));
-            let mut stream = api.watch(&params, &from).await.unwrap().boxed();
-            ready.wait().await;
-            let mut delays = Vec::new();
-            while delays.len() < 20 {
-                if stream.try_next().await.unwrap().is_some() {
+    for shared in (0..count).collect::<Vec<_>>().chunks(WATCHES_PER_CONNECTION) {
+        let (mut requests, connection) = target.share().await;
+        connections.spawn(connection);
+        for _ in shared {
+            let mut lines = Lines::get(&mut requests, &url).await;
+            let (ready, sent) = (ready.clone(), receiver.clone());
+            tasks.spawn(async move {
+                ready.wait().await;
+                let mut delays = Vec::new();
+                for _ in 0..20 {
+                    lines.next().await;
                     delays.push(milliseconds(sent.borrow().unwrap().elapsed()));
                     ready.wait().await;
                 }
-            }
-            delays
-        });
+                delays
+            });
+        }
     }
     ready.wait().await;
     for n in 0..20 {
-        sender.send_replace(Some(now()));
-        let mut object = config_map(&format!("watched-{count}"));
+        let mut object = config_map(&name);
         object.metadata.labels = Some([("n".to_owned(), n.to_string())].into());
+        sender.send_replace(Some(now()));
         if n == 0 {
             api.create(&PostParams::default(), &object).await.unwrap();
         } else {
@@ -464,7 +473,7 @@ async fn watchers(kubeconfig: &Path, count: usize) {
     while let Some(result) = tasks.join_next().await {
         delays.extend(result.unwrap());
     }
-    println!("{count} watchers, sent to seen: {}", summary(delays));
+    println!("{count} watchers, {WATCHES_PER_CONNECTION} a connection, sent to seen: {}", summary(delays));
 }
 
 /// What the machine is, so that figures can be compared.

@@ -63,6 +63,9 @@ fn a_definition_is_served_explained_and_goes_with_its_objects() {
     assert!(explained.contains("When to save.") && explained.contains("-required-"), "{explained}");
     assert!(lab.kubectl(&["api-resources", "--api-group=example.com"]).contains("backups"));
 
+    let explained = lab.kubectl(&["explain", "pod.spec.restartPolicy"]);
+    assert!(explained.contains("ENUM") && explained.contains("OnFailure"), "{explained}");
+
     let refused = |manifest: &str| {
         let file = lab.dir.join("refused.yaml");
         std::fs::write(&file, manifest).unwrap();

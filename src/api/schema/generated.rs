@@ -205,7 +205,8 @@ static ADMISSIONREGISTRATION_V1_MATCHCONDITION: Type = Type { name: "io.k8s.api.
 ] };
 static ADMISSIONREGISTRATION_V1_MATCHRESOURCES: Type = Type { name: "io.k8s.api.admissionregistration.v1.MatchResources", gvk: None, atomic: true, fields: &[
     f("excludeResourceRules", list(of(&ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS))).at(4).omits_zero().list_atomic(),
-    f("matchPolicy", STRING).at(7).pointer(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(1).pointer(),
+    f("matchPolicy", STRING).at(7).pointer().values(&["Equivalent", "Exact"]),
+    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(1).pointer(),
     f("objectSelector", of(&META_V1_LABELSELECTOR)).at(2).pointer(),
     f("resourceRules", list(of(&ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
 ] };
@@ -232,24 +233,26 @@ static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYLIST: Type = Type { name:
     f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static ADMISSIONREGISTRATION_V1_MUTATINGADMISSIONPOLICYSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec", gvk: None, atomic: false, fields: &[
-    f("failurePolicy", STRING).at(5).pointer(),
+    f("failurePolicy", STRING).at(5).pointer().values(&["Fail", "Ignore"]),
     f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(6).omits_zero().list_map(&["name"]).merge("name"),
     f("matchConstraints", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(2).pointer(),
     f("mutations", list(of(&ADMISSIONREGISTRATION_V1_MUTATION))).at(4).omits_zero().list_atomic(),
     f("paramKind", of(&ADMISSIONREGISTRATION_V1_PARAMKIND)).at(1).pointer(),
-    f("reinvocationPolicy", STRING).at(7).omits_zero(),
+    f("reinvocationPolicy", STRING).at(7).omits_zero().values(&["IfNeeded", "Never"]),
     f("variables", list(of(&ADMISSIONREGISTRATION_V1_VARIABLE))).at(3).omits_zero().list_atomic(),
 ] };
 static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOK: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingWebhook", gvk: None, atomic: false, fields: &[
     f("admissionReviewVersions", list(STRING)).at(8).always().list_atomic().required(),
     f("clientConfig", of(&ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG)).at(2).always().required(),
-    f("failurePolicy", STRING).at(4).pointer(),
+    f("failurePolicy", STRING).at(4).pointer().values(&["Fail", "Ignore"]),
     f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(12).omits_zero().list_map(&["name"]).merge("name"),
-    f("matchPolicy", STRING).at(9).pointer(), f("name", STRING).at(1).always().required(),
-    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
-    f("objectSelector", of(&META_V1_LABELSELECTOR)).at(11).pointer(), f("reinvocationPolicy", STRING).at(10).pointer(),
+    f("matchPolicy", STRING).at(9).pointer().values(&["Equivalent", "Exact"]),
+    f("name", STRING).at(1).always().required(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
+    f("objectSelector", of(&META_V1_LABELSELECTOR)).at(11).pointer(),
+    f("reinvocationPolicy", STRING).at(10).pointer().values(&["IfNeeded", "Never"]),
     f("rules", list(of(&ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
-    f("sideEffects", STRING).at(6).always().pointer().required(), f("timeoutSeconds", INT32).at(7).pointer(),
+    f("sideEffects", STRING).at(6).always().pointer().values(&["None", "NoneOnDryRun", "Some", "Unknown"]).required(),
+    f("timeoutSeconds", INT32).at(7).pointer(),
 ] };
 static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration", gvk: Some(("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -263,15 +266,15 @@ static ADMISSIONREGISTRATION_V1_MUTATINGWEBHOOKCONFIGURATIONLIST: Type = Type { 
 static ADMISSIONREGISTRATION_V1_MUTATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.Mutation", gvk: None, atomic: false, fields: &[
     f("applyConfiguration", of(&ADMISSIONREGISTRATION_V1_APPLYCONFIGURATION)).at(3).pointer(),
     f("jsonPatch", of(&ADMISSIONREGISTRATION_V1_JSONPATCH)).at(4).pointer(),
-    f("patchType", STRING).at(2).always().required(),
+    f("patchType", STRING).at(2).always().values(&["ApplyConfiguration", "JSONPatch"]).required(),
 ] };
 static ADMISSIONREGISTRATION_V1_NAMEDRULEWITHOPERATIONS: Type = Type { name: "io.k8s.api.admissionregistration.v1.NamedRuleWithOperations", gvk: None, atomic: true, fields: &[
     f("apiGroups", list(STRING)).at(1).inside(&[2, 2]).omits_zero().list_atomic(),
     f("apiVersions", list(STRING)).at(2).inside(&[2, 2]).omits_zero().list_atomic(),
-    f("operations", list(STRING)).at(1).inside(&[2]).omits_zero().list_atomic(),
+    f("operations", list(STRING)).at(1).inside(&[2]).omits_zero().values(&["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]).list_atomic(),
     f("resourceNames", list(STRING)).at(1).omits_zero().list_atomic(),
     f("resources", list(STRING)).at(3).inside(&[2, 2]).omits_zero().list_atomic(),
-    f("scope", STRING).at(4).inside(&[2, 2]).pointer(),
+    f("scope", STRING).at(4).inside(&[2, 2]).pointer().values(&["*", "Cluster", "Namespaced"]),
 ] };
 static ADMISSIONREGISTRATION_V1_PARAMKIND: Type = Type { name: "io.k8s.api.admissionregistration.v1.ParamKind", gvk: None, atomic: true, fields: &[
     f("apiVersion", STRING).at(1).omits_zero(), f("kind", STRING).at(2).omits_zero(),
@@ -283,9 +286,9 @@ static ADMISSIONREGISTRATION_V1_PARAMREF: Type = Type { name: "io.k8s.api.admiss
 static ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS: Type = Type { name: "io.k8s.api.admissionregistration.v1.RuleWithOperations", gvk: None, atomic: false, fields: &[
     f("apiGroups", list(STRING)).at(1).inside(&[2]).omits_zero().list_atomic(),
     f("apiVersions", list(STRING)).at(2).inside(&[2]).omits_zero().list_atomic(),
-    f("operations", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("operations", list(STRING)).at(1).omits_zero().values(&["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]).list_atomic(),
     f("resources", list(STRING)).at(3).inside(&[2]).omits_zero().list_atomic(),
-    f("scope", STRING).at(4).inside(&[2]).pointer(),
+    f("scope", STRING).at(4).inside(&[2]).pointer().values(&["*", "Cluster", "Namespaced"]),
 ] };
 static ADMISSIONREGISTRATION_V1_SERVICEREFERENCE: Type = Type { name: "io.k8s.api.admissionregistration.v1.ServiceReference", gvk: None, atomic: false, fields: &[
     f("name", STRING).at(2).always().required(), f("namespace", STRING).at(1).always().required(),
@@ -312,7 +315,7 @@ static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYBINDINGSPEC: Type = Typ
     f("matchResources", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(3).pointer(),
     f("paramRef", of(&ADMISSIONREGISTRATION_V1_PARAMREF)).at(2).pointer(),
     f("policyName", STRING).at(1).omits_zero().required(),
-    f("validationActions", list(STRING)).at(4).omits_zero().list_set().required(),
+    f("validationActions", list(STRING)).at(4).omits_zero().values(&["Audit", "Deny", "Warn"]).list_set().required(),
 ] };
 static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYLIST: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyList", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyList")), atomic: false, fields: &[
     f("apiVersion", STRING),
@@ -321,7 +324,7 @@ static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYLIST: Type = Type { nam
 ] };
 static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSPEC: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec", gvk: None, atomic: false, fields: &[
     f("auditAnnotations", list(of(&ADMISSIONREGISTRATION_V1_AUDITANNOTATION))).at(5).omits_zero().list_atomic(),
-    f("failurePolicy", STRING).at(4).pointer(),
+    f("failurePolicy", STRING).at(4).pointer().values(&["Fail", "Ignore"]),
     f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(6).omits_zero().list_map(&["name"]).merge("name"),
     f("matchConstraints", of(&ADMISSIONREGISTRATION_V1_MATCHRESOURCES)).at(2).pointer(),
     f("paramKind", of(&ADMISSIONREGISTRATION_V1_PARAMKIND)).at(1).pointer(),
@@ -336,13 +339,14 @@ static ADMISSIONREGISTRATION_V1_VALIDATINGADMISSIONPOLICYSTATUS: Type = Type { n
 static ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOK: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingWebhook", gvk: None, atomic: false, fields: &[
     f("admissionReviewVersions", list(STRING)).at(8).always().list_atomic().required(),
     f("clientConfig", of(&ADMISSIONREGISTRATION_V1_WEBHOOKCLIENTCONFIG)).at(2).always().required(),
-    f("failurePolicy", STRING).at(4).pointer(),
+    f("failurePolicy", STRING).at(4).pointer().values(&["Fail", "Ignore"]),
     f("matchConditions", list(of(&ADMISSIONREGISTRATION_V1_MATCHCONDITION))).at(11).omits_zero().list_map(&["name"]).merge("name"),
-    f("matchPolicy", STRING).at(9).pointer(), f("name", STRING).at(1).always().required(),
-    f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
+    f("matchPolicy", STRING).at(9).pointer().values(&["Equivalent", "Exact"]),
+    f("name", STRING).at(1).always().required(), f("namespaceSelector", of(&META_V1_LABELSELECTOR)).at(5).pointer(),
     f("objectSelector", of(&META_V1_LABELSELECTOR)).at(10).pointer(),
     f("rules", list(of(&ADMISSIONREGISTRATION_V1_RULEWITHOPERATIONS))).at(3).omits_zero().list_atomic(),
-    f("sideEffects", STRING).at(6).always().pointer().required(), f("timeoutSeconds", INT32).at(7).pointer(),
+    f("sideEffects", STRING).at(6).always().pointer().values(&["None", "NoneOnDryRun", "Some", "Unknown"]).required(),
+    f("timeoutSeconds", INT32).at(7).pointer(),
 ] };
 static ADMISSIONREGISTRATION_V1_VALIDATINGWEBHOOKCONFIGURATION: Type = Type { name: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration", gvk: Some(("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -401,7 +405,8 @@ static APPS_V1_DAEMONSETSTATUS: Type = Type { name: "io.k8s.api.apps.v1.DaemonSe
     f("updatedNumberScheduled", INT32).at(6).omits_zero(),
 ] };
 static APPS_V1_DAEMONSETUPDATESTRATEGY: Type = Type { name: "io.k8s.api.apps.v1.DaemonSetUpdateStrategy", gvk: None, atomic: false, fields: &[
-    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDAEMONSET)).at(2).pointer(), f("type", STRING).at(1).omits_zero(),
+    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDAEMONSET)).at(2).pointer(),
+    f("type", STRING).at(1).omits_zero().values(&["OnDelete", "RollingUpdate"]),
 ] };
 static APPS_V1_DEPLOYMENT: Type = Type { name: "io.k8s.api.apps.v1.Deployment", gvk: Some(("apps", "v1", "Deployment")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -432,7 +437,8 @@ static APPS_V1_DEPLOYMENTSTATUS: Type = Type { name: "io.k8s.api.apps.v1.Deploym
     f("unavailableReplicas", INT32).at(5).omits_zero(), f("updatedReplicas", INT32).at(3).omits_zero(),
 ] };
 static APPS_V1_DEPLOYMENTSTRATEGY: Type = Type { name: "io.k8s.api.apps.v1.DeploymentStrategy", gvk: None, atomic: false, fields: &[
-    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDEPLOYMENT)).at(2).pointer(), f("type", STRING).at(1).omits_zero(),
+    f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATEDEPLOYMENT)).at(2).pointer(),
+    f("type", STRING).at(1).omits_zero().values(&["Recreate", "RollingUpdate"]),
 ] };
 static APPS_V1_REPLICASET: Type = Type { name: "io.k8s.api.apps.v1.ReplicaSet", gvk: Some(("apps", "v1", "ReplicaSet")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -490,8 +496,8 @@ static APPS_V1_STATEFULSETPERSISTENTVOLUMECLAIMRETENTIONPOLICY: Type = Type { na
 static APPS_V1_STATEFULSETSPEC: Type = Type { name: "io.k8s.api.apps.v1.StatefulSetSpec", gvk: None, atomic: false, fields: &[
     f("minReadySeconds", INT32).at(9).omits_zero(), f("ordinals", of(&APPS_V1_STATEFULSETORDINALS)).at(11).pointer(),
     f("persistentVolumeClaimRetentionPolicy", of(&APPS_V1_STATEFULSETPERSISTENTVOLUMECLAIMRETENTIONPOLICY)).at(10).pointer(),
-    f("podManagementPolicy", STRING).at(6).omits_zero(), f("replicas", INT32).at(1).pointer(),
-    f("revisionHistoryLimit", INT32).at(8).pointer(),
+    f("podManagementPolicy", STRING).at(6).omits_zero().values(&["OrderedReady", "Parallel"]),
+    f("replicas", INT32).at(1).pointer(), f("revisionHistoryLimit", INT32).at(8).pointer(),
     f("selector", of(&META_V1_LABELSELECTOR)).at(2).always().pointer().required(),
     f("serviceName", STRING).at(5).always(), f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(3).always().required(),
     f("updateStrategy", of(&APPS_V1_STATEFULSETUPDATESTRATEGY)).at(7).always(),
@@ -507,7 +513,7 @@ static APPS_V1_STATEFULSETSTATUS: Type = Type { name: "io.k8s.api.apps.v1.Statef
 ] };
 static APPS_V1_STATEFULSETUPDATESTRATEGY: Type = Type { name: "io.k8s.api.apps.v1.StatefulSetUpdateStrategy", gvk: None, atomic: false, fields: &[
     f("rollingUpdate", of(&APPS_V1_ROLLINGUPDATESTATEFULSETSTRATEGY)).at(2).pointer(),
-    f("type", STRING).at(1).omits_zero(),
+    f("type", STRING).at(1).omits_zero().values(&["OnDelete", "RollingUpdate"]),
 ] };
 static AUTHENTICATION_V1_BOUNDOBJECTREFERENCE: Type = Type { name: "io.k8s.api.authentication.v1.BoundObjectReference", gvk: None, atomic: false, fields: &[
     f("apiVersion", STRING).at(2).omits_zero(), f("kind", STRING).at(1).omits_zero(),
@@ -778,7 +784,8 @@ static BATCH_V1_CRONJOBLIST: Type = Type { name: "io.k8s.api.batch.v1.CronJobLis
     f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static BATCH_V1_CRONJOBSPEC: Type = Type { name: "io.k8s.api.batch.v1.CronJobSpec", gvk: None, atomic: false, fields: &[
-    f("concurrencyPolicy", STRING).at(3).omits_zero(), f("failedJobsHistoryLimit", INT32).at(7).pointer(),
+    f("concurrencyPolicy", STRING).at(3).omits_zero().values(&["Allow", "Forbid", "Replace"]),
+    f("failedJobsHistoryLimit", INT32).at(7).pointer(),
     f("jobTemplate", of(&BATCH_V1_JOBTEMPLATESPEC)).at(5).always().required(),
     f("schedule", STRING).at(1).always().required(), f("startingDeadlineSeconds", INT64).at(2).pointer(),
     f("successfulJobsHistoryLimit", INT32).at(6).pointer(), f("suspend", BOOL).at(4).pointer(),
@@ -803,11 +810,13 @@ static BATCH_V1_JOBLIST: Type = Type { name: "io.k8s.api.batch.v1.JobList", gvk:
 ] };
 static BATCH_V1_JOBSPEC: Type = Type { name: "io.k8s.api.batch.v1.JobSpec", gvk: None, atomic: false, fields: &[
     f("activeDeadlineSeconds", INT64).at(3).pointer(), f("backoffLimit", INT32).at(7).pointer(),
-    f("backoffLimitPerIndex", INT32).at(12).pointer(), f("completionMode", STRING).at(9).pointer(),
+    f("backoffLimitPerIndex", INT32).at(12).pointer(),
+    f("completionMode", STRING).at(9).pointer().values(&["Indexed", "NonIndexed"]),
     f("completions", INT32).at(2).pointer(), f("managedBy", STRING).at(15).pointer(),
     f("manualSelector", BOOL).at(5).pointer(), f("maxFailedIndexes", INT32).at(13).pointer(),
     f("parallelism", INT32).at(1).pointer(), f("podFailurePolicy", of(&BATCH_V1_PODFAILUREPOLICY)).at(11).pointer(),
-    f("podReplacementPolicy", STRING).at(14).pointer(), f("selector", of(&META_V1_LABELSELECTOR)).at(4).pointer(),
+    f("podReplacementPolicy", STRING).at(14).pointer().values(&["Failed", "TerminatingOrFailed"]),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(4).pointer(),
     f("successPolicy", of(&BATCH_V1_SUCCESSPOLICY)).at(16).pointer(), f("suspend", BOOL).at(10).pointer(),
     f("template", of(&CORE_V1_PODTEMPLATESPEC)).at(6).always().required(),
     f("ttlSecondsAfterFinished", INT32).at(8).pointer(),
@@ -828,14 +837,15 @@ static BATCH_V1_PODFAILUREPOLICY: Type = Type { name: "io.k8s.api.batch.v1.PodFa
     f("rules", list(of(&BATCH_V1_PODFAILUREPOLICYRULE))).at(1).always().list_atomic().required(),
 ] };
 static BATCH_V1_PODFAILUREPOLICYONEXITCODESREQUIREMENT: Type = Type { name: "io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement", gvk: None, atomic: false, fields: &[
-    f("containerName", STRING).at(1).pointer(), f("operator", STRING).at(2).always().required(),
+    f("containerName", STRING).at(1).pointer(),
+    f("operator", STRING).at(2).always().values(&["In", "NotIn"]).required(),
     f("values", list(INT32)).at(3).always().list_set().required(),
 ] };
 static BATCH_V1_PODFAILUREPOLICYONPODCONDITIONSPATTERN: Type = Type { name: "io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern", gvk: None, atomic: false, fields: &[
     f("status", STRING).at(2).always(), f("type", STRING).at(1).always().required(),
 ] };
 static BATCH_V1_PODFAILUREPOLICYRULE: Type = Type { name: "io.k8s.api.batch.v1.PodFailurePolicyRule", gvk: None, atomic: false, fields: &[
-    f("action", STRING).at(1).always().required(),
+    f("action", STRING).at(1).always().values(&["Count", "FailIndex", "FailJob", "Ignore"]).required(),
     f("onExitCodes", of(&BATCH_V1_PODFAILUREPOLICYONEXITCODESREQUIREMENT)).at(2).pointer(),
     f("onPodConditions", list(of(&BATCH_V1_PODFAILUREPOLICYONPODCONDITIONSPATTERN))).at(3).omits_zero().list_atomic(),
 ] };
@@ -866,7 +876,8 @@ static CERTIFICATES_V1_CERTIFICATESIGNINGREQUESTSPEC: Type = Type { name: "io.k8
     f("expirationSeconds", INT32).at(8).pointer(), f("extra", map(list(STRING))).at(6).omits_zero(),
     f("groups", list(STRING)).at(4).omits_zero().list_atomic(), f("request", BYTES).at(1).always().required(),
     f("signerName", STRING).at(7).always().required(), f("uid", STRING).at(3).omits_zero(),
-    f("usages", list(STRING)).at(5).omits_zero().list_atomic(), f("username", STRING).at(2).omits_zero(),
+    f("usages", list(STRING)).at(5).omits_zero().values(&["any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"]).list_atomic(),
+    f("username", STRING).at(2).omits_zero(),
 ] };
 static CERTIFICATES_V1_CERTIFICATESIGNINGREQUESTSTATUS: Type = Type { name: "io.k8s.api.certificates.v1.CertificateSigningRequestStatus", gvk: None, atomic: false, fields: &[
     f("certificate", BYTES).at(2).omits_zero(),
@@ -896,15 +907,18 @@ static CORE_V1_AFFINITY: Type = Type { name: "io.k8s.api.core.v1.Affinity", gvk:
     f("podAntiAffinity", of(&CORE_V1_PODANTIAFFINITY)).at(3).pointer(),
 ] };
 static CORE_V1_APPARMORPROFILE: Type = Type { name: "io.k8s.api.core.v1.AppArmorProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING).at(2).pointer(), f("type", STRING).at(1).always().required(),
+    f("localhostProfile", STRING).at(2).pointer(),
+    f("type", STRING).at(1).always().values(&["Localhost", "RuntimeDefault", "Unconfined"]).required(),
 ] };
 static CORE_V1_ATTACHEDVOLUME: Type = Type { name: "io.k8s.api.core.v1.AttachedVolume", gvk: None, atomic: false, fields: &[
     f("devicePath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_AZUREDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureDiskVolumeSource", gvk: None, atomic: false, fields: &[
-    f("cachingMode", STRING).at(3).pointer(), f("diskName", STRING).at(1).always().required(),
-    f("diskURI", STRING).at(2).always().required(), f("fsType", STRING).at(4).pointer().default("\"ext4\""),
-    f("kind", STRING).at(6).pointer(), f("readOnly", BOOL).at(5).pointer().default("false"),
+    f("cachingMode", STRING).at(3).pointer().values(&["None", "ReadOnly", "ReadWrite"]),
+    f("diskName", STRING).at(1).always().required(), f("diskURI", STRING).at(2).always().required(),
+    f("fsType", STRING).at(4).pointer().default("\"ext4\""),
+    f("kind", STRING).at(6).pointer().values(&["Dedicated", "Managed", "Shared"]),
+    f("readOnly", BOOL).at(5).pointer().default("false"),
 ] };
 static CORE_V1_AZUREFILEPERSISTENTVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.AzureFilePersistentVolumeSource", gvk: None, atomic: false, fields: &[
     f("readOnly", BOOL).at(3).omits_zero(), f("secretName", STRING).at(1).always().required(),
@@ -994,7 +1008,8 @@ static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gv
     f("command", list(STRING)).at(3).omits_zero().list_atomic(),
     f("env", list(of(&CORE_V1_ENVVAR))).at(7).omits_zero().list_map(&["name"]).merge("name"),
     f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).omits_zero().list_atomic(),
-    f("image", STRING).at(2).omits_zero(), f("imagePullPolicy", STRING).at(14).omits_zero(),
+    f("image", STRING).at(2).omits_zero(),
+    f("imagePullPolicy", STRING).at(14).omits_zero().values(&["Always", "IfNotPresent", "Never"]),
     f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).pointer(), f("livenessProbe", of(&CORE_V1_PROBE)).at(10).pointer(),
     f("name", STRING).at(1).always().required(),
     f("ports", list(of(&CORE_V1_CONTAINERPORT))).at(6).omits_zero().list_map(&["containerPort","protocol"]).merge("containerPort"),
@@ -1005,7 +1020,8 @@ static CORE_V1_CONTAINER: Type = Type { name: "io.k8s.api.core.v1.Container", gv
     f("securityContext", of(&CORE_V1_SECURITYCONTEXT)).at(15).pointer(),
     f("startupProbe", of(&CORE_V1_PROBE)).at(22).pointer(), f("stdin", BOOL).at(16).omits_zero(),
     f("stdinOnce", BOOL).at(17).omits_zero(), f("terminationMessagePath", STRING).at(13).omits_zero(),
-    f("terminationMessagePolicy", STRING).at(20).omits_zero(), f("tty", BOOL).at(18).omits_zero(),
+    f("terminationMessagePolicy", STRING).at(20).omits_zero().values(&["FallbackToLogsOnError", "File"]),
+    f("tty", BOOL).at(18).omits_zero(),
     f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
     f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
     f("workingDir", STRING).at(5).omits_zero(),
@@ -1020,7 +1036,7 @@ static CORE_V1_CONTAINERIMAGE: Type = Type { name: "io.k8s.api.core.v1.Container
 static CORE_V1_CONTAINERPORT: Type = Type { name: "io.k8s.api.core.v1.ContainerPort", gvk: None, atomic: false, fields: &[
     f("containerPort", INT32).at(3).always().required(), f("hostIP", STRING).at(5).omits_zero(),
     f("hostPort", INT32).at(2).omits_zero(), f("name", STRING).at(1).omits_zero(),
-    f("protocol", STRING).at(4).omits_zero().default("\"TCP\""),
+    f("protocol", STRING).at(4).omits_zero().default("\"TCP\"").values(&["SCTP", "TCP", "UDP"]),
 ] };
 static CORE_V1_CONTAINERRESIZEPOLICY: Type = Type { name: "io.k8s.api.core.v1.ContainerResizePolicy", gvk: None, atomic: false, fields: &[
     f("resourceName", STRING).at(1).always().required(), f("restartPolicy", STRING).at(2).always().required(),
@@ -1056,7 +1072,8 @@ static CORE_V1_CONTAINERSTATUS: Type = Type { name: "io.k8s.api.core.v1.Containe
     f("name", STRING).at(1).always().required(), f("ready", BOOL).at(4).always().required(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(11).pointer(),
     f("restartCount", INT32).at(5).always().required(), f("started", BOOL).at(9).pointer(),
-    f("state", of(&CORE_V1_CONTAINERSTATE)).at(2).always(), f("stopSignal", STRING).at(15).pointer(),
+    f("state", of(&CORE_V1_CONTAINERSTATE)).at(2).always(),
+    f("stopSignal", STRING).at(15).pointer().values(&["SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO", "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGRTMAX", "SIGRTMAX-1", "SIGRTMAX-10", "SIGRTMAX-11", "SIGRTMAX-12", "SIGRTMAX-13", "SIGRTMAX-14", "SIGRTMAX-2", "SIGRTMAX-3", "SIGRTMAX-4", "SIGRTMAX-5", "SIGRTMAX-6", "SIGRTMAX-7", "SIGRTMAX-8", "SIGRTMAX-9", "SIGRTMIN", "SIGRTMIN+1", "SIGRTMIN+10", "SIGRTMIN+11", "SIGRTMIN+12", "SIGRTMIN+13", "SIGRTMIN+14", "SIGRTMIN+15", "SIGRTMIN+2", "SIGRTMIN+3", "SIGRTMIN+4", "SIGRTMIN+5", "SIGRTMIN+6", "SIGRTMIN+7", "SIGRTMIN+8", "SIGRTMIN+9", "SIGSEGV", "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ"]),
     f("user", of(&CORE_V1_CONTAINERUSER)).at(13).pointer(),
     f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNTSTATUS))).at(12).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
 ] };
@@ -1087,7 +1104,8 @@ static CORE_V1_ENDPOINTADDRESS: Type = Type { name: "io.k8s.api.core.v1.Endpoint
 ] };
 static CORE_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.core.v1.EndpointPort", gvk: None, atomic: true, fields: &[
     f("appProtocol", STRING).at(4).pointer(), f("name", STRING).at(1).omits_zero(),
-    f("port", INT32).at(2).always().required(), f("protocol", STRING).at(3).omits_zero(),
+    f("port", INT32).at(2).always().required(),
+    f("protocol", STRING).at(3).omits_zero().values(&["SCTP", "TCP", "UDP"]),
 ] };
 static CORE_V1_ENDPOINTSUBSET: Type = Type { name: "io.k8s.api.core.v1.EndpointSubset", gvk: None, atomic: false, fields: &[
     f("addresses", list(of(&CORE_V1_ENDPOINTADDRESS))).at(1).omits_zero().list_atomic(),
@@ -1122,7 +1140,8 @@ static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.Ephem
     f("command", list(STRING)).at(3).inside(&[1]).omits_zero().list_atomic(),
     f("env", list(of(&CORE_V1_ENVVAR))).at(7).inside(&[1]).omits_zero().list_map(&["name"]).merge("name"),
     f("envFrom", list(of(&CORE_V1_ENVFROMSOURCE))).at(19).inside(&[1]).omits_zero().list_atomic(),
-    f("image", STRING).at(2).inside(&[1]).omits_zero(), f("imagePullPolicy", STRING).at(14).inside(&[1]).omits_zero(),
+    f("image", STRING).at(2).inside(&[1]).omits_zero(),
+    f("imagePullPolicy", STRING).at(14).inside(&[1]).omits_zero().values(&["Always", "IfNotPresent", "Never"]),
     f("lifecycle", of(&CORE_V1_LIFECYCLE)).at(12).inside(&[1]).pointer(),
     f("livenessProbe", of(&CORE_V1_PROBE)).at(10).inside(&[1]).pointer(),
     f("name", STRING).at(1).inside(&[1]).always().required(),
@@ -1137,7 +1156,7 @@ static CORE_V1_EPHEMERALCONTAINER: Type = Type { name: "io.k8s.api.core.v1.Ephem
     f("stdin", BOOL).at(16).inside(&[1]).omits_zero(), f("stdinOnce", BOOL).at(17).inside(&[1]).omits_zero(),
     f("targetContainerName", STRING).at(2).omits_zero(),
     f("terminationMessagePath", STRING).at(13).inside(&[1]).omits_zero(),
-    f("terminationMessagePolicy", STRING).at(20).inside(&[1]).omits_zero(),
+    f("terminationMessagePolicy", STRING).at(20).inside(&[1]).omits_zero().values(&["FallbackToLogsOnError", "File"]),
     f("tty", BOOL).at(18).inside(&[1]).omits_zero(),
     f("volumeDevices", list(of(&CORE_V1_VOLUMEDEVICE))).at(21).inside(&[1]).omits_zero().list_map(&["devicePath"]).merge("devicePath"),
     f("volumeMounts", list(of(&CORE_V1_VOLUMEMOUNT))).at(9).inside(&[1]).omits_zero().list_map(&["mountPath"]).merge("mountPath"),
@@ -1214,7 +1233,7 @@ static CORE_V1_HTTPGETACTION: Type = Type { name: "io.k8s.api.core.v1.HTTPGetAct
     f("host", STRING).at(3).omits_zero(),
     f("httpHeaders", list(of(&CORE_V1_HTTPHEADER))).at(5).omits_zero().list_atomic(),
     f("path", STRING).at(1).omits_zero(), f("port", INTORSTRING).at(2).always().required(),
-    f("scheme", STRING).at(4).omits_zero(),
+    f("scheme", STRING).at(4).omits_zero().values(&["HTTP", "HTTPS"]),
 ] };
 static CORE_V1_HTTPHEADER: Type = Type { name: "io.k8s.api.core.v1.HTTPHeader", gvk: None, atomic: false, fields: &[
     f("name", STRING).at(1).always().required(), f("value", STRING).at(2).always().required(),
@@ -1226,7 +1245,8 @@ static CORE_V1_HOSTIP: Type = Type { name: "io.k8s.api.core.v1.HostIP", gvk: Non
     f("ip", STRING).at(1).always().required(),
 ] };
 static CORE_V1_HOSTPATHVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.HostPathVolumeSource", gvk: None, atomic: false, fields: &[
-    f("path", STRING).at(1).always().required(), f("type", STRING).at(2).pointer(),
+    f("path", STRING).at(1).always().required(),
+    f("type", STRING).at(2).pointer().values(&["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]),
 ] };
 static CORE_V1_ISCSIPERSISTENTVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ISCSIPersistentVolumeSource", gvk: None, atomic: false, fields: &[
     f("chapAuthDiscovery", BOOL).at(8).omits_zero(), f("chapAuthSession", BOOL).at(11).omits_zero(),
@@ -1245,7 +1265,8 @@ static CORE_V1_ISCSIVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ISCSIV
     f("targetPortal", STRING).at(1).always().required(),
 ] };
 static CORE_V1_IMAGEVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeSource", gvk: None, atomic: false, fields: &[
-    f("pullPolicy", STRING).at(2).omits_zero(), f("reference", STRING).at(1).omits_zero(),
+    f("pullPolicy", STRING).at(2).omits_zero().values(&["Always", "IfNotPresent", "Never"]),
+    f("reference", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_IMAGEVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.ImageVolumeStatus", gvk: None, atomic: false, fields: &[
     f("imageRef", STRING).at(1).omits_zero().required(),
@@ -1256,7 +1277,8 @@ static CORE_V1_KEYTOPATH: Type = Type { name: "io.k8s.api.core.v1.KeyToPath", gv
 ] };
 static CORE_V1_LIFECYCLE: Type = Type { name: "io.k8s.api.core.v1.Lifecycle", gvk: None, atomic: false, fields: &[
     f("postStart", of(&CORE_V1_LIFECYCLEHANDLER)).at(1).pointer(),
-    f("preStop", of(&CORE_V1_LIFECYCLEHANDLER)).at(2).pointer(), f("stopSignal", STRING).at(3).pointer(),
+    f("preStop", of(&CORE_V1_LIFECYCLEHANDLER)).at(2).pointer(),
+    f("stopSignal", STRING).at(3).pointer().values(&["SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO", "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGRTMAX", "SIGRTMAX-1", "SIGRTMAX-10", "SIGRTMAX-11", "SIGRTMAX-12", "SIGRTMAX-13", "SIGRTMAX-14", "SIGRTMAX-2", "SIGRTMAX-3", "SIGRTMAX-4", "SIGRTMAX-5", "SIGRTMAX-6", "SIGRTMAX-7", "SIGRTMAX-8", "SIGRTMAX-9", "SIGRTMIN", "SIGRTMIN+1", "SIGRTMIN+10", "SIGRTMIN+11", "SIGRTMIN+12", "SIGRTMIN+13", "SIGRTMIN+14", "SIGRTMIN+15", "SIGRTMIN+2", "SIGRTMIN+3", "SIGRTMIN+4", "SIGRTMIN+5", "SIGRTMIN+6", "SIGRTMIN+7", "SIGRTMIN+8", "SIGRTMIN+9", "SIGSEGV", "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ"]),
 ] };
 static CORE_V1_LIFECYCLEHANDLER: Type = Type { name: "io.k8s.api.core.v1.LifecycleHandler", gvk: None, atomic: false, fields: &[
     f("exec", of(&CORE_V1_EXECACTION)).at(1).pointer(), f("httpGet", of(&CORE_V1_HTTPGETACTION)).at(2).pointer(),
@@ -1296,7 +1318,8 @@ static CORE_V1_LOCALVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.LocalV
     f("fsType", STRING).at(2).pointer(), f("path", STRING).at(1).always().required(),
 ] };
 static CORE_V1_MODIFYVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.ModifyVolumeStatus", gvk: None, atomic: false, fields: &[
-    f("status", STRING).at(2).always().required(), f("targetVolumeAttributesClassName", STRING).at(1).omits_zero(),
+    f("status", STRING).at(2).always().values(&["InProgress", "Infeasible", "Pending"]).required(),
+    f("targetVolumeAttributesClassName", STRING).at(1).omits_zero(),
 ] };
 static CORE_V1_NFSVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.NFSVolumeSource", gvk: None, atomic: false, fields: &[
     f("path", STRING).at(2).always().required(), f("readOnly", BOOL).at(3).omits_zero(),
@@ -1320,7 +1343,7 @@ static CORE_V1_NAMESPACESPEC: Type = Type { name: "io.k8s.api.core.v1.NamespaceS
 ] };
 static CORE_V1_NAMESPACESTATUS: Type = Type { name: "io.k8s.api.core.v1.NamespaceStatus", gvk: None, atomic: false, fields: &[
     f("conditions", list(of(&CORE_V1_NAMESPACECONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
-    f("phase", STRING).at(1).omits_zero(),
+    f("phase", STRING).at(1).omits_zero().values(&["Active", "Terminating"]),
 ] };
 static CORE_V1_NODE: Type = Type { name: "io.k8s.api.core.v1.Node", gvk: Some(("", "v1", "Node")), atomic: false, fields: &[
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -1370,7 +1393,8 @@ static CORE_V1_NODESELECTOR: Type = Type { name: "io.k8s.api.core.v1.NodeSelecto
     f("nodeSelectorTerms", list(of(&CORE_V1_NODESELECTORTERM))).at(1).always().list_atomic().required(),
 ] };
 static CORE_V1_NODESELECTORREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("key", STRING).at(1).always().required(), f("operator", STRING).at(2).always().required(),
+    f("key", STRING).at(1).always().required(),
+    f("operator", STRING).at(2).always().values(&["DoesNotExist", "Exists", "Gt", "In", "Lt", "NotIn"]).required(),
     f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_NODESELECTORTERM: Type = Type { name: "io.k8s.api.core.v1.NodeSelectorTerm", gvk: None, atomic: true, fields: &[
@@ -1392,7 +1416,8 @@ static CORE_V1_NODESTATUS: Type = Type { name: "io.k8s.api.core.v1.NodeStatus", 
     f("declaredFeatures", list(STRING)).at(14).omits_zero().list_atomic(),
     f("features", of(&CORE_V1_NODEFEATURES)).at(13).pointer(),
     f("images", list(of(&CORE_V1_CONTAINERIMAGE))).at(8).omits_zero().list_atomic(),
-    f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7).always(), f("phase", STRING).at(3).omits_zero(),
+    f("nodeInfo", of(&CORE_V1_NODESYSTEMINFO)).at(7).always(),
+    f("phase", STRING).at(3).omits_zero().values(&["Pending", "Running", "Terminated"]),
     f("runtimeHandlers", list(of(&CORE_V1_NODERUNTIMEHANDLER))).at(12).omits_zero().list_atomic(),
     f("volumesAttached", list(of(&CORE_V1_ATTACHEDVOLUME))).at(10).omits_zero().list_atomic(),
     f("volumesInUse", list(STRING)).at(9).omits_zero().list_atomic(),
@@ -1437,21 +1462,23 @@ static CORE_V1_PERSISTENTVOLUMECLAIMLIST: Type = Type { name: "io.k8s.api.core.v
     f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMSPEC: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimSpec", gvk: None, atomic: false, fields: &[
-    f("accessModes", list(STRING)).at(1).omits_zero().list_atomic(),
+    f("accessModes", list(STRING)).at(1).omits_zero().values(&["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]).list_atomic(),
     f("dataSource", of(&CORE_V1_TYPEDLOCALOBJECTREFERENCE)).at(7).pointer(),
     f("dataSourceRef", of(&CORE_V1_TYPEDOBJECTREFERENCE)).at(8).pointer(),
     f("resources", of(&CORE_V1_VOLUMERESOURCEREQUIREMENTS)).at(2).always(),
     f("selector", of(&META_V1_LABELSELECTOR)).at(4).pointer(), f("storageClassName", STRING).at(5).pointer(),
-    f("volumeAttributesClassName", STRING).at(9).pointer(), f("volumeMode", STRING).at(6).pointer(),
+    f("volumeAttributesClassName", STRING).at(9).pointer(),
+    f("volumeMode", STRING).at(6).pointer().values(&["Block", "Filesystem"]),
     f("volumeName", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMSTATUS: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimStatus", gvk: None, atomic: false, fields: &[
-    f("accessModes", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("accessModes", list(STRING)).at(2).omits_zero().values(&["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]).list_atomic(),
     f("allocatedResourceStatuses", map(STRING)).at(7).omits_zero(),
     f("allocatedResources", map(QUANTITY)).at(5).omits_zero(), f("capacity", map(QUANTITY)).at(3).omits_zero(),
     f("conditions", list(of(&CORE_V1_PERSISTENTVOLUMECLAIMCONDITION))).at(4).omits_zero().list_map(&["type"]).merge("type"),
     f("currentVolumeAttributesClassName", STRING).at(8).pointer(),
-    f("modifyVolumeStatus", of(&CORE_V1_MODIFYVOLUMESTATUS)).at(9).pointer(), f("phase", STRING).at(1).omits_zero(),
+    f("modifyVolumeStatus", of(&CORE_V1_MODIFYVOLUMESTATUS)).at(9).pointer(),
+    f("phase", STRING).at(1).omits_zero().values(&["Bound", "Lost", "Pending"]),
 ] };
 static CORE_V1_PERSISTENTVOLUMECLAIMTEMPLATE: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimTemplate", gvk: None, atomic: false, fields: &[
     f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
@@ -1465,7 +1492,7 @@ static CORE_V1_PERSISTENTVOLUMELIST: Type = Type { name: "io.k8s.api.core.v1.Per
     f("kind", STRING), f("metadata", of(&META_V1_LISTMETA)).at(1).always(),
 ] };
 static CORE_V1_PERSISTENTVOLUMESPEC: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeSpec", gvk: None, atomic: false, fields: &[
-    f("accessModes", list(STRING)).at(3).omits_zero().list_atomic(),
+    f("accessModes", list(STRING)).at(3).omits_zero().values(&["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]).list_atomic(),
     f("awsElasticBlockStore", of(&CORE_V1_AWSELASTICBLOCKSTOREVOLUMESOURCE)).at(2).inside(&[2]).pointer(),
     f("azureDisk", of(&CORE_V1_AZUREDISKVOLUMESOURCE)).at(16).inside(&[2]).pointer(),
     f("azureFile", of(&CORE_V1_AZUREFILEPERSISTENTVOLUMESOURCE)).at(13).inside(&[2]).pointer(),
@@ -1485,7 +1512,7 @@ static CORE_V1_PERSISTENTVOLUMESPEC: Type = Type { name: "io.k8s.api.core.v1.Per
     f("mountOptions", list(STRING)).at(7).omits_zero().list_atomic(),
     f("nfs", of(&CORE_V1_NFSVOLUMESOURCE)).at(5).inside(&[2]).pointer(),
     f("nodeAffinity", of(&CORE_V1_VOLUMENODEAFFINITY)).at(9).pointer(),
-    f("persistentVolumeReclaimPolicy", STRING).at(5).omits_zero(),
+    f("persistentVolumeReclaimPolicy", STRING).at(5).omits_zero().values(&["Delete", "Recycle", "Retain"]),
     f("photonPersistentDisk", of(&CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE)).at(17).inside(&[2]).pointer(),
     f("portworxVolume", of(&CORE_V1_PORTWORXVOLUMESOURCE)).at(18).inside(&[2]).pointer(),
     f("quobyte", of(&CORE_V1_QUOBYTEVOLUMESOURCE)).at(15).inside(&[2]).pointer(),
@@ -1493,12 +1520,14 @@ static CORE_V1_PERSISTENTVOLUMESPEC: Type = Type { name: "io.k8s.api.core.v1.Per
     f("scaleIO", of(&CORE_V1_SCALEIOPERSISTENTVOLUMESOURCE)).at(19).inside(&[2]).pointer(),
     f("storageClassName", STRING).at(6).omits_zero(),
     f("storageos", of(&CORE_V1_STORAGEOSPERSISTENTVOLUMESOURCE)).at(21).inside(&[2]).pointer(),
-    f("volumeAttributesClassName", STRING).at(10).pointer(), f("volumeMode", STRING).at(8).pointer(),
+    f("volumeAttributesClassName", STRING).at(10).pointer(),
+    f("volumeMode", STRING).at(8).pointer().values(&["Block", "Filesystem"]),
     f("vsphereVolume", of(&CORE_V1_VSPHEREVIRTUALDISKVOLUMESOURCE)).at(14).inside(&[2]).pointer(),
 ] };
 static CORE_V1_PERSISTENTVOLUMESTATUS: Type = Type { name: "io.k8s.api.core.v1.PersistentVolumeStatus", gvk: None, atomic: false, fields: &[
     f("lastPhaseTransitionTime", TIME).at(4).pointer(), f("message", STRING).at(2).omits_zero(),
-    f("phase", STRING).at(1).omits_zero(), f("reason", STRING).at(3).omits_zero(),
+    f("phase", STRING).at(1).omits_zero().values(&["Available", "Bound", "Failed", "Pending", "Released"]),
+    f("reason", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_PHOTONPERSISTENTDISKVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PhotonPersistentDiskVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("pdID", STRING).at(1).always().required(),
@@ -1574,12 +1603,13 @@ static CORE_V1_PODSCHEDULINGGROUP: Type = Type { name: "io.k8s.api.core.v1.PodSc
 ] };
 static CORE_V1_PODSECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.PodSecurityContext", gvk: None, atomic: false, fields: &[
     f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)).at(11).pointer(), f("fsGroup", INT64).at(5).pointer(),
-    f("fsGroupChangePolicy", STRING).at(9).pointer(), f("runAsGroup", INT64).at(6).pointer(),
-    f("runAsNonRoot", BOOL).at(3).pointer(), f("runAsUser", INT64).at(2).pointer(),
-    f("seLinuxChangePolicy", STRING).at(13).pointer(), f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(1).pointer(),
+    f("fsGroupChangePolicy", STRING).at(9).pointer().values(&["Always", "OnRootMismatch"]),
+    f("runAsGroup", INT64).at(6).pointer(), f("runAsNonRoot", BOOL).at(3).pointer(),
+    f("runAsUser", INT64).at(2).pointer(), f("seLinuxChangePolicy", STRING).at(13).pointer(),
+    f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(1).pointer(),
     f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)).at(10).pointer(),
     f("supplementalGroups", list(INT64)).at(4).omits_zero().list_atomic(),
-    f("supplementalGroupsPolicy", STRING).at(12).pointer(),
+    f("supplementalGroupsPolicy", STRING).at(12).pointer().values(&["Merge", "Strict"]),
     f("sysctls", list(of(&CORE_V1_SYSCTL))).at(7).omits_zero().list_atomic(),
     f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(8).pointer(),
 ] };
@@ -1587,7 +1617,8 @@ static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: N
     f("activeDeadlineSeconds", INT64).at(5).pointer(), f("affinity", of(&CORE_V1_AFFINITY)).at(18).pointer(),
     f("automountServiceAccountToken", BOOL).at(21).pointer(),
     f("containers", list(of(&CORE_V1_CONTAINER))).at(2).always().list_map(&["name"]).merge("name").required(),
-    f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)).at(26).pointer(), f("dnsPolicy", STRING).at(6).omits_zero(),
+    f("dnsConfig", of(&CORE_V1_PODDNSCONFIG)).at(26).pointer(),
+    f("dnsPolicy", STRING).at(6).omits_zero().values(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
     f("enableServiceLinks", BOOL).at(30).pointer(),
     f("ephemeralContainers", list(of(&CORE_V1_EPHEMERALCONTAINER))).at(34).omits_zero().list_map(&["name"]).merge("name"),
     f("hostAliases", list(of(&CORE_V1_HOSTALIAS))).at(23).omits_zero().list_map(&["ip"]).merge("ip"),
@@ -1598,11 +1629,12 @@ static CORE_V1_PODSPEC: Type = Type { name: "io.k8s.api.core.v1.PodSpec", gvk: N
     f("initContainers", list(of(&CORE_V1_CONTAINER))).at(20).omits_zero().list_map(&["name"]).merge("name"),
     f("nodeName", STRING).at(10).omits_zero(), f("nodeSelector", map(STRING)).at(7).omits_zero().atomic(),
     f("os", of(&CORE_V1_PODOS)).at(36).pointer(), f("overhead", map(QUANTITY)).at(32).omits_zero(),
-    f("preemptionPolicy", STRING).at(31).pointer(), f("priority", INT32).at(25).pointer(),
-    f("priorityClassName", STRING).at(24).omits_zero(),
+    f("preemptionPolicy", STRING).at(31).pointer().values(&["Never", "PreemptLowerPriority"]),
+    f("priority", INT32).at(25).pointer(), f("priorityClassName", STRING).at(24).omits_zero(),
     f("readinessGates", list(of(&CORE_V1_PODREADINESSGATE))).at(28).omits_zero().list_atomic(),
     f("resourceClaims", list(of(&CORE_V1_PODRESOURCECLAIM))).at(39).omits_zero().list_map(&["name"]).merge("name").retain_keys(),
-    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(40).pointer(), f("restartPolicy", STRING).at(3).omits_zero(),
+    f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(40).pointer(),
+    f("restartPolicy", STRING).at(3).omits_zero().values(&["Always", "Never", "OnFailure"]),
     f("runtimeClassName", STRING).at(29).pointer(), f("schedulerName", STRING).at(19).omits_zero(),
     f("schedulingGates", list(of(&CORE_V1_PODSCHEDULINGGATE))).at(38).omits_zero().list_map(&["name"]).merge("name"),
     f("schedulingGroup", of(&CORE_V1_PODSCHEDULINGGROUP)).at(43).pointer(),
@@ -1626,10 +1658,11 @@ static CORE_V1_PODSTATUS: Type = Type { name: "io.k8s.api.core.v1.PodStatus", gv
     f("message", STRING).at(3).omits_zero(),
     f("nodeAllocatableResourceClaimStatuses", list(of(&CORE_V1_NODEALLOCATABLERESOURCECLAIMSTATUS))).at(21).omits_zero().list_atomic(),
     f("nominatedNodeName", STRING).at(11).omits_zero(), f("observedGeneration", INT64).at(17).omits_zero(),
-    f("phase", STRING).at(1).omits_zero(), f("podIP", STRING).at(6).omits_zero(),
+    f("phase", STRING).at(1).omits_zero().values(&["Failed", "Pending", "Running", "Succeeded", "Unknown"]),
+    f("podIP", STRING).at(6).omits_zero(),
     f("podIPs", list(of(&CORE_V1_PODIP))).at(12).omits_zero().list_map(&["ip"]).merge("ip"),
-    f("qosClass", STRING).at(9).omits_zero(), f("reason", STRING).at(4).omits_zero(),
-    f("resize", STRING).at(14).omits_zero(),
+    f("qosClass", STRING).at(9).omits_zero().values(&["BestEffort", "Burstable", "Guaranteed"]),
+    f("reason", STRING).at(4).omits_zero(), f("resize", STRING).at(14).omits_zero(),
     f("resourceClaimStatuses", list(of(&CORE_V1_PODRESOURCECLAIMSTATUS))).at(15).omits_zero().list_map(&["name"]).merge("name").retain_keys(),
     f("resources", of(&CORE_V1_RESOURCEREQUIREMENTS)).at(20).pointer(), f("startTime", TIME).at(7).pointer(),
 ] };
@@ -1646,7 +1679,7 @@ static CORE_V1_PODTEMPLATESPEC: Type = Type { name: "io.k8s.api.core.v1.PodTempl
 ] };
 static CORE_V1_PORTSTATUS: Type = Type { name: "io.k8s.api.core.v1.PortStatus", gvk: None, atomic: false, fields: &[
     f("error", STRING).at(3).pointer(), f("port", INT32).at(1).always().required(),
-    f("protocol", STRING).at(2).always().required(),
+    f("protocol", STRING).at(2).always().values(&["SCTP", "TCP", "UDP"]).required(),
 ] };
 static CORE_V1_PORTWORXVOLUMESOURCE: Type = Type { name: "io.k8s.api.core.v1.PortworxVolumeSource", gvk: None, atomic: false, fields: &[
     f("fsType", STRING).at(2).omits_zero(), f("readOnly", BOOL).at(3).omits_zero(),
@@ -1736,7 +1769,7 @@ static CORE_V1_RESOURCEQUOTALIST: Type = Type { name: "io.k8s.api.core.v1.Resour
 ] };
 static CORE_V1_RESOURCEQUOTASPEC: Type = Type { name: "io.k8s.api.core.v1.ResourceQuotaSpec", gvk: None, atomic: false, fields: &[
     f("hard", map(QUANTITY)).at(1).omits_zero(), f("scopeSelector", of(&CORE_V1_SCOPESELECTOR)).at(3).pointer(),
-    f("scopes", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("scopes", list(STRING)).at(2).omits_zero().values(&["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"]).list_atomic(),
 ] };
 static CORE_V1_RESOURCEQUOTASTATUS: Type = Type { name: "io.k8s.api.core.v1.ResourceQuotaStatus", gvk: None, atomic: false, fields: &[
     f("hard", map(QUANTITY)).at(1).omits_zero(), f("used", map(QUANTITY)).at(2).omits_zero(),
@@ -1775,11 +1808,13 @@ static CORE_V1_SCOPESELECTOR: Type = Type { name: "io.k8s.api.core.v1.ScopeSelec
     f("matchExpressions", list(of(&CORE_V1_SCOPEDRESOURCESELECTORREQUIREMENT))).at(1).omits_zero().list_atomic(),
 ] };
 static CORE_V1_SCOPEDRESOURCESELECTORREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.ScopedResourceSelectorRequirement", gvk: None, atomic: false, fields: &[
-    f("operator", STRING).at(2).always().required(), f("scopeName", STRING).at(1).always().required(),
+    f("operator", STRING).at(2).always().values(&["DoesNotExist", "Exists", "In", "NotIn"]).required(),
+    f("scopeName", STRING).at(1).always().values(&["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"]).required(),
     f("values", list(STRING)).at(3).omits_zero().list_atomic(),
 ] };
 static CORE_V1_SECCOMPPROFILE: Type = Type { name: "io.k8s.api.core.v1.SeccompProfile", gvk: None, atomic: false, fields: &[
-    f("localhostProfile", STRING).at(2).pointer(), f("type", STRING).at(1).always().required(),
+    f("localhostProfile", STRING).at(2).pointer(),
+    f("type", STRING).at(1).always().values(&["Localhost", "RuntimeDefault", "Unconfined"]).required(),
 ] };
 static CORE_V1_SECRET: Type = Type { name: "io.k8s.api.core.v1.Secret", gvk: Some(("", "v1", "Secret")), atomic: false, fields: &[
     f("apiVersion", STRING), f("data", map(BYTES)).at(2).omits_zero(), f("immutable", BOOL).at(5).pointer(),
@@ -1812,9 +1847,10 @@ static CORE_V1_SECURITYCONTEXT: Type = Type { name: "io.k8s.api.core.v1.Security
     f("allowPrivilegeEscalation", BOOL).at(7).pointer(),
     f("appArmorProfile", of(&CORE_V1_APPARMORPROFILE)).at(12).pointer(),
     f("capabilities", of(&CORE_V1_CAPABILITIES)).at(1).pointer(), f("privileged", BOOL).at(2).pointer(),
-    f("procMount", STRING).at(9).pointer(), f("readOnlyRootFilesystem", BOOL).at(6).pointer(),
-    f("runAsGroup", INT64).at(8).pointer(), f("runAsNonRoot", BOOL).at(5).pointer(),
-    f("runAsUser", INT64).at(4).pointer(), f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(3).pointer(),
+    f("procMount", STRING).at(9).pointer().values(&["Default", "Unmasked"]),
+    f("readOnlyRootFilesystem", BOOL).at(6).pointer(), f("runAsGroup", INT64).at(8).pointer(),
+    f("runAsNonRoot", BOOL).at(5).pointer(), f("runAsUser", INT64).at(4).pointer(),
+    f("seLinuxOptions", of(&CORE_V1_SELINUXOPTIONS)).at(3).pointer(),
     f("seccompProfile", of(&CORE_V1_SECCOMPPROFILE)).at(11).pointer(),
     f("windowsOptions", of(&CORE_V1_WINDOWSSECURITYCONTEXTOPTIONS)).at(10).pointer(),
 ] };
@@ -1843,22 +1879,26 @@ static CORE_V1_SERVICELIST: Type = Type { name: "io.k8s.api.core.v1.ServiceList"
 static CORE_V1_SERVICEPORT: Type = Type { name: "io.k8s.api.core.v1.ServicePort", gvk: None, atomic: false, fields: &[
     f("appProtocol", STRING).at(6).pointer(), f("name", STRING).at(1).omits_zero(),
     f("nodePort", INT32).at(5).omits_zero(), f("port", INT32).at(3).always().required(),
-    f("protocol", STRING).at(2).omits_zero().default("\"TCP\""), f("targetPort", INTORSTRING).at(4).always(),
+    f("protocol", STRING).at(2).omits_zero().default("\"TCP\"").values(&["SCTP", "TCP", "UDP"]),
+    f("targetPort", INTORSTRING).at(4).always(),
 ] };
 static CORE_V1_SERVICESPEC: Type = Type { name: "io.k8s.api.core.v1.ServiceSpec", gvk: None, atomic: false, fields: &[
     f("allocateLoadBalancerNodePorts", BOOL).at(20).pointer(), f("clusterIP", STRING).at(3).omits_zero(),
     f("clusterIPs", list(STRING)).at(18).omits_zero().list_atomic(),
     f("externalIPs", list(STRING)).at(5).omits_zero().list_atomic(), f("externalName", STRING).at(10).omits_zero(),
-    f("externalTrafficPolicy", STRING).at(11).omits_zero(), f("healthCheckNodePort", INT32).at(12).omits_zero(),
-    f("internalTrafficPolicy", STRING).at(22).pointer(),
-    f("ipFamilies", list(STRING)).at(19).omits_zero().list_atomic(), f("ipFamilyPolicy", STRING).at(17).pointer(),
+    f("externalTrafficPolicy", STRING).at(11).omits_zero().values(&["Cluster", "Local"]),
+    f("healthCheckNodePort", INT32).at(12).omits_zero(),
+    f("internalTrafficPolicy", STRING).at(22).pointer().values(&["Cluster", "Local"]),
+    f("ipFamilies", list(STRING)).at(19).omits_zero().values(&["", "IPv4", "IPv6"]).list_atomic(),
+    f("ipFamilyPolicy", STRING).at(17).pointer().values(&["PreferDualStack", "RequireDualStack", "SingleStack"]),
     f("loadBalancerClass", STRING).at(21).pointer(), f("loadBalancerIP", STRING).at(8).omits_zero(),
     f("loadBalancerSourceRanges", list(STRING)).at(9).omits_zero().list_atomic(),
     f("ports", list(of(&CORE_V1_SERVICEPORT))).at(1).omits_zero().list_map(&["port","protocol"]).merge("port"),
     f("publishNotReadyAddresses", BOOL).at(13).omits_zero(), f("selector", map(STRING)).at(2).omits_zero().atomic(),
-    f("sessionAffinity", STRING).at(7).omits_zero(),
+    f("sessionAffinity", STRING).at(7).omits_zero().values(&["ClientIP", "None"]),
     f("sessionAffinityConfig", of(&CORE_V1_SESSIONAFFINITYCONFIG)).at(14).pointer(),
-    f("trafficDistribution", STRING).at(23).pointer(), f("type", STRING).at(4).omits_zero(),
+    f("trafficDistribution", STRING).at(23).pointer(),
+    f("type", STRING).at(4).omits_zero().values(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]),
 ] };
 static CORE_V1_SERVICESTATUS: Type = Type { name: "io.k8s.api.core.v1.ServiceStatus", gvk: None, atomic: false, fields: &[
     f("conditions", list(of(&META_V1_CONDITION))).at(2).omits_zero().list_map(&["type"]).merge("type"),
@@ -1887,13 +1927,15 @@ static CORE_V1_TCPSOCKETACTION: Type = Type { name: "io.k8s.api.core.v1.TCPSocke
     f("host", STRING).at(2).omits_zero(), f("port", INTORSTRING).at(1).always().required(),
 ] };
 static CORE_V1_TAINT: Type = Type { name: "io.k8s.api.core.v1.Taint", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).at(3).always().required(), f("key", STRING).at(1).always().required(),
-    f("timeAdded", TIME).at(4).pointer(), f("value", STRING).at(2).omits_zero(),
+    f("effect", STRING).at(3).always().values(&["NoExecute", "NoSchedule", "PreferNoSchedule"]).required(),
+    f("key", STRING).at(1).always().required(), f("timeAdded", TIME).at(4).pointer(),
+    f("value", STRING).at(2).omits_zero(),
 ] };
 static CORE_V1_TOLERATION: Type = Type { name: "io.k8s.api.core.v1.Toleration", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).at(4).omits_zero(), f("key", STRING).at(1).omits_zero(),
-    f("operator", STRING).at(2).omits_zero(), f("tolerationSeconds", INT64).at(5).pointer(),
-    f("value", STRING).at(3).omits_zero(),
+    f("effect", STRING).at(4).omits_zero().values(&["NoExecute", "NoSchedule", "PreferNoSchedule"]),
+    f("key", STRING).at(1).omits_zero(),
+    f("operator", STRING).at(2).omits_zero().values(&["Equal", "Exists", "Gt", "Lt"]),
+    f("tolerationSeconds", INT64).at(5).pointer(), f("value", STRING).at(3).omits_zero(),
 ] };
 static CORE_V1_TOPOLOGYSELECTORLABELREQUIREMENT: Type = Type { name: "io.k8s.api.core.v1.TopologySelectorLabelRequirement", gvk: None, atomic: false, fields: &[
     f("key", STRING).at(1).always().required(), f("values", list(STRING)).at(2).always().list_atomic().required(),
@@ -1904,9 +1946,11 @@ static CORE_V1_TOPOLOGYSELECTORTERM: Type = Type { name: "io.k8s.api.core.v1.Top
 static CORE_V1_TOPOLOGYSPREADCONSTRAINT: Type = Type { name: "io.k8s.api.core.v1.TopologySpreadConstraint", gvk: None, atomic: false, fields: &[
     f("labelSelector", of(&META_V1_LABELSELECTOR)).at(4).pointer(),
     f("matchLabelKeys", list(STRING)).at(8).omits_zero().list_atomic(), f("maxSkew", INT32).at(1).always().required(),
-    f("minDomains", INT32).at(5).pointer(), f("nodeAffinityPolicy", STRING).at(6).pointer(),
-    f("nodeTaintsPolicy", STRING).at(7).pointer(), f("topologyKey", STRING).at(2).always().required(),
-    f("whenUnsatisfiable", STRING).at(3).always().required(),
+    f("minDomains", INT32).at(5).pointer(),
+    f("nodeAffinityPolicy", STRING).at(6).pointer().values(&["Honor", "Ignore"]),
+    f("nodeTaintsPolicy", STRING).at(7).pointer().values(&["Honor", "Ignore"]),
+    f("topologyKey", STRING).at(2).always().required(),
+    f("whenUnsatisfiable", STRING).at(3).always().values(&["DoNotSchedule", "ScheduleAnyway"]).required(),
 ] };
 static CORE_V1_TYPEDLOCALOBJECTREFERENCE: Type = Type { name: "io.k8s.api.core.v1.TypedLocalObjectReference", gvk: None, atomic: true, fields: &[
     f("apiGroup", STRING).at(1).always().pointer(), f("kind", STRING).at(2).always().required(),
@@ -1952,7 +1996,8 @@ static CORE_V1_VOLUMEDEVICE: Type = Type { name: "io.k8s.api.core.v1.VolumeDevic
     f("devicePath", STRING).at(2).always().required(), f("name", STRING).at(1).always().required(),
 ] };
 static CORE_V1_VOLUMEMOUNT: Type = Type { name: "io.k8s.api.core.v1.VolumeMount", gvk: None, atomic: false, fields: &[
-    f("mountPath", STRING).at(3).always().required(), f("mountPropagation", STRING).at(5).pointer(),
+    f("mountPath", STRING).at(3).always().required(),
+    f("mountPropagation", STRING).at(5).pointer().values(&["Bidirectional", "HostToContainer", "None"]),
     f("name", STRING).at(1).always().required(), f("readOnly", BOOL).at(2).omits_zero(),
     f("recursiveReadOnly", STRING).at(7).pointer(), f("subPath", STRING).at(4).omits_zero(),
     f("subPathExpr", STRING).at(6).omits_zero(),
@@ -2008,7 +2053,7 @@ static DISCOVERY_V1_ENDPOINTHINTS: Type = Type { name: "io.k8s.api.discovery.v1.
 ] };
 static DISCOVERY_V1_ENDPOINTPORT: Type = Type { name: "io.k8s.api.discovery.v1.EndpointPort", gvk: None, atomic: true, fields: &[
     f("appProtocol", STRING).at(4).pointer(), f("name", STRING).at(1).pointer(), f("port", INT32).at(3).pointer(),
-    f("protocol", STRING).at(2).pointer(),
+    f("protocol", STRING).at(2).pointer().values(&["SCTP", "TCP", "UDP"]),
 ] };
 static DISCOVERY_V1_ENDPOINTSLICE: Type = Type { name: "io.k8s.api.discovery.v1.EndpointSlice", gvk: Some(("discovery.k8s.io", "v1", "EndpointSlice")), atomic: false, fields: &[
     f("addressType", STRING).at(4).always().required(), f("apiVersion", STRING),
@@ -2198,7 +2243,7 @@ static NETWORKING_V1_INGRESSLOADBALANCERSTATUS: Type = Type { name: "io.k8s.api.
 ] };
 static NETWORKING_V1_INGRESSPORTSTATUS: Type = Type { name: "io.k8s.api.networking.v1.IngressPortStatus", gvk: None, atomic: false, fields: &[
     f("error", STRING).at(3).pointer(), f("port", INT32).at(1).always().required(),
-    f("protocol", STRING).at(2).always().required(),
+    f("protocol", STRING).at(2).always().values(&["SCTP", "TCP", "UDP"]).required(),
 ] };
 static NETWORKING_V1_INGRESSRULE: Type = Type { name: "io.k8s.api.networking.v1.IngressRule", gvk: None, atomic: false, fields: &[
     f("host", STRING).at(1).omits_zero(),
@@ -2241,13 +2286,14 @@ static NETWORKING_V1_NETWORKPOLICYPEER: Type = Type { name: "io.k8s.api.networki
     f("podSelector", of(&META_V1_LABELSELECTOR)).at(1).pointer(),
 ] };
 static NETWORKING_V1_NETWORKPOLICYPORT: Type = Type { name: "io.k8s.api.networking.v1.NetworkPolicyPort", gvk: None, atomic: false, fields: &[
-    f("endPort", INT32).at(3).pointer(), f("port", INTORSTRING).at(2).pointer(), f("protocol", STRING).at(1).pointer(),
+    f("endPort", INT32).at(3).pointer(), f("port", INTORSTRING).at(2).pointer(),
+    f("protocol", STRING).at(1).pointer().values(&["SCTP", "TCP", "UDP"]),
 ] };
 static NETWORKING_V1_NETWORKPOLICYSPEC: Type = Type { name: "io.k8s.api.networking.v1.NetworkPolicySpec", gvk: None, atomic: false, fields: &[
     f("egress", list(of(&NETWORKING_V1_NETWORKPOLICYEGRESSRULE))).at(3).omits_zero().list_atomic(),
     f("ingress", list(of(&NETWORKING_V1_NETWORKPOLICYINGRESSRULE))).at(2).omits_zero().list_atomic(),
     f("podSelector", of(&META_V1_LABELSELECTOR)).at(1).always(),
-    f("policyTypes", list(STRING)).at(4).omits_zero().list_atomic(),
+    f("policyTypes", list(STRING)).at(4).omits_zero().values(&["Egress", "Ingress"]).list_atomic(),
 ] };
 static NETWORKING_V1_PARENTREFERENCE: Type = Type { name: "io.k8s.api.networking.v1.ParentReference", gvk: None, atomic: false, fields: &[
     f("group", STRING).at(1).omits_zero(), f("name", STRING).at(4).omits_zero().required(),
@@ -2302,7 +2348,8 @@ static POLICY_V1_PODDISRUPTIONBUDGETLIST: Type = Type { name: "io.k8s.api.policy
 ] };
 static POLICY_V1_PODDISRUPTIONBUDGETSPEC: Type = Type { name: "io.k8s.api.policy.v1.PodDisruptionBudgetSpec", gvk: None, atomic: false, fields: &[
     f("maxUnavailable", INTORSTRING).at(3).pointer(), f("minAvailable", INTORSTRING).at(1).pointer(),
-    f("selector", of(&META_V1_LABELSELECTOR)).at(2).pointer(), f("unhealthyPodEvictionPolicy", STRING).at(4).pointer(),
+    f("selector", of(&META_V1_LABELSELECTOR)).at(2).pointer(),
+    f("unhealthyPodEvictionPolicy", STRING).at(4).pointer().values(&["AlwaysAllow", "IfHealthyBudget"]),
 ] };
 static POLICY_V1_PODDISRUPTIONBUDGETSTATUS: Type = Type { name: "io.k8s.api.policy.v1.PodDisruptionBudgetStatus", gvk: None, atomic: false, fields: &[
     f("conditions", list(of(&META_V1_CONDITION))).at(7).omits_zero().list_map(&["type"]).merge("type"),
@@ -2410,7 +2457,8 @@ static RESOURCE_V1_DEVICE: Type = Type { name: "io.k8s.api.resource.v1.Device", 
 ] };
 static RESOURCE_V1_DEVICEALLOCATIONCONFIGURATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceAllocationConfiguration", gvk: None, atomic: false, fields: &[
     f("opaque", of(&RESOURCE_V1_OPAQUEDEVICECONFIGURATION)).at(1).inside(&[3]).pointer(),
-    f("requests", list(STRING)).at(2).omits_zero().list_atomic(), f("source", STRING).at(1).always().required(),
+    f("requests", list(STRING)).at(2).omits_zero().list_atomic(),
+    f("source", STRING).at(1).always().values(&["FromClaim", "FromClass"]).required(),
 ] };
 static RESOURCE_V1_DEVICEALLOCATIONRESULT: Type = Type { name: "io.k8s.api.resource.v1.DeviceAllocationResult", gvk: None, atomic: false, fields: &[
     f("config", list(of(&RESOURCE_V1_DEVICEALLOCATIONCONFIGURATION))).at(2).omits_zero().list_atomic(),
@@ -2483,13 +2531,15 @@ static RESOURCE_V1_DEVICESUBREQUEST: Type = Type { name: "io.k8s.api.resource.v1
     f("tolerations", list(of(&RESOURCE_V1_DEVICETOLERATION))).at(6).omits_zero().list_atomic(),
 ] };
 static RESOURCE_V1_DEVICETAINT: Type = Type { name: "io.k8s.api.resource.v1.DeviceTaint", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).at(3).always().required(), f("key", STRING).at(1).always().required(),
-    f("timeAdded", TIME).at(4).pointer(), f("value", STRING).at(2).omits_zero(),
+    f("effect", STRING).at(3).always().values(&["NoExecute", "NoSchedule", "None"]).required(),
+    f("key", STRING).at(1).always().required(), f("timeAdded", TIME).at(4).pointer(),
+    f("value", STRING).at(2).omits_zero(),
 ] };
 static RESOURCE_V1_DEVICETOLERATION: Type = Type { name: "io.k8s.api.resource.v1.DeviceToleration", gvk: None, atomic: false, fields: &[
-    f("effect", STRING).at(4).omits_zero(), f("key", STRING).at(1).omits_zero(),
-    f("operator", STRING).at(2).omits_zero().default("\"Equal\""), f("tolerationSeconds", INT64).at(5).pointer(),
-    f("value", STRING).at(3).omits_zero(),
+    f("effect", STRING).at(4).omits_zero().values(&["NoExecute", "NoSchedule", "None"]),
+    f("key", STRING).at(1).omits_zero(),
+    f("operator", STRING).at(2).omits_zero().default("\"Equal\"").values(&["Equal", "Exists"]),
+    f("tolerationSeconds", INT64).at(5).pointer(), f("value", STRING).at(3).omits_zero(),
 ] };
 static RESOURCE_V1_EXACTDEVICEREQUEST: Type = Type { name: "io.k8s.api.resource.v1.ExactDeviceRequest", gvk: None, atomic: false, fields: &[
     f("adminAccess", BOOL).at(5).pointer(), f("allocationMode", STRING).at(3).omits_zero(),
@@ -2616,8 +2666,9 @@ static STORAGE_V1_STORAGECLASS: Type = Type { name: "io.k8s.api.storage.v1.Stora
     f("allowedTopologies", list(of(&CORE_V1_TOPOLOGYSELECTORTERM))).at(8).omits_zero().list_atomic(),
     f("apiVersion", STRING), f("kind", STRING), f("metadata", of(&META_V1_OBJECTMETA)).at(1).always(),
     f("mountOptions", list(STRING)).at(5).omits_zero().list_atomic(), f("parameters", map(STRING)).at(3).omits_zero(),
-    f("provisioner", STRING).at(2).always().required(), f("reclaimPolicy", STRING).at(4).pointer(),
-    f("volumeBindingMode", STRING).at(7).pointer(),
+    f("provisioner", STRING).at(2).always().required(),
+    f("reclaimPolicy", STRING).at(4).pointer().values(&["Delete", "Recycle", "Retain"]),
+    f("volumeBindingMode", STRING).at(7).pointer().values(&["Immediate", "WaitForFirstConsumer"]),
 ] };
 static STORAGE_V1_STORAGECLASSLIST: Type = Type { name: "io.k8s.api.storage.v1.StorageClassList", gvk: Some(("storage.k8s.io", "v1", "StorageClassList")), atomic: false, fields: &[
     f("apiVersion", STRING), f("items", list(of(&STORAGE_V1_STORAGECLASS))).at(2).always().required(),
@@ -2771,7 +2822,8 @@ static APIEXTENSIONS_V1_SERVICEREFERENCE: Type = Type { name: "io.k8s.apiextensi
 static APIEXTENSIONS_V1_VALIDATIONRULE: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule", gvk: None, atomic: false, fields: &[
     f("fieldPath", STRING).at(5).omits_zero(), f("message", STRING).at(2).omits_zero(),
     f("messageExpression", STRING).at(3).omits_zero(), f("optionalOldSelf", BOOL).at(6).pointer(),
-    f("reason", STRING).at(4).pointer(), f("rule", STRING).at(1).always().required(),
+    f("reason", STRING).at(4).pointer().values(&["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"]),
+    f("rule", STRING).at(1).always().required(),
 ] };
 static APIEXTENSIONS_V1_WEBHOOKCLIENTCONFIG: Type = Type { name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.WebhookClientConfig", gvk: None, atomic: false, fields: &[
     f("caBundle", BYTES).at(2).omits_zero(), f("service", of(&APIEXTENSIONS_V1_SERVICEREFERENCE)).at(1).pointer(),

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::Field;
 use super::tags::{Sources, Tag};
 use crate::api::resource::RESOURCES;
 
@@ -94,6 +95,9 @@ fn field(name: &str, schema: &Value, required: bool, tag: &Tag) -> String {
     if !tag.default.is_empty() {
         write!(out, ".default({:?})", tag.default).unwrap();
     }
+    if !tag.values.is_empty() {
+        write!(out, ".values(&{:?})", tag.values).unwrap();
+    }
     let keys = schema["x-kubernetes-list-map-keys"].as_array();
     match text(schema, "x-kubernetes-list-type") {
         "" => {}
@@ -159,26 +163,22 @@ fn wanted(definitions: &serde_json::Map<String, Value>) -> BTreeMap<&str, &Value
 
 /// The tags of a type's fields: those of the sources, else those that the table has now.
 fn tags(name: &str, sources: Option<&mut Sources>) -> BTreeMap<String, Tag> {
-    match sources {
-        Some(sources) => sources.tags(name),
-        None => super::named(name)
-            .into_iter()
-            .flat_map(|t| t.fields)
-            .map(|f| {
-                let tag = Tag {
-                    number: f.number,
-                    inside: f.inside.to_vec(),
-                    omits_zero: f.omits_zero,
-                    always: f.always,
-                    // What is always there is marked already.
-                    omitzero: true,
-                    pointer: f.pointer,
-                    default: f.default.to_owned(),
-                };
-                (f.name.to_owned(), tag)
-            })
-            .collect(),
+    if let Some(tags) = sources.and_then(|sources| sources.tags(name)) {
+        return tags;
     }
+    let tag = |f: &Field| Tag {
+        number: f.number,
+        inside: f.inside.to_vec(),
+        omits_zero: f.omits_zero,
+        always: f.always,
+        // What is always there is marked already.
+        omitzero: true,
+        pointer: f.pointer,
+        default: f.default.to_owned(),
+        values: f.values.iter().map(|v| (*v).to_owned()).collect(),
+    };
+    let fields = super::named(name).into_iter().flat_map(|t| t.fields);
+    fields.map(|f| (f.name.to_owned(), tag(f))).collect()
 }
 
 fn render(document: &Value, mut sources: Option<Sources>) -> String {

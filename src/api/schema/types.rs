@@ -46,6 +46,8 @@ pub struct Field {
     pub pointer: bool,
     /// JSON of the default, empty for none.
     pub default: &'static str,
+    /// The texts that Go's type of the field, or of its items, has constants for; empty when it is any text.
+    pub values: &'static [&'static str],
 }
 
 impl Field {
@@ -287,6 +289,7 @@ pub(super) const fn f(name: &'static str, shape: Shape) -> Field {
         always: false,
         pointer: false,
         default: "",
+        values: &[],
     }
 }
 
@@ -317,6 +320,10 @@ impl Field {
 
     pub(super) const fn default(self, default: &'static str) -> Self {
         Self { default, ..self }
+    }
+
+    pub(super) const fn values(self, values: &'static [&'static str]) -> Self {
+        Self { values, ..self }
     }
 
     pub(super) const fn merge(self, merge_key: &'static str) -> Self {

@@ -183,6 +183,8 @@ fn item(f: &Field, i: Item, dialect: Dialect) -> Value {
         Dialect::V2 => dialect.reference(name),
     };
     match i {
+        // As with defaults.
+        Item::String if !f.values.is_empty() && dialect == Dialect::V3 => json!({"type": "string", "enum": f.values}),
         Item::String => json!({"type": "string"}),
         Item::Bool => json!({"type": "boolean"}),
         Item::Int32 => json!({"type": "integer", "format": "int32"}),

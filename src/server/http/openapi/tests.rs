@@ -58,6 +58,13 @@ fn kubectl_finds_what_it_looks_for() {
     let pod = &core["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
     assert_eq!(pod["containers"]["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(pod["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    assert_eq!(pod["restartPolicy"]["enum"], json!(["Always", "Never", "OnFailure"]));
+    let claim = &core["components"]["schemas"]["io.k8s.api.core.v1.PersistentVolumeClaimSpec"]["properties"];
+    let modes = json!(["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]);
+    assert_eq!(claim["accessModes"]["items"]["enum"], modes);
+    let slices = document("discovery.k8s.io", "v1");
+    let port = &slices["components"]["schemas"]["io.k8s.api.discovery.v1.EndpointPort"]["properties"];
+    assert_eq!(port["protocol"]["enum"], json!(["SCTP", "TCP", "UDP"]), "a type of another package");
     assert_eq!(pod["containers"]["x-kubernetes-list-map-keys"], json!(["name"]));
     assert_eq!(
         core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["get"]["operationId"],
