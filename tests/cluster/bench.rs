@@ -20,7 +20,10 @@ use tokio::task::JoinSet;
 use crate::lab::{IMAGE, Lab, now};
 use crate::load::{Ask, Lines, Target};
 
-const CONNECTIONS: usize = 16;
+/// Of readers, who each keep a core busy.
+const READERS: usize = 16;
+/// Of writers, who wait for the disk together.
+const WRITERS: usize = 64;
 /// More than a small machine has, and as many as a large one.
 const WATCHERS: [usize; 2] = [100, 1000];
 /// As of a client that follows so many things: those of Go share one connection for all.
@@ -330,13 +333,13 @@ fn config_map(name: &str) -> ConfigMap {
 }
 
 /// Runs one operation over and over on each connection; prints how often it was done in a second.
-fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> Ask + Sync) {
+fn rate(what: &str, (target, pid): (&Target, u32), connections: usize, operation: impl Fn(u64) -> Ask + Sync) {
     let count = AtomicU64::new(0);
-    let connections: Vec<_> = (0..CONNECTIONS).map(|_| target.connect()).collect();
+    let all: Vec<_> = (0..connections).map(|_| target.connect()).collect();
     let cpu = || [usage(pid).cpu_ticks, usage(std::process::id()).cpu_ticks];
     let (before, begin) = (cpu(), now());
     std::thread::scope(|scope| {
-        for connection in connections {
+        for connection in all {
             scope.spawn(|| {
                 let mut connection = connection;
                 while begin.elapsed() < RATE_TIME {
@@ -353,7 +356,7 @@ fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> Ask + 
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     let each = |n: usize| (after[n] - before[n]) as f64 * 10_000.0 / count;
     println!(
-        "{what}, {CONNECTIONS} connections: {:.0}/s ({:.0} µs of CPU each, and {:.0} µs of who asks)",
+        "{what}, {connections} connections: {:.0}/s ({:.0} µs of CPU each, and {:.0} µs of who asks)",
         count / seconds,
         each(0),
         each(1)
@@ -362,18 +365,19 @@ fn rate(what: &str, target: &Target, pid: u32, operation: impl Fn(u64) -> Ask + 
 
 fn rates(kubeconfig: &Path, pid: u32) {
     const PATH: &str = "/api/v1/namespaces/default/configmaps";
-    let target = Target::new(kubeconfig);
+    let target = &Target::new(kubeconfig);
+    let server = (target, pid);
     let template = serde_json::to_string(&config_map("#")).unwrap();
     let (start, end) = template.split_once('#').unwrap();
     let named = |n: u64| format!("{start}c{n}{end}");
-    rate("ConfigMap creates of 1 KiB, durable", &target, pid, |n| Ask::new("POST", PATH, named(n)));
-    rate("ConfigMap updates of 1 KiB, durable", &target, pid, |n| {
+    rate("ConfigMap creates of 1 KiB, durable", server, WRITERS, |n| Ask::new("POST", PATH, named(n)));
+    rate("ConfigMap updates of 1 KiB, durable", server, WRITERS, |n| {
         // Each is another one: an update that changes nothing is not written.
         let body = named(n % 1000).replace("xxxxxxxx", &format!("{n:08}"));
         Ask::new("PUT", format!("{PATH}/c{}", n % 1000), body)
     });
-    rate("ConfigMap gets", &target, pid, |n| Ask::new("GET", format!("{PATH}/c{}", n % 1000), ""));
-    rate("lists of 1000 ConfigMaps", &target, pid, |_| Ask::new("GET", format!("{PATH}?limit=1000"), ""));
+    rate("ConfigMap gets", server, READERS, |n| Ask::new("GET", format!("{PATH}/c{}", n % 1000), ""));
+    rate("lists of 1000 ConfigMaps", server, READERS, |_| Ask::new("GET", format!("{PATH}?limit=1000"), ""));
     // Dry, so that no controller comes in between: everything is done but the commit.
     let apply = |n: u64, query: &str| Ask {
         method: "PATCH",
@@ -382,8 +386,8 @@ fn rates(kubeconfig: &Path, pid: u32) {
         body: deployment(n),
     };
     target.connect().ask(&apply(0, ""));
-    rate("server-side applies of a Deployment that change it, dry", &target, pid, |n| apply(n + 1, "&dryRun=All"));
-    rate("server-side applies of a Deployment that change nothing", &target, pid, |_| apply(0, ""));
+    rate("server-side applies of a Deployment that change it, dry", server, READERS, |n| apply(n + 1, "&dryRun=All"));
+    rate("server-side applies of a Deployment that change nothing", server, READERS, |_| apply(0, ""));
 }
 
 fn deployment(n: u64) -> String {
@@ -411,7 +415,7 @@ async fn fill(kubeconfig: &Path) {
     let target = Target::new(kubeconfig);
     let next = AtomicU64::new(u64::try_from(there).unwrap());
     std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
+        for _ in 0..WRITERS {
             scope.spawn(|| {
                 let mut connection = target.connect();
                 loop {

@@ -44,9 +44,10 @@ impl Registry {
             let old = self.find(entry, t)?;
             let attributes = attributes(cx, t, Operation::Create, None, o.dry_run);
             let admitted = self.admit_document(t, attributes, Options::Write(o), binding.clone()).await?;
-            let new = bound(t, &value(&old)?, &admitted)?;
+            let before = value(&old)?;
+            let new = bound(t, &before, &admitted)?;
             // The write itself is the server's own: admission has seen the binding.
-            match self.replace(cx, t, entry, (Part::Binding, Ownership::Kept), &old, new, o).await {
+            match self.replace(cx, t, entry, (Part::Binding, Ownership::Kept), (&old, before), new, o).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(pod) => return Ok(pod),

@@ -141,8 +141,9 @@ impl Registry {
                 return Ok(());
             }
             let new = serde_json::to_value(budget).map_err(Status::internal)?;
-            let writer = Ownership::Changed { manager: "kube-apiserver" };
-            match self.replace(&cx, &t, entry, (Part::Status, writer), &old, new, &WriteOptions::default()).await {
+            let before = entry.live(&old).await?;
+            let written = (Part::Status, Ownership::Changed { manager: "kube-apiserver" });
+            match self.replace(&cx, &t, entry, written, (&old, before), new, &WriteOptions::default()).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(_) => return Ok(()),
@@ -184,8 +185,9 @@ impl Registry {
             let mut pod: Pod = old.typed().map_err(Status::internal)?;
             disrupted(&mut pod);
             let new = serde_json::to_value(pod).map_err(Status::internal)?;
+            let before = entry.live(&old).await?;
             let written = (Part::Status, Ownership::Kept);
-            match self.replace(cx, &status, entry, written, &old, new, &WriteOptions::default()).await {
+            match self.replace(cx, &status, entry, written, (&old, before), new, &WriteOptions::default()).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(pod) => return Ok(pod),

@@ -26,16 +26,17 @@ impl Registry {
         let writer = || Ownership::Changed { manager: &o.field_manager };
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
+            let before = entry.live(&old).await?;
             let attempt = if t.subresource == "scale" {
-                let document = scale::document(t, entry.custom.as_ref(), &entry.live(&old).await?);
+                let document = scale::document(t, entry.custom.as_ref(), &before);
                 let new = changed(&patch, document, None, &scale::RESOURCE)?;
-                self.rescale(cx, t, entry, &old, &new, o).await
+                self.rescale(cx, t, entry, (&old, before), &new, o).await
             } else {
-                let live = entry.strategy.wire_form(entry.live(&old).await?);
+                let live = entry.strategy.wire_form(before.clone());
                 let document = changed(&patch, live, entry.custom.as_ref(), entry.strategy.resource())?;
                 let new = stored(cx, entry, document, o)?;
                 meta::check_name(t, &new)?;
-                self.replace(cx, t, entry, (part(t)?, writer()), &old, new, o).await
+                self.replace(cx, t, entry, (part(t)?, writer()), (&old, before), new, o).await
             };
             match attempt {
                 // Where the patch names a revision, the next attempt finds that it is not the one.
@@ -65,20 +66,25 @@ impl Registry {
         };
         for _ in 0..MAX_ATTEMPTS {
             let old = self.look(entry, t)?;
-            let live = match &old {
-                Some(old) => Some(entry.live(old).await?),
+            let old = match old {
+                Some(old) => {
+                    let before = entry.live(&old).await?;
+                    Some((old, before))
+                }
                 None => None,
             };
+            let live = old.as_ref().map(|(_, before)| before.clone());
             let merged = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
-            if let (Some(old), true) = (&old, merged.unchanged) {
+            if let (Some((old, _)), true) = (&old, merged.unchanged) {
                 // As most applies: whoever applies says again and again what is so.
                 return answer(t, entry, entry.wire(old.clone()).await?, false).await;
             }
             let mut new = stored(cx, entry, merged.object, o)?;
             meta::check_name(t, &new)?;
             let writer = Ownership::Applied(merged.fields);
-            let attempt = match &old {
-                Some(old) => self.replace(cx, t, entry, (part, writer), old, new, o).await,
+            let creates = old.is_none();
+            let attempt = match old {
+                Some((old, before)) => self.replace(cx, t, entry, (part, writer), (&old, before), new, o).await,
                 None => {
                     let uid = meta::text(&new, "uid");
                     if !uid.is_empty() {
@@ -94,7 +100,7 @@ impl Registry {
             match attempt {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
-                Ok(object) => return answer(t, entry, object, old.is_none()).await,
+                Ok(object) => return answer(t, entry, object, creates).await,
             }
         }
         Err(Status::modified(t.resource, &t.name))

@@ -32,7 +32,8 @@ impl Registry {
         meta::check_name(t, &body)?;
         for _ in 0..MAX_ATTEMPTS {
             let old = self.find(entry, t)?;
-            match self.rescale(cx, t, entry, &old, &body, o).await {
+            let before = entry.live(&old).await?;
+            match self.rescale(cx, t, entry, (&old, before), &body, o).await {
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
                 Ok(object) => return Ok(Written { object, created: false }),
@@ -47,12 +48,11 @@ impl Registry {
         cx: &Context,
         t: &Target,
         entry: &Entry,
-        old: &ObjectRef,
+        (old, before): (&ObjectRef, Value),
         scale: &Value,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
-        let mut new = entry.live(old).await?;
-        meta::check_preconditions(t, scale, &new, old.revision, true)?;
+        meta::check_preconditions(t, scale, &before, old.revision, true)?;
         let replicas = &scale["spec"]["replicas"];
         let path = Path::new("spec").child("replicas");
         let count = match replicas {
@@ -67,9 +67,10 @@ impl Registry {
             let error = FieldError::invalid(&path, &count, "must be greater than or equal to 0");
             return Err(Status::invalid(&RESOURCE, &t.name, &[error]).into());
         }
+        let mut new = before.clone();
         put_replicas(entry.custom.as_ref(), &mut new, count.into());
         let writer = Ownership::Changed { manager: &o.field_manager };
-        let written = self.replace(cx, t, entry, (Part::Spec, writer), old, new, o).await?;
+        let written = self.replace(cx, t, entry, (Part::Spec, writer), (old, before), new, o).await?;
         Ok(of(t, entry, &written).await?)
     }
 }

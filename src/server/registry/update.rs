@@ -35,7 +35,8 @@ impl Registry {
                 }
             };
             let writer = Ownership::Changed { manager: &o.field_manager };
-            match self.replace(cx, t, entry, (part, writer), &old, body.clone(), o).await {
+            let before = entry.live(&old).await?;
+            match self.replace(cx, t, entry, (part, writer), (&old, before), body.clone(), o).await {
                 // A client that named a revision is told by the next attempt that it is not the one.
                 Err(Failed::Conflict) => {}
                 Err(Failed::Refused(status)) => return Err(status),
@@ -75,7 +76,7 @@ impl Registry {
             && self.0.cache.get(&entry.storage, &t.namespace, &t.name).is_none()
     }
 
-    /// One attempt to put `new` in the place of `old`.
+    /// One attempt to put `new` in the place of what is there: `old`, as [`Entry::live`] has it.
     #[allow(clippy::too_many_arguments, reason = "a request and what it is about")]
     pub(super) async fn replace(
         &self,
@@ -83,14 +84,13 @@ impl Registry {
         t: &Target,
         entry: &Entry,
         (part, writer): (Part, Ownership<'_>),
-        old: &ObjectRef,
+        (old, mut before): (&ObjectRef, Value),
         mut new: Value,
         o: &WriteOptions,
     ) -> Result<ObjectRef, Failed> {
         let strategy = &entry.strategy;
         // Admission has seen what the server was asked for; what it does of itself for that is not shown again.
         let admits = !matches!(writer, Ownership::Kept);
-        let mut before = entry.live(old).await?;
         let held = Held::take(&mut before, &mut new);
         meta::check_preconditions(t, &new, &before, old.revision, strategy.unconditional_update())?;
         strategy.defaults(&mut new)?;
