@@ -57,6 +57,14 @@ export CARGO_TARGET_DIR=target/static
 registry=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="-C link-self-contained=no -C link-arg=-pie -C link-arg=-fPIE --remap-path-prefix=$PWD=/skiff --remap-path-prefix=$registry=/cargo"
 
+# What is built says which commit it is of, where that can be told.
+if command -v git >/dev/null && SKIFF_COMMIT=$(git rev-parse HEAD 2>/dev/null); then
+    SKIFF_COMMIT_DATE=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
+    SKIFF_TREE_STATE=clean
+    [ -z "$(git status --porcelain --untracked-files=no)" ] || SKIFF_TREE_STATE=dirty
+    export SKIFF_COMMIT SKIFF_COMMIT_DATE SKIFF_TREE_STATE
+fi
+
 for arch; do
     target=$arch-unknown-linux-musl
     cargo zigbuild --locked --release --bin skiff -Zbuild-std=std,panic_abort --target "$target"

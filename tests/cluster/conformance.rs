@@ -1,7 +1,7 @@
 //! What the conformance profile asks of kubectl, in the steps of its tests: the commands against a cluster whose pods run.
 
 use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -43,17 +43,29 @@ fn running(lab: &Lab, name: &str) -> Value {
     })
 }
 
-/// A pod of a controller that does not make pods by itself yet.
-fn primary() -> [Value; 2] {
+/// A controller of one pod.
+fn primary() -> Value {
     let labels = json!({"app": "agnhost", "role": "primary"});
     let container = json!({"name": "agnhost-primary", "image": IMAGE, "args": ["sh", "-c", "echo hello; sleep 100000"],
         "ports": [{"name": "agnhost-server", "containerPort": 6379}]});
     let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
-    [
-        json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "agnhost-primary", "labels": labels},
-            "spec": {"replicas": 1, "selector": labels, "template": {"metadata": {"labels": labels}, "spec": spec}}}),
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agnhost-primary-0", "labels": labels}, "spec": spec}),
-    ]
+    json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "agnhost-primary", "labels": labels},
+        "spec": {"replicas": 1, "selector": labels, "template": {"metadata": {"labels": labels}, "spec": spec}}})
+}
+
+/// The names of so many pods with a label, once each of them runs.
+fn running_of(lab: &Lab, label: &str, count: usize) -> Vec<String> {
+    let names = wait_for(&format!("{count} pods {label}"), || {
+        let pods = lab.json(&["get", "pods", "-l", label]).ok()?;
+        let pods = pods["items"].as_array()?;
+        let live = pods.iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null());
+        let names: Vec<String> = live.filter_map(|p| Some(p["metadata"]["name"].as_str()?.to_owned())).collect();
+        (names.len() == count && pods.len() == count).then_some(names)
+    });
+    for name in &names {
+        running(lab, name);
+    }
+    names
 }
 
 #[test]
@@ -67,6 +79,7 @@ fn kubectl_does_what_the_profile_asks_of_it() {
     a_pod_is_run_tried_replaced(&lab);
     labels_annotations_and_descriptions(&lab);
     services_are_exposed(&lab);
+    a_replication_controller_is_scaled_and_stopped(&lab);
     a_difference_is_shown(&lab);
     logs_are_cut(&lab);
     the_api_is_proxied(&lab);
@@ -82,6 +95,13 @@ fn the_cluster_tells_of_itself(lab: &Lab) {
     let version = lab.json(&["version"]).unwrap();
     for part in ["major", "minor", "gitVersion", "gitTreeState", "buildDate", "compiler", "platform"] {
         assert!(version["serverVersion"][part].as_str().is_some_and(|v| !v.is_empty()), "{part}: {version}");
+    }
+    // Of a binary that was built to be installed, from what is in git.
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if variable("SKIFF_TEST_BINARY").is_some() && git.output().is_ok_and(|o| o.status.success()) {
+        let commit = version["serverVersion"]["gitCommit"].as_str().unwrap();
+        assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{version}");
     }
 }
 
@@ -112,27 +132,20 @@ fn a_pod_is_run_tried_replaced(lab: &Lab) {
 }
 
 fn labels_annotations_and_descriptions(lab: &Lab) {
-    for object in primary() {
-        feed(lab, &["create", "-f", "-"], &object);
-    }
-    let pod = running(lab, "agnhost-primary-0");
-    lab.kubectl(&["label", "pods", "agnhost-primary-0", "testing-label=testing-label-value"]);
-    contains_all(
-        &lab.kubectl(&["get", "pod", "agnhost-primary-0", "-L", "testing-label"]),
-        &["TESTING-LABEL", "testing-label-value"],
-    );
-    assert!(
-        lab.kubectl(&["get", "pods", "-l", "testing-label=testing-label-value", "-o", "name"])
-            .contains("agnhost-primary-0")
-    );
-    lab.kubectl(&["label", "pods", "agnhost-primary-0", "testing-label-"]);
-    assert!(!lab.kubectl(&["get", "pod", "agnhost-primary-0", "-L", "testing-label"]).contains("testing-label-value"));
+    feed(lab, &["create", "-f", "-"], &primary());
+    let name = &*running_of(lab, "app=agnhost", 1)[0];
+    let pod = running(lab, name);
+    lab.kubectl(&["label", "pods", name, "testing-label=testing-label-value"]);
+    contains_all(&lab.kubectl(&["get", "pod", name, "-L", "testing-label"]), &["TESTING-LABEL", "testing-label-value"]);
+    assert!(lab.kubectl(&["get", "pods", "-l", "testing-label=testing-label-value", "-o", "name"]).contains(name));
+    lab.kubectl(&["label", "pods", name, "testing-label-"]);
+    assert!(!lab.kubectl(&["get", "pod", name, "-L", "testing-label"]).contains("testing-label-value"));
     assert_eq!(lab.kubectl(&["get", "pods", "-l", "testing-label", "-o", "name"]), "");
-    lab.kubectl(&["patch", "pod", "agnhost-primary-0", "-p", r#"{"metadata":{"annotations":{"x":"y"}}}"#]);
-    assert_eq!(lab.json(&["get", "pod", "agnhost-primary-0"]).unwrap()["metadata"]["annotations"]["x"], "y");
+    lab.kubectl(&["patch", "pod", name, "-p", r#"{"metadata":{"annotations":{"x":"y"}}}"#]);
+    assert_eq!(lab.json(&["get", "pod", name]).unwrap()["metadata"]["annotations"]["x"], "y");
 
     let container = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
-    let described = lab.kubectl(&["describe", "pod", "agnhost-primary-0"]);
+    let described = lab.kubectl(&["describe", "pod", name]);
     let parts = [
         "Name:",
         "Namespace:",
@@ -148,13 +161,27 @@ fn labels_annotations_and_descriptions(lab: &Lab) {
         IMAGE,
         "State:",
         "QoS Class:",
+        "Controlled By:",
+        "ReplicationController/agnhost-primary",
         container,
     ];
     contains_all(&described, &parts);
     let described = lab.kubectl(&["describe", "rc", "agnhost-primary"]);
     contains_all(
         &described,
-        &["Name:", "Namespace:", "Selector:", "Labels:", "app=agnhost", "Replicas:", "Pod Template:", "Image:"],
+        &[
+            "Name:",
+            "Namespace:",
+            "Selector:",
+            "Labels:",
+            "app=agnhost",
+            "Replicas:",
+            "1 current / 1 desired",
+            "Pod Template:",
+            "Image:",
+            "SuccessfulCreate",
+            "replication-controller",
+        ],
     );
     let node = pod["spec"]["nodeName"].as_str().unwrap();
     let described = lab.kubectl(&["describe", "node", node]);
@@ -220,7 +247,28 @@ fn services_are_exposed(lab: &Lab) {
             "Session Affinity:",
         ],
     );
-    lab.kubectl(&["delete", "service/rm2", "service/rm3", "rc/agnhost-primary", "pod/agnhost-primary-0"]);
+    lab.kubectl(&["delete", "service/rm2", "service/rm3", "rc/agnhost-primary"]);
+}
+
+fn a_replication_controller_is_scaled_and_stopped(lab: &Lab) {
+    let mut demo = primary();
+    let labels = json!({"name": "update-demo"});
+    demo["metadata"] = json!({"name": "update-demo", "labels": labels});
+    demo["spec"]["replicas"] = 2.into();
+    demo["spec"]["selector"] = labels.clone();
+    demo["spec"]["template"]["metadata"]["labels"] = labels;
+    feed(lab, &["create", "-f", "-"], &demo);
+    running_of(lab, "name=update-demo", 2);
+    for count in [1, 2] {
+        lab.kubectl(&["scale", "rc", "update-demo", &format!("--replicas={count}"), "--timeout=1m"]);
+        running_of(lab, "name=update-demo", count);
+    }
+    let shown =
+        wait_for("its counts", || Some(lab.kubectl(&["get", "rc"])).filter(|t| t.contains("2         2         2")));
+    assert!(shown.starts_with("NAME          DESIRED   CURRENT   READY   AGE"), "{shown}");
+    lab.kubectl(&["delete", "rc", "update-demo", "--grace-period=0", "--force"]);
+    running_of(lab, "name=update-demo", 0);
+    assert_eq!(lab.kubectl(&["get", "rc,svc", "-l", "name=update-demo", "-o", "name"]), "");
 }
 
 fn a_difference_is_shown(lab: &Lab) {

@@ -170,7 +170,7 @@ impl World {
         let moment = Moment { now: self.now, failure: None };
         let plan = match controller {
             0 => DeploymentController.plan(&self.stores, &Name::new("ns", name), moment),
-            _ => ReplicaSetController.plan(&self.stores, &Name::new("ns", name), moment),
+            _ => ReplicaSetController::ReplicaSets.plan(&self.stores, &Name::new("ns", name), moment),
         };
         let did = !plan.actions.is_empty();
         let mut seen_later = Vec::new();

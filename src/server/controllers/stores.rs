@@ -3,15 +3,17 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Container, Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Container, Endpoints, Namespace, Node, Pod, ReplicationController, ReplicationControllerCondition, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionNames, CustomResourceDefinitionStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -166,12 +168,54 @@ pub struct ApiServiceStatus {
     pub conditions: Vec<Value>,
 }
 
+/// A ReplicationController as the ReplicaSet that says the same: one controller serves both, as upstream.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "ReplicationController")]
+pub struct Controller(pub Arc<ReplicaSet>);
+
+impl From<ReplicationController> for Controller {
+    fn from(from: ReplicationController) -> Self {
+        let ReplicationController { metadata, spec, status } = from;
+        let spec = spec.map(|s| ReplicaSetSpec {
+            min_ready_seconds: s.min_ready_seconds,
+            replicas: s.replicas,
+            selector: LabelSelector { match_labels: s.selector, match_expressions: None },
+            template: s.template,
+        });
+        let condition = |c: ReplicationControllerCondition| ReplicaSetCondition {
+            last_transition_time: c.last_transition_time,
+            message: c.message,
+            reason: c.reason,
+            status: c.status,
+            type_: c.type_,
+        };
+        let status = status.map(|s| ReplicaSetStatus {
+            available_replicas: s.available_replicas,
+            conditions: s.conditions.map(|all| all.into_iter().map(condition).collect()),
+            fully_labeled_replicas: s.fully_labeled_replicas,
+            observed_generation: s.observed_generation,
+            ready_replicas: s.ready_replicas,
+            replicas: s.replicas,
+            terminating_replicas: None,
+        });
+        let metadata = ObjectMeta { managed_fields: None, ..metadata };
+        Self(Arc::new(ReplicaSet { metadata, spec, status }))
+    }
+}
+
+impl Kind for Controller {
+    fn meta(&self) -> &dyn Meta {
+        &self.0.metadata
+    }
+}
+
 /// Told of the metadata before and after each change of anything.
 type Subscriber = Arc<dyn Fn(&'static Resource, Option<&dyn Meta>, Option<&dyn Meta>) + Send + Sync>;
 
 pub struct Stores {
     pub pods: Arc<Store<Pod>>,
     pub replica_sets: Arc<Store<ReplicaSet>>,
+    pub replication_controllers: Arc<Store<Controller>>,
     pub deployments: Arc<Store<Deployment>>,
     pub services: Arc<Store<Service>>,
     pub endpoints: Arc<Store<Endpoints>>,
@@ -204,6 +248,7 @@ pub const PRIORITY_LEVELS: &str = "flowcontrol.apiserver.k8s.io/prioritylevelcon
 const TYPED: &[&str] = &[
     "pods",
     "apps/replicasets",
+    "replicationcontrollers",
     "apps/deployments",
     "services",
     "endpoints",
@@ -249,6 +294,7 @@ impl Stores {
         Self {
             pods: store("pods"),
             replica_sets: store("apps/replicasets"),
+            replication_controllers: store("replicationcontrollers"),
             deployments: store("apps/deployments"),
             services: store("services"),
             endpoints: store("endpoints"),
@@ -326,6 +372,7 @@ impl Stores {
             one(&self.nodes),
             one(&self.deployments),
             one(&self.replica_sets),
+            one(&self.replication_controllers),
             one(&self.pods),
             one(&self.services),
             one(&self.endpoints),
@@ -365,6 +412,7 @@ pub fn subscribe_all(
         stores.nodes,
         stores.deployments,
         stores.replica_sets,
+        stores.replication_controllers,
         stores.pods,
         stores.services,
         stores.endpoints,

@@ -263,7 +263,8 @@ fn version_document() -> String {
     json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "gitVersion": version::git_version(), "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "gitVersion": version::git_version(), "gitCommit": version::COMMIT, "gitTreeState": version::TREE_STATE,
+        "buildDate": version::DATE,
         "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
     })
     .to_string()

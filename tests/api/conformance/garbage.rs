@@ -1,5 +1,4 @@
-//! What becomes of dependents. Deployments and ReplicaSets are at work here; the pods of a ReplicationController are made
-//! by hand, as its controller would make them.
+//! What becomes of dependents, with the real controllers at work.
 
 use serde_json::{Value, json};
 
@@ -20,20 +19,20 @@ fn reference(owner: &Value, kind: &str, version: &str, is_controller: bool) -> V
     reference
 }
 
-/// A controller of pods by hand.
+/// A controller, once it has its pods.
 async fn controller(cluster: &Cluster, name: &str, replicas: usize) -> Value {
     let labels = json!({"app": name});
     let body = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": name},
         "spec": {"replicas": replicas, "selector": labels, "template": {"metadata": {"labels": labels},
             "spec": {"containers": [{"name": "c", "image": "c:1"}]}}}});
-    cluster.made(CONTROLLERS, &body).await
-}
-
-async fn dependent(cluster: &Cluster, name: &str, owners: &[Value], finalizers: &Value) -> Value {
-    let mut one = pod(name);
-    one["metadata"]["ownerReferences"] = json!(owners);
-    one["metadata"]["finalizers"] = finalizers.clone();
-    cluster.made(PODS, &one).await
+    let made = cluster.made(CONTROLLERS, &body).await;
+    let of = [reference(&made, "ReplicationController", "v1", true)];
+    wait_for("its pods", async || {
+        let owned = pods(cluster).await.into_iter().filter(|p| p["metadata"]["ownerReferences"] == json!(of));
+        (owned.count() == replicas).then_some(())
+    })
+    .await;
+    made
 }
 
 async fn pods(cluster: &Cluster) -> Vec<Value> {
@@ -47,10 +46,7 @@ async fn await_no_pods(cluster: &Cluster) {
 #[tokio::test]
 async fn in_the_background_pods_follow_their_controller() {
     let cluster = Cluster::new().await;
-    let owner = controller(&cluster, "rc", 2).await;
-    for name in ["a", "b"] {
-        dependent(&cluster, name, &[reference(&owner, "ReplicationController", "v1", true)], &Value::Null).await;
-    }
+    controller(&cluster, "rc", 2).await;
     cluster.deleted(&format!("{CONTROLLERS}/rc"), &json!({"propagationPolicy": "Background"})).await;
     assert_eq!(cluster.get(&format!("{CONTROLLERS}/rc")).await.code, 404, "it does not wait for them");
     await_no_pods(&cluster).await;
@@ -59,10 +55,7 @@ async fn in_the_background_pods_follow_their_controller() {
 #[tokio::test]
 async fn orphans_stay_without_an_owner() {
     let cluster = Cluster::new().await;
-    let owner = controller(&cluster, "rc", 2).await;
-    for name in ["a", "b"] {
-        dependent(&cluster, name, &[reference(&owner, "ReplicationController", "v1", true)], &Value::Null).await;
-    }
+    controller(&cluster, "rc", 2).await;
     cluster.deleted(&format!("{CONTROLLERS}/rc"), &json!({"propagationPolicy": "Orphan"})).await;
     cluster.await_gone(&format!("{CONTROLLERS}/rc")).await;
     let left = pods(&cluster).await;
@@ -73,18 +66,15 @@ async fn orphans_stay_without_an_owner() {
 #[tokio::test]
 async fn in_the_foreground_the_owner_waits_for_its_pods() {
     let cluster = Cluster::new().await;
-    let owner = controller(&cluster, "rc", 10).await;
-    let of = [reference(&owner, "ReplicationController", "v1", true)];
-    for i in 0..10 {
-        let held = if i == 0 { json!(["example.com/held"]) } else { Value::Null };
-        dependent(&cluster, &format!("p{i}"), &of, &held).await;
-    }
+    controller(&cluster, "rc", 10).await;
+    let held = format!("{PODS}/{}", name(&pods(&cluster).await[0]));
+    cluster.patched(&held, MERGE, &json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     cluster.deleted(&format!("{CONTROLLERS}/rc"), &json!({"propagationPolicy": "Foreground"})).await;
     wait_for("one pod", async || (pods(&cluster).await.len() == 1).then_some(())).await;
     let waiting = cluster.get(&format!("{CONTROLLERS}/rc")).await.json();
     assert!(waiting["metadata"]["deletionTimestamp"].is_string(), "{waiting}");
     assert_eq!(waiting["metadata"]["finalizers"], json!(["foregroundDeletion"]));
-    cluster.patched(&format!("{PODS}/p0"), MERGE, &json!({"metadata": {"finalizers": null}})).await;
+    cluster.patched(&held, MERGE, &json!({"metadata": {"finalizers": null}})).await;
     cluster.await_gone(&format!("{CONTROLLERS}/rc")).await;
     assert_eq!(pods(&cluster).await, Vec::<Value>::new());
 }
@@ -92,13 +82,12 @@ async fn in_the_foreground_the_owner_waits_for_its_pods() {
 #[tokio::test]
 async fn who_has_another_owner_stays() {
     let cluster = Cluster::new().await;
-    let first = controller(&cluster, "to-be-deleted", 10).await;
+    controller(&cluster, "to-be-deleted", 10).await;
     let second = controller(&cluster, "to-stay", 0).await;
     let other = reference(&second, "ReplicationController", "v1", false);
-    for i in 0..10 {
-        let mut owners = vec![reference(&first, "ReplicationController", "v1", true)];
-        owners.extend((i % 2 == 0).then(|| other.clone()));
-        dependent(&cluster, &format!("p{i}"), &owners, &Value::Null).await;
+    for pod in pods(&cluster).await.iter().take(5) {
+        let owners = json!({"metadata": {"ownerReferences": [other]}});
+        cluster.patched(&format!("{PODS}/{}", name(pod)), super::STRATEGIC, &owners).await;
     }
     cluster.deleted(&format!("{CONTROLLERS}/to-be-deleted"), &json!({"propagationPolicy": "Foreground"})).await;
     cluster.await_gone(&format!("{CONTROLLERS}/to-be-deleted")).await;

@@ -1,4 +1,4 @@
-//! Decides: a ReplicaSet keeps as many pods as it asks for.
+//! Decides: a ReplicaSet keeps as many pods as it asks for, and so does a ReplicationController, which is seen as one.
 //!
 //! `plan_*` follow upstream's `pkg/controller/replicaset`; what a lagging cache can do to them is the driver's
 //! business, which plans only on stores that have seen earlier writes.
@@ -15,17 +15,33 @@ use serde_json::json;
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Report, Write};
 use super::owners::{self, Claim};
 use super::pods;
-use super::stores::{Stores, row};
+use super::stores::{self, Stores, row};
+use crate::api::resource::Resource;
 use crate::client::request::{Class, Request};
+use crate::client::store::{Kind, Store};
 
-const COMPONENT: &str = "replicaset-controller";
 /// Pods made or removed in one plan, as upstream's `BurstReplicas`.
 const BURST: usize = 500;
 
-pub struct ReplicaSetController;
+/// The sets of one kind. `ReplicaSets` are called so below, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaSetController {
+    ReplicaSets,
+    ReplicationControllers,
+}
+
+use ReplicaSetController::{ReplicaSets, ReplicationControllers};
+
+/// Where the sets are.
+#[derive(Clone)]
+enum Sets {
+    Replica(Arc<Store<ReplicaSet>>),
+    Replication(Arc<Store<stores::Controller>>),
+}
 
 /// What a plan is made from.
 pub struct Observed {
+    pub of: ReplicaSetController,
     pub set: Arc<ReplicaSet>,
     /// All pods of its namespace.
     pub pods: Vec<Arc<Pod>>,
@@ -35,21 +51,20 @@ pub struct Observed {
 
 impl Controller for ReplicaSetController {
     fn name(&self) -> &'static str {
-        "replicaset"
+        match self {
+            ReplicaSets => "replicaset",
+            ReplicationControllers => "replication-controller",
+        }
     }
 
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
-        let queue = enqueue.clone();
-        stores.replica_sets.subscribe(move |change| {
-            for set in change.each() {
-                queue.add(ns(set), name(set));
-            }
-        });
-        let (queue, sets) = (enqueue.clone(), Arc::clone(&stores.replica_sets));
+        let sets = self.sets(stores);
+        sets.follow(enqueue);
+        let (queue, resource) = (enqueue.clone(), self.resource());
         stores.pods.subscribe(move |change| {
             for pod in change.each() {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                if let Some(owner) = owners::controller_named(&pod.metadata, "apps", "ReplicaSet") {
+                if let Some(owner) = owners::controller_named(&pod.metadata, resource.group, resource.kind) {
                     queue.add(namespace, owner);
                 } else if owners::controller_of(&pod.metadata).is_none() {
                     let labels = pod.metadata.labels.as_ref();
@@ -64,9 +79,60 @@ impl Controller for ReplicaSetController {
     }
 
     fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
-        match observe(stores, key) {
+        match observe(*self, stores, key) {
             Some(observed) => plan(&observed, moment),
             None => Plan::nothing(),
+        }
+    }
+}
+
+impl ReplicaSetController {
+    fn resource(self) -> &'static Resource {
+        row(match self {
+            ReplicaSets => "apps/replicasets",
+            ReplicationControllers => "replicationcontrollers",
+        })
+    }
+
+    fn component(self) -> &'static str {
+        match self {
+            ReplicaSets => "replicaset-controller",
+            ReplicationControllers => "replication-controller",
+        }
+    }
+
+    fn sets(self, stores: &Stores) -> Sets {
+        match self {
+            ReplicaSets => Sets::Replica(stores.replica_sets.clone()),
+            ReplicationControllers => Sets::Replication(stores.replication_controllers.clone()),
+        }
+    }
+}
+
+impl Sets {
+    fn follow(&self, enqueue: &Enqueue) {
+        fn changes<K: Kind>(store: &Store<K>, queue: Enqueue) {
+            store.subscribe(move |change| change.each().for_each(|s| queue.add(s.meta().namespace(), s.meta().name())));
+        }
+        match self {
+            Self::Replica(store) => changes(store, enqueue.clone()),
+            Self::Replication(store) => changes(store, enqueue.clone()),
+        }
+    }
+
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<ReplicaSet>> {
+        match self {
+            Self::Replica(store) => store.get(namespace, name),
+            Self::Replication(store) => store.get(namespace, name).map(|c| c.0.clone()),
+        }
+    }
+
+    fn find(&self, namespace: &str, matches: impl Fn(&ReplicaSet) -> bool) -> Vec<Arc<ReplicaSet>> {
+        match self {
+            Self::Replica(store) => store.find(namespace, matches),
+            Self::Replication(store) => {
+                store.find(namespace, |c| matches(&c.0)).into_iter().map(|c| c.0.clone()).collect()
+            }
         }
     }
 }
@@ -79,15 +145,16 @@ fn name(set: &ReplicaSet) -> &str {
     set.metadata.name.as_deref().unwrap_or_default()
 }
 
-fn observe(stores: &Stores, key: &Name) -> Option<Observed> {
-    let set = stores.replica_sets.get(&key.namespace, &key.name)?;
+fn observe(of: ReplicaSetController, stores: &Stores, key: &Name) -> Option<Observed> {
+    let sets = of.sets(stores);
+    let set = sets.get(&key.namespace, &key.name)?;
     let siblings = match owners::controller_of(&set.metadata) {
-        Some(owner) => stores
-            .replica_sets
-            .find(&key.namespace, |s| owners::controller_of(&s.metadata).is_some_and(|o| o.uid == owner.uid)),
+        Some(owner) => {
+            sets.find(&key.namespace, |s| owners::controller_of(&s.metadata).is_some_and(|o| o.uid == owner.uid))
+        }
         None => vec![Arc::clone(&set)],
     };
-    Some(Observed { set, pods: stores.pods.list(&key.namespace), siblings })
+    Some(Observed { of, set, pods: stores.pods.list(&key.namespace), siblings })
 }
 
 /// Claims, makes and removes pods, and reports the status.
@@ -99,7 +166,7 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
     if owners::is_empty(&spec.selector) {
         return plan;
     }
-    let owner = owners::reference(row("apps/replicasets"), &set.metadata);
+    let owner = owners::reference(observed.of.resource(), &set.metadata);
     let mut active: Vec<&Arc<Pod>> = Vec::new();
     let mut terminating = 0;
     for pod in &observed.pods {
@@ -123,7 +190,7 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
         // Adopted pods count once their owner reference is seen: planning again then is exact.
         return plan;
     }
-    let report = status::plan(set, &active, terminating, moment, &mut plan);
+    let report = status::plan(observed, &active, terminating, moment, &mut plan);
     // A failure must be visible although the same failure may end this plan too.
     if moment.failure.is_some() {
         plan.actions.extend(report.clone());
@@ -142,23 +209,24 @@ fn plan_pods(observed: &Observed, active: &[&Arc<Pod>]) -> Option<Action> {
     let wanted = usize::try_from(set.spec.as_ref()?.replicas.unwrap_or(1)).unwrap_or(0);
     let have = active.len();
     if have < wanted {
-        let write = create_pod(set);
+        let write = create_pod(observed);
         return Some(Action::SlowStart(vec![write; (wanted - have).min(BURST)]));
     }
     if have == wanted {
         return None;
     }
     let excess = rank::worst(observed, active, (have - wanted).min(BURST));
-    Some(Action::SlowStart(excess.into_iter().map(|pod| delete_pod(set, pod)).collect()))
+    Some(Action::SlowStart(excess.into_iter().map(|pod| delete_pod(observed, pod)).collect()))
 }
 
-fn report(set: &ReplicaSet) -> Report {
-    let regarding = owners::object_reference(row("apps/replicasets"), &set.metadata);
-    Report { regarding, component: COMPONENT, ok: None, failed: None }
+fn report(Observed { of, set, .. }: &Observed) -> Report {
+    let regarding = owners::object_reference(of.resource(), &set.metadata);
+    Report { regarding, component: of.component(), ok: None, failed: None }
 }
 
 /// A pod of the template, named by the server: `<set>-<five letters>`.
-fn create_pod(set: &ReplicaSet) -> Write {
+fn create_pod(observed: &Observed) -> Write {
+    let Observed { of, set, .. } = observed;
     let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
     let meta = template.and_then(|t| t.metadata.as_ref());
     let body = json!({
@@ -170,25 +238,25 @@ fn create_pod(set: &ReplicaSet) -> Write {
             "labels": meta.and_then(|m| m.labels.as_ref()),
             "annotations": meta.and_then(|m| m.annotations.as_ref()),
             "finalizers": meta.and_then(|m| m.finalizers.as_ref()),
-            "ownerReferences": [owners::reference(row("apps/replicasets"), &set.metadata)],
+            "ownerReferences": [owners::reference(of.resource(), &set.metadata)],
         },
         "spec": template.and_then(|t| t.spec.as_ref()),
     });
     Write::new(Request::create(row("pods"), ns(set), body)).reported(Report {
         ok: Some(("SuccessfulCreate", "Created pod: {name}".into())),
         failed: Some(("FailedCreate", "Error creating: {error}".into())),
-        ..report(set)
+        ..report(observed)
     })
 }
 
-fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Write {
-    let meta = &pod.metadata;
+fn delete_pod(observed: &Observed, pod: &Pod) -> Write {
+    let (set, meta) = (&observed.set, &pod.metadata);
     let uid = meta.uid.as_deref().unwrap_or_default();
     let request = Request::delete(row("pods"), ns(set), meta.name.as_deref().unwrap_or_default(), uid);
     Write::delete(request).reported(Report {
         ok: Some(("SuccessfulDelete", "Deleted pod: {name}".into())),
         failed: Some(("FailedDelete", "Error deleting: {error}".into())),
-        ..report(set)
+        ..report(observed)
     })
 }
 

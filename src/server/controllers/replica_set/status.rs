@@ -7,32 +7,34 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::super::action::{Action, Moment, Plan};
-use super::super::stores::row;
 use super::super::{owners, pods};
-use super::{name, ns};
+use super::{Observed, ReplicaSetController, name, ns};
 use crate::client::request::{Class, Request, Verb};
 
 /// The status write, if the status differs. Asks `plan` to look again when a pod becomes available by waiting.
 pub fn plan(
-    set: &ReplicaSet,
+    Observed { of, set, .. }: &Observed,
     active: &[&Arc<Pod>],
     terminating: i32,
     moment: Moment<'_>,
     plan: &mut Plan,
 ) -> Option<Action> {
+    // A ReplicationController does not count those that end.
+    let terminating = (*of == ReplicaSetController::ReplicaSets).then_some(terminating);
     let wanted = calculate(set, active, terminating, moment, plan);
     if set.status.as_ref().is_some_and(|s| same(s, &wanted)) {
         return None;
     }
+    let resource = of.resource();
     // The revision makes the write fail when the set has changed since it was observed.
     let body = json!({
-        "apiVersion": "apps/v1",
-        "kind": "ReplicaSet",
+        "apiVersion": resource.api_version(),
+        "kind": resource.kind,
         "metadata": { "name": set.metadata.name, "namespace": set.metadata.namespace,
             "uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version },
         "status": full(&wanted),
     });
-    Some(Request::new(Verb::MergePatch, row("apps/replicasets"), ns(set), name(set), body).on("status").into())
+    Some(Request::new(Verb::MergePatch, resource, ns(set), name(set), body).on("status").into())
 }
 
 /// A merge patch keeps what it does not name, so counts that became zero are written as zero and no conditions as null.
@@ -67,7 +69,7 @@ fn same(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
 fn calculate(
     set: &ReplicaSet,
     active: &[&Arc<Pod>],
-    terminating: i32,
+    terminating: Option<i32>,
     moment: Moment<'_>,
     plan: &mut Plan,
 ) -> ReplicaSetStatus {
@@ -90,7 +92,7 @@ fn calculate(
         fully_labeled_replicas: Some(labeled),
         ready_replicas: Some(ready),
         available_replicas: Some(available),
-        terminating_replicas: Some(terminating),
+        terminating_replicas: terminating,
         observed_generation: set.metadata.generation,
         conditions: conditions(set, active.len(), moment),
     }

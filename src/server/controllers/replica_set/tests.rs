@@ -53,9 +53,49 @@ fn show(actions: &[Action]) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn a_replication_controller_is_seen_as_a_set() {
+    let of = crate::server::controllers::stores::Controller::from(
+        serde_json::from_value::<k8s_openapi::api::core::v1::ReplicationController>(json!({
+            "metadata": { "name": "rc", "namespace": "ns", "uid": "rc", "generation": 3 },
+            "spec": { "replicas": 2, "selector": { "app": "a" }, "minReadySeconds": 1,
+                "template": { "metadata": { "labels": { "app": "a" } }, "spec": { "containers": [] } } },
+            "status": { "replicas": 1, "readyReplicas": 1, "fullyLabeledReplicas": 1, "observedGeneration": 3 },
+        }))
+        .unwrap(),
+    );
+    let stores = Stores::new();
+    stores.replication_controllers.put(of);
+    let reference = json!([{ "apiVersion": "v1", "kind": "ReplicationController", "name": "rc", "uid": "rc",
+        "controller": true, "blockOwnerDeletion": true }]);
+    let owned = json!({ "metadata": { "ownerReferences": reference } });
+    for one in [
+        pod("a", owned.clone()),
+        pod(
+            "ends",
+            json!({ "metadata": { "ownerReferences": reference,
+        "deletionTimestamp": "2026-01-01T00:00:00Z" } }),
+        ),
+    ] {
+        stores.pods.put(Arc::unwrap_or_clone(one));
+    }
+    let moment = Moment { now: "2026-01-02T00:00:00Z".parse().unwrap(), failure: None };
+    let plan = ReplicationControllers.plan(&stores, &Name::new("ns", "rc"), moment);
+    // One more pod, and what has become available.
+    assert_eq!(show(&plan.actions), ["create", "status 1"]);
+    let [Action::SlowStart(pods), Action::Write(status)] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!(pods[0].request.body["metadata"]["ownerReferences"], reference);
+    assert_eq!(pods[0].report.as_ref().unwrap().component, "replication-controller");
+    assert_eq!((status.request.resource.plural, status.request.subresource), ("replicationcontrollers", "status"));
+    assert_eq!(status.request.body["status"]["availableReplicas"], 1);
+    // Those that end are not counted, and so are nothing to write about.
+    assert_eq!(status.request.body["status"]["terminatingReplicas"], Value::Null);
+    assert!(ReplicaSets.plan(&stores, &Name::new("ns", "rc"), moment).actions.is_empty());
+}
+
 fn check(replicas: i32, status: Value, pods: &[Arc<Pod>], want: &[&str]) -> Plan {
     let set = set(replicas, status);
-    let observed = Observed { siblings: vec![Arc::clone(&set)], set, pods: pods.to_vec() };
+    let observed = Observed { of: ReplicaSets, siblings: vec![Arc::clone(&set)], set, pods: pods.to_vec() };
     let plan = plan(&observed, Moment { now: "2026-01-02T00:00:00Z".parse::<Timestamp>().unwrap(), failure: None });
     assert_eq!(show(&plan.actions), want);
     plan
@@ -124,7 +164,7 @@ fn waits_for_availability_and_reports_failures() {
     let mut waiting = (*set(1, json!({ "replicas": 1 }))).clone();
     waiting.spec.as_mut().unwrap().min_ready_seconds = Some(30);
     let set = Arc::new(waiting);
-    let observed = Observed { siblings: vec![Arc::clone(&set)], set, pods: vec![pod("a", json!({}))] };
+    let observed = Observed { of: ReplicaSets, siblings: vec![Arc::clone(&set)], set, pods: vec![pod("a", json!({}))] };
     let now = "2026-01-01T00:00:10Z".parse::<Timestamp>().unwrap();
     let plan = super::plan(&observed, Moment { now, failure: None });
     assert_eq!(plan.again, Some(std::time::Duration::from_secs(20)));
