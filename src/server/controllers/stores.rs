@@ -41,8 +41,8 @@ struct PartialMeta {
     #[serde(rename = "resourceVersion", deserialize_with = "number")]
     revision: u64,
     #[serde(rename = "ownerReferences")]
-    owners: Box<[OwnerReference]>,
-    finalizers: Box<[String]>,
+    owners: Option<Box<[OwnerReference]>>,
+    finalizers: Option<Box<[String]>>,
     #[serde(rename = "deletionTimestamp", deserialize_with = "is_some")]
     deleting: bool,
 }
@@ -91,11 +91,11 @@ impl Meta for PartialMeta {
     }
 
     fn owners(&self) -> &[OwnerReference] {
-        &self.owners
+        self.owners.as_deref().unwrap_or_default()
     }
 
     fn finalizers(&self) -> &[String] {
-        &self.finalizers
+        self.finalizers.as_deref().unwrap_or_default()
     }
 
     fn deleting(&self) -> bool {
@@ -499,5 +499,33 @@ fn trim_node(node: &mut Node) {
     if let Some(status) = &mut node.status {
         status.images = None;
         status.node_info = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_has_what_is_looked_at() {
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "o"});
+        let whole = json!({"kind": "Secret", "data": {"a": "YQ=="}, "metadata": {"name": "s", "namespace": "ns", "uid": "u",
+            "resourceVersion": "7", "finalizers": ["f"], "ownerReferences": [owner], "managedFields": [{"manager": "m"}],
+            "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let partial: Partial = serde_json::from_value(whole).unwrap();
+        let meta = partial.meta();
+        assert_eq!((meta.namespace(), meta.name(), meta.uid(), meta.revision()), ("ns", "s", "u", 7));
+        assert_eq!(
+            (meta.finalizers(), meta.owners()[0].uid.as_str(), meta.deleting()),
+            (&["f".to_owned()][..], "o", true)
+        );
+        for least in
+            [json!({}), json!({"metadata": {"finalizers": null, "ownerReferences": null, "deletionTimestamp": null}})]
+        {
+            let partial: Partial = serde_json::from_value(least).unwrap();
+            let meta = partial.meta();
+            assert!(meta.name().is_empty() && meta.finalizers().is_empty() && meta.owners().is_empty());
+            assert_eq!((meta.revision(), meta.deleting()), (0, false));
+        }
     }
 }
