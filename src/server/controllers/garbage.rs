@@ -1,7 +1,8 @@
 //! Decides: objects go when their owners are gone: in the background, in the foreground, or orphaned.
 //!
 //! The graph holds only objects that name owners or carry one of the two finalizers; whether an owner exists is asked
-//! of the stores, and, before anything is deleted for the lack of one, of the server itself.
+//! of the stores, and, before anything is deleted for the lack of one, of the server itself. Watches of two resources may
+//! lag differently, so an object is deleted only as it was seen.
 //!
 //! ```text
 //! owners of an object:  one solid            ─▶ references to the others are removed
@@ -312,6 +313,8 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
     }
     let mut request = Request::delete(item.resource, &item.namespace, &item.name, uid);
     request.body["propagationPolicy"] = policy.into();
+    // As it was seen: an orphan may have lost its reference before its owner went, and only the latter was seen yet.
+    request.body["preconditions"]["resourceVersion"] = item.revision.to_string().into();
     plan.push(Write::delete(request));
     plan
 }

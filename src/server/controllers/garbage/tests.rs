@@ -88,6 +88,20 @@ fn an_absent_owner_is_verified_before_its_dependents_go() {
 }
 
 #[test]
+fn an_object_goes_only_as_it_was_seen() {
+    let w = World::new();
+    // It has been orphaned since, and of the two changes only the end of its owner was seen.
+    w.object("pods", "p", json!({ "ownerReferences": [reference("ReplicaSet", "rs")], "resourceVersion": "5" }));
+    w.answer("p", None);
+    let moment = Moment { now: jiff::Timestamp::UNIX_EPOCH, failure: None };
+    let plan = w.collector.plan(&w.stores, &Name::new("", "p"), moment);
+    let [Action::Write(delete)] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!(delete.request.body["preconditions"], json!({ "uid": "p", "resourceVersion": "5" }));
+    w.object("pods", "p", json!({ "resourceVersion": "6" }));
+    assert!(w.plan("p").is_empty());
+}
+
+#[test]
 fn one_solid_owner_keeps_an_object() {
     let w = World::new();
     w.object("apps/replicasets", "rs2", json!({}));
