@@ -19,6 +19,7 @@ use super::file::{self, File, Slot};
 use super::{Idle, Job, MAX_BATCH, RENEWAL_FACTOR};
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
+use crate::api::resource::find_storage;
 use crate::api::revision::Revision;
 use crate::clock;
 use crate::server::store::{Change, Class, Error, Intent, OpenError, Sink, Unreadable, Write};
@@ -32,9 +33,16 @@ type Answer = oneshot::Sender<Result<ObjectRef, Error>>;
 pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
     let Idle { file, jobs, flush_interval } = idle;
     let began = clock::instant();
-    let (index, loaded) = file.load()?;
+    let (mut index, mut loaded) = file.load()?;
     let revision = loaded.revision;
     info!(objects = loaded.objects.len(), %revision, elapsed = ?began.elapsed(), "loaded the database");
+    // What may be lost in a crash is made again by whoever wants it, such as the heartbeat of a node.
+    let mut unwritten = BTreeMap::new();
+    let volatile = |u: &mut Unreadable| find_storage(&u.key.resource).is_some_and(|r| r.volatile);
+    for Unreadable { key, reason, .. } in loaded.unreadable.extract_if(.., volatile) {
+        warn!(object = %key, reason, "an object in the database cannot be read and is dropped");
+        unwritten.extend(index.remove(&key).map(|slot| (slot.row, RowChange::Delete)));
+    }
     for Unreadable { key, reason, .. } in &loaded.unreadable {
         error!(object = %key, reason, "an object in the database cannot be read and is left out: see kubectl get for what to do");
     }
@@ -48,8 +56,8 @@ pub(super) fn start(idle: Idle, sink: Arc<dyn Sink>) -> Result<(), OpenError> {
         sink,
         index,
         revision,
-        unwritten: BTreeMap::new(),
-        flush_at: None,
+        flush_at: (!unwritten.is_empty()).then(|| clock::instant() + flush_interval),
+        unwritten,
         flush_interval,
         failing: false,
     };

@@ -132,6 +132,25 @@ async fn objects_that_cannot_be_read_are_left_out_by_name() {
     assert_eq!(names(&sink), ["d/ns/broken", "d/ns/whole"]);
 }
 
+#[tokio::test]
+async fn a_heartbeat_that_cannot_be_read_is_made_again() {
+    let folder = folder();
+    let (store, _) = open(&folder);
+    let beat = || contract::volatile(Intent::Create(draft("coordination.k8s.io/leases", "m1", "")));
+    store.commit(beat()).await.unwrap();
+    store.close().await.unwrap();
+    let path = folder.path().join("state.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute("UPDATE objects SET json = x'00'", []).unwrap();
+    db.close().unwrap();
+    let (store, sink) = open(&folder);
+    sink.read(|r| assert_eq!((r.objects.len(), r.unreadable.len()), (0, 0)));
+    store.commit(beat()).await.unwrap();
+    store.close().await.unwrap();
+    let (_store, sink) = open(&folder);
+    sink.read(|r| assert_eq!((r.objects.len(), r.unreadable.len()), (1, 0)));
+}
+
 /// A small file system of its own, where the machine lets us.
 struct Small(TempDir);
 
