@@ -266,7 +266,9 @@ fn a_replication_controller_is_scaled_and_stopped(lab: &Lab) {
     let shown =
         wait_for("its counts", || Some(lab.kubectl(&["get", "rc"])).filter(|t| t.contains("2         2         2")));
     assert!(shown.starts_with("NAME          DESIRED   CURRENT   READY   AGE"), "{shown}");
-    lab.kubectl(&["delete", "rc", "update-demo", "--grace-period=0", "--force"]);
+    // Not by `lab.kubectl`, which takes kubectl's own warning for ours.
+    let forced = lab.kubectl_output(&["delete", "rc", "update-demo", "--grace-period=0", "--force"]);
+    assert!(forced.status.success(), "{}", text(&forced));
     running_of(lab, "name=update-demo", 0);
     assert_eq!(lab.kubectl(&["get", "rc,svc", "-l", "name=update-demo", "-o", "name"]), "");
 }
