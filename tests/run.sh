@@ -15,7 +15,7 @@ step "what the tests need"
 packages=
 for package in containerd runc nftables conntrack iproute2 busybox-static protobuf-compiler libprotobuf-dev gcc \
     libc6-dev g++ python3-venv qemu-user-static qemu-system-x86 debootstrap e2fsprogs docker-registry openssl \
-    util-linux curl procps; do
+    util-linux curl procps iputils-ping; do
     dpkg-query -W -f '${Status}' $package 2>/dev/null | grep -q 'ok installed' || packages="$packages $package"
 done
 if [ -n "$packages" ]; then
