@@ -10,6 +10,7 @@ use skiff::server::store::sqlite::Sqlite;
 use tempfile::TempDir;
 
 use crate::Server;
+use crate::conformance::Cluster;
 
 const MAPS: &str = "/api/v1/namespaces/n/configmaps";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -84,7 +85,9 @@ async fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
             );
             let message = answer.message();
             assert!(message.contains(&format!("configmaps/n/{name} cannot be read")), "{message}");
-            assert!(message.contains(why) && message.contains(IGNORE), "{message}");
+            assert!(message.contains(why), "{message}");
+            let way = format!("kubectl delete --raw '{url}?{IGNORE}=true'");
+            assert!(message.contains(&way), "{message}");
         }
         assert_eq!(server.post(MAPS, &map(name)).await.message(), format!("configmaps {name:?} already exists"));
     }
@@ -148,4 +151,35 @@ async fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
     store.close().await.unwrap();
     let (_store, server) = open(&folder);
     assert_eq!(names(server.get(MAPS).await.json()), ["cut", "flipped", "renamed", "whole"]);
+}
+
+#[tokio::test]
+async fn a_namespace_says_what_does_not_let_it_end_and_ends_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, server) = open(&folder);
+    let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "n"}});
+    assert_eq!(server.post("/api/v1/namespaces", &namespace).await.code, 201);
+    assert_eq!(server.post(MAPS, &map("hurt")).await.code, 201);
+    store.close().await.unwrap();
+    let db = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
+    db.execute("UPDATE objects SET json = substr(json, 1, 80) WHERE name = 'hurt'", []).unwrap();
+    db.close().unwrap();
+
+    let (_store, server) = open(&folder);
+    let cluster = Cluster::of(server);
+    let url = "/api/v1/namespaces/n";
+    cluster.await_object(url, |n| n["spec"]["finalizers"] == json!(["kubernetes"])).await;
+    assert_eq!(cluster.delete(url, &json!({})).await.code, 200);
+    let told = cluster
+        .await_object(url, |n| {
+            let conditions = n["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| c["reason"] == "ContentDeletionFailed")
+        })
+        .await;
+    assert!(told["status"]["conditions"].to_string().contains("configmaps/n/hurt cannot be read"), "{told}");
+    // Tried again for as long as it is so, it says nothing new: nothing is written.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(cluster.get(url).await.json(), told);
+    assert_eq!(cluster.ask("DELETE", &format!("{MAPS}/hurt?{IGNORE}=true"), &[], "").await.code, 200);
+    cluster.await_gone(url).await;
 }

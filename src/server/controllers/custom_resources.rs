@@ -26,6 +26,8 @@ const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 pub const APPROVED: &str = "api-approved.kubernetes.io";
 /// When finalizers of others hold objects up.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The longest wait after a failure.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Keys are names of definitions.
 #[derive(Default)]
@@ -194,6 +196,8 @@ fn ending(stores: &Stores, definition: &Definition, empty: bool, now: Timestamp)
         return plan;
     };
     if empty {
+        // Should it be refused; an object that cannot be read keeps its definition.
+        plan.look_after(TRY_AGAIN);
         plan.push(without_finalizer(definition, finalizers));
         return plan;
     }

@@ -29,6 +29,7 @@ pub mod node_ipam;
 mod node_role;
 pub mod node_taints;
 pub mod owners;
+mod partial;
 pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;

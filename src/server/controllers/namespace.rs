@@ -26,6 +26,8 @@ use crate::client::store::{Count, View as _};
 const FINALIZER: &str = "kubernetes";
 /// When a store did not show what the server has, or finalizers of others hold things up.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The longest wait after a failure, as upstream's: nothing tells when its cause is gone.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub struct NamespaceDeletion {
@@ -158,6 +160,9 @@ fn ask(namespace: &str, resources: &[&'static Resource]) -> Plan {
 fn finalize(namespace: &Namespace, moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.actions.extend(conditions(namespace, &[], moment));
+    if moment.failure.is_some() {
+        plan.look_after(TRY_AGAIN);
+    }
     let meta = &namespace.metadata;
     let kept: Vec<&String> =
         namespace.spec.iter().filter_map(|s| s.finalizers.as_ref()).flatten().filter(|f| *f != FINALIZER).collect();

@@ -62,8 +62,8 @@ use self::request::{Context, Target};
 use self::strategy::Strategy;
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
-use crate::api::resource::Resource;
 use crate::api::resource::custom::DEFINITIONS;
+use crate::api::resource::{Resource, find_storage};
 use crate::api::status::Status;
 use crate::server::admission::{Attributes, Chain, Operation};
 use crate::server::cache::Cache;
@@ -205,10 +205,13 @@ impl Registry {
 /// What is said of an object that was damaged on disk.
 fn unreadable(damaged: &Unreadable) -> Status {
     let Unreadable { key, reason, .. } = damaged;
+    let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
+    // Of a custom resource the version is not known here.
+    let url = find_storage(&key.resource).map_or("<its URL>".into(), |r| format!("{}/{}", r.path(namespace), key.name));
     Status::internal(format!(
         "StorageError: corrupt object: {key} cannot be read from the database: {reason}. Restore the database from a \
          snapshot, or delete the object, ignoring its finalizers: kubectl delete --raw \
-         <its URL>?ignoreStoreReadErrorWithClusterBreakingPotential=true"
+         '{url}?ignoreStoreReadErrorWithClusterBreakingPotential=true'"
     ))
 }
 

@@ -45,7 +45,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(5);
 
 /// A server with its controllers, and without nodes. It ends when it is dropped.
-struct Cluster {
+pub(crate) struct Cluster {
     server: Server,
     _tasks: JoinSet<()>,
 }
@@ -61,7 +61,13 @@ impl Deref for Cluster {
 impl Cluster {
     /// With the namespace `default` and its service account.
     async fn new() -> Self {
-        let server = Server::new().await;
+        let cluster = Self::of(Server::new().await);
+        cluster.await_there("/api/v1/namespaces/default/serviceaccounts/default").await;
+        cluster
+    }
+
+    /// A server, with the controllers.
+    pub fn of(server: Server) -> Self {
         let registry = server.service.backend().registry.clone();
         let webhooks = webhook::Client::new(registry.cache().clone());
         let config = controllers_config();
@@ -72,13 +78,11 @@ impl Cluster {
         tasks.spawn(async move {
             let Ok(()) = controllers::run(client, config, stop).await;
         });
-        let cluster = Self { server, _tasks: tasks };
-        cluster.await_there("/api/v1/namespaces/default/serviceaccounts/default").await;
-        cluster
+        Self { server, _tasks: tasks }
     }
 
     /// Waits until an object is as it should be, and returns it.
-    async fn await_object(&self, uri: &str, what: impl Fn(&Value) -> bool) -> Value {
+    pub async fn await_object(&self, uri: &str, what: impl Fn(&Value) -> bool) -> Value {
         wait_for(uri, async || {
             let answer = self.get(uri).await;
             (answer.code == 200).then(|| answer.json()).filter(&what)
@@ -90,7 +94,7 @@ impl Cluster {
         self.await_object(uri, |_| true).await
     }
 
-    async fn await_gone(&self, uri: &str) {
+    pub async fn await_gone(&self, uri: &str) {
         wait_for(uri, async || (self.get(uri).await.code == 404).then_some(())).await;
     }
 

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::resource::custom::Rows;
 use crate::client::reflector::{self, Source};
 use crate::client::store::{Store, View as _};
-use crate::server::controllers::stores::{Partial, Stores};
+use crate::server::controllers::partial::Partial;
+use crate::server::controllers::stores::Stores;
 
 struct Followed {
     rows: Rows,

@@ -178,12 +178,11 @@ impl Driver {
             self.unseen.insert(key.clone(), (clock::instant() + UNSEEN_LIMIT, applied.unseen));
         }
         match applied.failure {
+            // To have asked is not to have succeeded: what failed before may fail again with the next plan.
+            None if applied.learned => self.queue.add(key.controller, key.name.clone()),
             None => {
                 self.failures.remove(key);
                 self.queue.succeeded(key);
-                if applied.learned {
-                    self.queue.add(key.controller, key.name.clone());
-                }
             }
             Some(failure) => {
                 let controller = self.controllers[key.controller].name();

@@ -124,16 +124,17 @@ impl Queue {
         self.state().unset_timer(key);
     }
 
-    /// Adds the key after a delay that doubles with each failure in a row.
+    /// Adds the key after a delay that doubles with each failure in a row, or when it is to be looked at anyway.
     pub fn failed(&self, key: Key) {
-        let n = {
-            let mut state = self.state();
-            let n = state.failures.entry(key.clone()).or_insert(0);
-            *n += 1;
-            *n
-        };
-        let delay = FIRST_DELAY.saturating_mul(1u32.checked_shl(n - 1).unwrap_or(u32::MAX)).min(LAST_DELAY);
-        self.after(key, delay);
+        let mut state = self.state();
+        let n = state.failures.entry(key.clone()).or_insert(0);
+        *n += 1;
+        let delay = FIRST_DELAY.saturating_mul(1u32.checked_shl(*n - 1).unwrap_or(u32::MAX)).min(LAST_DELAY);
+        let sooner = state.timer_of.get(&key).is_some_and(|at| *at <= clock::instant() + delay);
+        drop(state);
+        if !sooner {
+            self.after(key, delay);
+        }
     }
 
     pub fn succeeded(&self, key: &Key) {
@@ -243,11 +244,18 @@ mod tests {
             q.done(&key("a"));
         }
         for _ in 0..40 {
+            q.forget_timer(&key("a"));
             q.failed(key("a"));
         }
         let start = clock::instant();
         q.next().await;
         assert_eq!((clock::instant() - start).as_secs(), 1000);
+        q.done(&key("a"));
+        q.after(key("a"), Duration::from_secs(60));
+        q.failed(key("a"));
+        let start = clock::instant();
+        q.next().await;
+        assert_eq!((clock::instant() - start).as_secs(), 60, "its plan wanted to look again sooner");
     }
 
     #[tokio::test(start_paused = true)]
