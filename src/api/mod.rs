@@ -8,7 +8,7 @@
 //! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`table`]: rows and columns of `kubectl get`
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
-//! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`
+//! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`; [`quota`]: what is used
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
 //! - [`duration`]: Go's `1h30m`
 //! - [`query`]: paths and query strings
@@ -28,6 +28,7 @@ pub mod priority_class;
 pub mod protobuf;
 pub mod quantity;
 pub mod query;
+pub mod quota;
 #[cfg(test)]
 pub(crate) mod reference;
 pub mod resource;

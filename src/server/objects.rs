@@ -17,6 +17,11 @@ pub trait Objects: Send + Sync + 'static {
     /// All objects of a resource, or those of one namespace.
     fn list(&self, storage: &str, namespace: Option<&str>) -> Vec<ObjectRef>;
 
+    /// How many objects of a resource a namespace has.
+    fn count(&self, storage: &str, namespace: &str) -> usize {
+        self.list(storage, Some(namespace)).len()
+    }
+
     fn changed(&self, storage: &str) -> Changed;
 }
 
@@ -74,6 +79,10 @@ impl Objects for Cache {
 
     fn list(&self, storage: &str, namespace: Option<&str>) -> Vec<ObjectRef> {
         self.list(storage, namespace).0
+    }
+
+    fn count(&self, storage: &str, namespace: &str) -> usize {
+        self.count_in(storage, namespace)
     }
 
     fn changed(&self, storage: &str) -> Changed {

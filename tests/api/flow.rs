@@ -244,7 +244,7 @@ struct Running {
 impl Running {
     fn start(server: &Server) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        let config = controllers_config();
+        let config = controllers_config(server);
         let client = client(&server.service, User::new("system:kube-controller-manager", &["system:masters"]));
         let end = stop.clone();
         tasks.spawn(async move {

@@ -75,7 +75,7 @@ fn cluster() -> Cluster {
     }
 }
 
-fn controllers_config() -> ControllersConfig {
+fn controllers_config(server: &Server) -> ControllersConfig {
     ControllersConfig {
         cluster: cluster(),
         advertise_address: [192, 0, 2, 1].into(),
@@ -83,6 +83,7 @@ fn controllers_config() -> ControllersConfig {
         root_ca_pem: "the certificate of the cluster".into(),
         trusted: Trusted::default(),
         control_plane_node: None,
+        measure: server.service.backend().registry.measure(),
     }
 }
 

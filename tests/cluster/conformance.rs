@@ -86,6 +86,7 @@ fn kubectl_does_what_the_profile_asks_of_it() {
     schemas_are_explained_and_checked(&lab);
     tokens_are_mounted(&lab);
     an_entry_is_written_and_read(&lab);
+    crate::quotas::a_quota_is_kept(&lab);
 }
 
 fn the_cluster_tells_of_itself(lab: &Lab) {

@@ -17,6 +17,7 @@ mod custom_resources;
 mod deletion;
 mod languages;
 mod pods;
+mod quotas;
 mod registry;
 mod runtime;
 mod static_binary;

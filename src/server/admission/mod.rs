@@ -14,6 +14,7 @@ pub mod pod_security;
 pub mod policies;
 pub mod priority;
 pub mod rbac_escalation;
+pub mod resource_quota;
 pub mod runtime_class;
 pub mod service_account;
 pub mod storage_object_in_use_protection;
@@ -109,13 +110,14 @@ pub trait Plugin: Send + Sync + 'static {
 }
 
 /// The plugins in upstream's order: all mutate, then (after the strategy's validation) all validate. Policies and webhooks
-/// come after the plugins that are built in.
+/// come after the plugins that are built in, and quotas last: they hold room for what is really going to be written.
 #[derive(Default)]
 pub struct Chain {
     pub plugins: Vec<Box<dyn Plugin>>,
     pub mutating_policies: Option<policies::mutating::MutatingPolicies>,
     pub policies: Option<policies::Policies>,
     pub webhooks: Option<webhooks::Webhooks>,
+    pub quotas: Option<Arc<resource_quota::Ledger>>,
 }
 
 impl Chain {
@@ -159,6 +161,7 @@ pub fn default_chain(objects: &SharedObjects, authorizer: &Arc<Authorizer>, clie
         mutating_policies: Some(policies::mutating::MutatingPolicies::new(shared(), authorizer.clone())),
         policies: Some(policies::Policies::new(shared(), authorizer.clone())),
         webhooks: Some(webhooks::Webhooks::new(shared(), authorizer.clone(), client.clone())),
+        quotas: Some(resource_quota::Ledger::new(shared())),
     }
 }
 

@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::api::quantity::Quantity;
-
-pub type Amounts = BTreeMap<String, Quantity>;
+pub use crate::api::quota::Amounts;
 
 /// Which of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

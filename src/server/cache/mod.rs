@@ -95,6 +95,12 @@ impl Cache {
         self.shelf(storage).count()
     }
 
+    /// How many of them a namespace has.
+    #[must_use]
+    pub fn count_in(&self, storage: &str, namespace: &str) -> usize {
+        self.shelf(storage).count_in(namespace)
+    }
+
     /// Which fields of a resource can be selected, where that was not known when its objects were loaded.
     pub fn select(&self, storage: &str, selectable: &[&str]) {
         self.shelf(storage).select(selectable);

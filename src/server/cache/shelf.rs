@@ -112,6 +112,10 @@ impl Shelf {
         self.read().count
     }
 
+    pub fn count_in(&self, namespace: &str) -> usize {
+        self.read().objects.get(namespace).map_or(0, BTreeMap::len)
+    }
+
     pub fn changed(&self) -> Revision {
         self.read().changed
     }

@@ -8,6 +8,7 @@
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - ends: [`namespace`], [`garbage`]
+//! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
 //! - the cluster itself: [`bootstrap`], [`flow_control`], [`service_account`], [`root_ca`], [`api_services`],
 //!   [`extension_authentication`]
@@ -33,6 +34,7 @@ mod partial;
 pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
 pub mod service_pods;
@@ -49,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::action::Controller;
 use self::extension_authentication::{ExtensionAuthentication, Trusted};
+use crate::api::quota::Measure;
 use crate::config::Cluster;
 
 /// What the controllers need to know of the cluster.
@@ -64,6 +67,8 @@ pub struct ControllersConfig {
     pub trusted: Trusted,
     /// The node that runs in this process: it is the control plane.
     pub control_plane_node: Option<String>,
+    /// What is used of quotas, which the server knows better than anyone who watches.
+    pub measure: Measure,
 }
 
 /// Nothing ends the controllers but `stop`: what fails is tried again.
@@ -101,6 +106,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_taints::NodeTaints),
         Arc::new(taint_eviction::TaintEviction),
         Arc::new(pod_gc::PodGc::default()),
+        Arc::new(resource_quota::ResourceQuotas(config.measure)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Container, Endpoints, Namespace, Node, Pod, ReplicationController, ReplicationControllerCondition, Service,
+    Container, Endpoints, Namespace, Node, Pod, ReplicationController, ReplicationControllerCondition, ResourceQuota,
+    Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
@@ -149,6 +150,7 @@ pub struct Stores {
     pub flow_schemas: Arc<Store<FlowSchema>>,
     pub priority_levels: Arc<Store<PriorityLevelConfiguration>>,
     pub api_services: Arc<Store<ApiService>>,
+    pub resource_quotas: Arc<Store<ResourceQuota>>,
     /// Metadata of the objects of definitions, with the rows of the versions that are served.
     custom: RwLock<Vec<(Rows, Arc<Store<Partial>>)>>,
     everyone: RwLock<Vec<Subscriber>>,
@@ -182,6 +184,7 @@ const TYPED: &[&str] = &[
     FLOW_SCHEMAS,
     PRIORITY_LEVELS,
     API_SERVICES,
+    "resourcequotas",
 ];
 
 /// The row of a storage name that the controllers are written for.
@@ -228,6 +231,7 @@ impl Stores {
             flow_schemas: store(FLOW_SCHEMAS),
             priority_levels: store(PRIORITY_LEVELS),
             api_services: store(API_SERVICES),
+            resource_quotas: store("resourcequotas"),
             custom: RwLock::default(),
             everyone: RwLock::default(),
             others,
@@ -304,6 +308,7 @@ impl Stores {
             one(&self.flow_schemas),
             one(&self.priority_levels),
             one(&self.api_services),
+            one(&self.resource_quotas),
         ];
         fed.extend(self.others.iter().map(one));
         fed
@@ -343,7 +348,8 @@ pub fn subscribe_all(
         stores.definitions,
         stores.flow_schemas,
         stores.priority_levels,
-        stores.api_services
+        stores.api_services,
+        stores.resource_quotas
     );
     stores.everyone.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(subscriber.clone()));
     for store in &stores.others {
@@ -378,6 +384,7 @@ kinds! {
     Lease => |_o| (),
     FlowSchema => |_o| (),
     PriorityLevelConfiguration => |_o| (),
+    ResourceQuota => |_o| (),
     Definition => |o| {
         if let Some(annotations) = &mut o.metadata.annotations {
             annotations.retain(|name, _| name == APPROVED);

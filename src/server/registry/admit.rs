@@ -12,6 +12,7 @@ use crate::api::apply::owners::Owners;
 use crate::api::resource::Resource;
 use crate::api::status::Status;
 use crate::server::admission::policies::mutating::About;
+use crate::server::admission::resource_quota::Reservation;
 use crate::server::admission::webhooks::{Call, Forms, Options, Rounds, Seen};
 use crate::server::admission::{Attributes, Operation};
 
@@ -148,6 +149,11 @@ impl Registry {
             Some(webhooks) if !calls.is_empty() => Box::pin(webhooks.validate(&calls, &seen)).await,
             _ => Ok(()),
         }
+    }
+
+    /// Room in the quotas of the namespace, held until the write is done.
+    pub(super) fn reserve(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Option<Reservation>, Status> {
+        self.0.admission.quotas.as_ref().map_or(Ok(None), |quotas| quotas.reserve(attributes, object))
     }
 
     /// A delete goes through both halves: mutating webhooks hear of it, though there is nothing to change.

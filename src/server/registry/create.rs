@@ -82,7 +82,9 @@ impl Registry {
             return Err(named(Status::invalid(t.resource, &to.name, &errors)));
         }
         warnings.into_iter().for_each(|w| cx.warn(w));
-        self.admit(entry, &admitted(cx, &to, o), Some(&object), fields.as_ref()).await.map_err(named)?;
+        let admitted = admitted(cx, &to, o);
+        self.admit(entry, &admitted, Some(&object), fields.as_ref()).await.map_err(named)?;
+        let _room = self.reserve(&admitted.attributes, &object).map_err(named)?;
 
         managed::put(&mut object, fields);
         // One text for all the keys in it.

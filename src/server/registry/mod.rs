@@ -62,6 +62,7 @@ use self::request::{Context, Target};
 use self::strategy::Strategy;
 use crate::api::key::Key;
 use crate::api::object::ObjectRef;
+use crate::api::quota::Measure;
 use crate::api::resource::custom::DEFINITIONS;
 use crate::api::resource::{Resource, find_storage};
 use crate::api::status::Status;
@@ -152,6 +153,13 @@ impl Registry {
         let entry = self.entry(t)?;
         let object = self.find(&entry, t)?;
         if t.subresource == "scale" { scale::of(t, &entry, &object).await } else { entry.wire(object).await }
+    }
+
+    /// What is used of quotas.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        let quotas = self.0.admission.quotas.clone();
+        Measure::new(move |namespace, name| quotas.as_ref()?.measure(namespace, name))
     }
 
     fn entry(&self, t: &Target) -> Result<Arc<Entry>, Status> {

@@ -41,7 +41,8 @@ pub fn of_quotas(name: &str) -> bool {
 }
 
 /// Whether Kubernetes defines the resource, as opposed to a device plugin.
-fn native(name: &str) -> bool {
+#[must_use]
+pub fn native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 

@@ -114,6 +114,7 @@ impl Registry {
         if !gone && new == before && held.same(fields.as_ref()) {
             return Ok(entry.wire(old.clone()).await?);
         }
+        let _room = if admits { self.reserve(&admitted.attributes, &new)? } else { None };
         managed::put(&mut new, fields);
         let draft = entry.draft(old.key.clone(), &new).await?;
         if o.dry_run {

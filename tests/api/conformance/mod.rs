@@ -4,6 +4,7 @@
 //! - [`discovery`], [`openapi`], [`kinds`], [`events`], [`auth`]: what is there, and the life of an object of each kind
 //! - [`watches`], [`chunking`], [`fields`]: how it is read and written
 //! - [`webhooks`], [`policies`], [`custom`]: what extends it
+//! - [`quotas`]: how much of it there may be
 //! - [`namespaces`], [`garbage`]: how it ends, with the real controllers
 
 mod auth;
@@ -17,6 +18,7 @@ mod kinds;
 mod namespaces;
 mod openapi;
 mod policies;
+mod quotas;
 mod watches;
 mod webhooks;
 
@@ -70,7 +72,7 @@ impl Cluster {
     pub fn of(server: Server) -> Self {
         let registry = server.service.backend().registry.clone();
         let webhooks = webhook::Client::new(registry.cache().clone());
-        let config = controllers_config();
+        let config = controllers_config(&server);
         let client = http::client(&server.service, User::new("system:kube-controller-manager", &["system:masters"]));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

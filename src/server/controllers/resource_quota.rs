@@ -1,0 +1,125 @@
+//! Decides: the status of a quota says what its namespace uses of it. Measured by the server's own ledger, so that what is
+//! told and what is refused are one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use serde_json::{Map, Value, json};
+
+use super::action::{Controller, Enqueue, Moment, Name, Plan};
+use super::stores::{Stores, row, subscribe_all};
+use crate::api::quota::{Amounts, Measure, Measured};
+use crate::client::request::{Request, Verb};
+
+pub struct ResourceQuotas(pub Measure);
+
+impl Controller for ResourceQuotas {
+    fn name(&self) -> &'static str {
+        "resourcequota"
+    }
+
+    /// Any change in a namespace may be one of what its quotas count.
+    fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
+        let (queue, quotas) = (enqueue.clone(), Arc::clone(&stores.resource_quotas));
+        subscribe_all(stores, move |_, old, new| {
+            let Some(namespace) = old.or(new).map(|o| o.namespace()).filter(|n| !n.is_empty()) else { return };
+            for quota in quotas.list(namespace) {
+                queue.add(namespace, quota.metadata.name.as_deref().unwrap_or_default());
+            }
+        });
+    }
+
+    fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
+        let mut plan = Plan::default();
+        let measured = self.0.quota(&key.namespace, &key.name);
+        let (Some(quota), Some(measured)) = (stores.resource_quotas.get(&key.namespace, &key.name), measured) else {
+            return plan;
+        };
+        if let Some(until) = measured.until {
+            let left = Duration::try_from(until.duration_since(moment.now)).unwrap_or_default();
+            plan.look_after(left + Duration::from_secs(1));
+        }
+        if let Some(status) = patch(&quota, &measured) {
+            let body = json!({"metadata": {"uid": quota.metadata.uid}, "status": status});
+            let request = Request::new(Verb::MergePatch, row("resourcequotas"), &key.namespace, &key.name, body);
+            plan.push(request.on("status"));
+        }
+        plan
+    }
+}
+
+/// What has to change of the status, if anything has.
+fn patch(quota: &ResourceQuota, measured: &Measured) -> Option<Value> {
+    let status = quota.status.clone().unwrap_or_default();
+    let hard = changes(&status.hard.unwrap_or_default(), &measured.hard);
+    let used = changes(&status.used.unwrap_or_default(), &measured.used);
+    (!hard.is_empty() || !used.is_empty()).then(|| json!({"hard": hard, "used": used}))
+}
+
+/// A merge patch from one list to the other.
+fn changes(there: &BTreeMap<String, Text>, wanted: &Amounts) -> Map<String, Value> {
+    let gone = there.keys().filter(|name| !wanted.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    let texts = wanted.iter().map(|(name, amount)| (name, amount.to_string()));
+    let new = texts.filter(|(name, text)| there.get(*name).is_none_or(|t| t.0 != *text));
+    gone.chain(new.map(|(name, text)| (name.clone(), text.into()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::ResourceQuotaStatus;
+
+    use super::*;
+    use crate::api::quantity::Quantity;
+    use crate::server::controllers::action::Action;
+
+    fn amounts(list: &[(&str, &str)]) -> Amounts {
+        list.iter().map(|(name, q)| ((*name).to_owned(), Quantity::parse(q).unwrap())).collect()
+    }
+
+    fn plan(status: Value, measured: Measured) -> Plan {
+        let stores = Stores::new();
+        let status: ResourceQuotaStatus = serde_json::from_value(status).unwrap();
+        let quota = json!({"metadata": {"name": "q", "namespace": "x", "uid": "u"}, "status": status});
+        stores.resource_quotas.put(serde_json::from_value(quota).unwrap());
+        let measure = Measure::new(move |_, _| Some(measured.clone()));
+        ResourceQuotas(measure).plan(
+            &stores,
+            &Name::new("x", "q"),
+            Moment { now: Timestamp::UNIX_EPOCH, failure: None },
+        )
+    }
+
+    fn check(status: Value, hard: &[(&str, &str)], used: &[(&str, &str)], expect: Value) {
+        let plan = plan(status, Measured { hard: amounts(hard), used: amounts(used), until: None });
+        let written = plan.actions.first().map_or(Value::Null, |action| match action {
+            Action::Write(write) => write.request.body["status"].clone(),
+            _ => panic!("{action:?}"),
+        });
+        assert_eq!(written, expect);
+    }
+
+    #[test]
+    fn a_status_is_written_when_it_says_something_else() {
+        let (hard, used) = (&[("cpu", "1"), ("pods", "5")], &[("cpu", "500m"), ("pods", "0")]);
+        let all = json!({"hard": {"cpu": "1", "pods": "5"}, "used": {"cpu": "500m", "pods": "0"}});
+        check(json!({}), hard, used, all.clone());
+        check(all, hard, used, Value::Null);
+        check(
+            json!({"hard": {"cpu": "1", "memory": "1Gi"}, "used": {"cpu": "1", "memory": "0"}}),
+            hard,
+            used,
+            json!({"hard": {"memory": null, "pods": "5"}, "used": {"cpu": "500m", "memory": null, "pods": "0"}}),
+        );
+    }
+
+    #[test]
+    fn it_looks_again_when_a_pod_stops_to_count() {
+        let until = Some(Timestamp::from_second(30).unwrap());
+        let plan = plan(json!({}), Measured { until, ..Measured::default() });
+        assert_eq!((plan.actions.len(), plan.again), (0, Some(Duration::from_secs(31))));
+    }
+}
