@@ -21,6 +21,18 @@ pub const UPDATE: u16 = 1 << 6;
 pub const WATCH: u16 = 1 << 7;
 pub const ALL: u16 = 0xff;
 
+/// The verbs as discovery and authorization name them.
+pub const VERBS: [(u16, &str); 8] = [
+    (CREATE, "create"),
+    (DELETE, "delete"),
+    (DELETE_COLLECTION, "deletecollection"),
+    (GET, "get"),
+    (LIST, "list"),
+    (PATCH, "patch"),
+    (UPDATE, "update"),
+    (WATCH, "watch"),
+];
+
 /// One resource in one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {

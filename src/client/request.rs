@@ -188,6 +188,15 @@ impl Request {
     }
 }
 
+/// A document that is no object of a resource: discovery.
+///
+/// # Errors
+/// What the server answered, or that it did not.
+pub async fn document(client: &kube::Client, path: &str) -> Result<Value, Error> {
+    let request = http::Request::get(path).header(http::header::ACCEPT, "application/json").body(Vec::new());
+    Ok(client.request::<Value>(request.map_err(|e| Error::Transport(e.to_string()))?).await?)
+}
+
 /// Numeric form of a resource version: Skiff's are decimal and rise over all resources. 0 when it is not a number.
 #[must_use]
 pub fn revision(text: &str) -> u64 {

@@ -34,6 +34,7 @@ use skiff::server::store::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
 mod aggregation;
+mod api_services;
 mod apply;
 mod bad_input;
 mod collections;
@@ -41,6 +42,7 @@ mod conformance;
 mod custom;
 mod damage;
 mod eviction;
+mod extension;
 mod flow;
 mod fuzz;
 mod hook;

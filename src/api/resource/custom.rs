@@ -10,7 +10,10 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{ALL, GET, PATCH, Resource, Subresource, UPDATE, rows};
+use super::{ALL, GET, PATCH, Resource, Subresource, UPDATE, VERBS, rows};
+
+/// Of a group, a version, a resource or a kind (RFC 1123 subdomain).
+const MAX_NAME: usize = 253;
 
 /// The rows of the versions that a definition serves, and the one that it stores, served or not. Names are those that it
 /// was accepted under (`status.acceptedNames`). `None` before it has been.
@@ -56,6 +59,29 @@ pub fn of(definition: &Value) -> Option<Rows> {
     let stored = row(versions.iter().find(|v| v["storage"] == true)?);
     let served = versions.iter().filter(|v| v["served"] == true).map(row).collect();
     Some(Rows { stored, served })
+}
+
+/// The row of a resource that an extension server says it has, in an entry of an `APIResourceList`. `None` of
+/// subresources, and of what has no proper names.
+#[must_use]
+pub fn remote(group: &str, version: &str, entry: &Value) -> Option<&'static Resource> {
+    let (plural, kind) = (text(&entry["name"]), text(&entry["kind"]));
+    let short = [group, version, plural, kind].iter().all(|name| name.len() <= MAX_NAME);
+    if !short || plural.is_empty() || kind.is_empty() || plural.contains('/') {
+        return None;
+    }
+    let listed = |verb: &str| entry["verbs"].as_array().into_iter().flatten().any(|v| v == verb);
+    Some(keep(Resource {
+        group: intern(group),
+        version: intern(version),
+        plural: intern(plural),
+        singular: intern(plural),
+        kind: intern(kind),
+        namespaced: entry["namespaced"] == true,
+        verbs: VERBS.iter().filter(|(_, verb)| listed(verb)).map(|(bit, _)| bit).sum(),
+        storage: intern(&format!("{group}/{plural}")),
+        ..rows::BASE
+    }))
 }
 
 /// What a definition adds to the resource table.
@@ -173,6 +199,23 @@ mod tests {
         assert_eq!(v1.subresource("status").unwrap().kind, "CronTab");
         assert_eq!(v1.subresource("scale").unwrap().kind, "Scale");
         assert!(beta.subresources.is_empty() && beta.version == "v1beta1" && rows.stored == *v1);
+    }
+
+    #[test]
+    fn what_extension_servers_have_are_rows_too() {
+        let entry =
+            |name: &str| json!({"name": name, "kind": "Thing", "namespaced": true, "verbs": ["list", "watch", "fly"]});
+        let row = remote("ext.example.com", "v1", &entry("things")).unwrap();
+        assert_eq!(
+            (row.path(Some("x")).as_str(), row.storage, row.verbs),
+            (
+                "/apis/ext.example.com/v1/namespaces/x/things",
+                "ext.example.com/things",
+                super::super::LIST | super::super::WATCH
+            )
+        );
+        assert_eq!(remote("ext.example.com", "v1", &entry("things/status")), None);
+        assert_eq!(remote("ext.example.com", "v1", &entry(&"x".repeat(300))), None);
     }
 
     #[test]

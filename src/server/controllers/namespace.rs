@@ -91,9 +91,10 @@ impl Controller for NamespaceDeletion {
                 (count.total > 0).then_some(Left { resource, count })
             })
             .collect();
-        if !left.is_empty() {
+        let unknown = stores.unknown_remote();
+        if !left.is_empty() || !unknown.is_empty() {
             answers.remove(&key.name);
-            return empty(&namespace, &left, moment);
+            return empty(&namespace, &left, &unknown, moment);
         }
         let resources = contents(stores);
         match answers.remove(&key.name).filter(|a| a.len() == resources.len()) {
@@ -130,15 +131,15 @@ fn delete_all(resource: &'static Resource, namespace: &str) -> Write {
 }
 
 /// Pods first and alone: what they use (network policies, secrets, volumes) must outlive them.
-fn empty(namespace: &Namespace, left: &[Left], moment: Moment<'_>) -> Plan {
+fn empty(namespace: &Namespace, left: &[Left], unknown: &[String], moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let pods_left = left.iter().any(|l| l.resource.storage == "pods");
     for one in left.iter().filter(|l| l.count.live > 0 && (!pods_left || l.resource.storage == "pods")) {
         plan.push(delete_all(one.resource, name));
     }
-    plan.actions.extend(conditions(namespace, left, moment));
-    // Removals wake the key; this is for what the finalizers of others hold.
+    plan.actions.extend(conditions(namespace, left, unknown, moment));
+    // Removals wake the key; this is for what the finalizers of others hold, and for extension servers that are away.
     plan.look_after(LOOK_AGAIN);
     plan
 }
@@ -159,7 +160,7 @@ fn ask(namespace: &str, resources: &[&'static Resource]) -> Plan {
 
 fn finalize(namespace: &Namespace, moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
-    plan.actions.extend(conditions(namespace, &[], moment));
+    plan.actions.extend(conditions(namespace, &[], &[], moment));
     if moment.failure.is_some() {
         plan.look_after(TRY_AGAIN);
     }
@@ -180,7 +181,12 @@ fn finalize(namespace: &Namespace, moment: Moment<'_>) -> Plan {
 }
 
 /// The status write, if a condition says something new.
-fn conditions(namespace: &Namespace, left: &[Left], Moment { now, failure }: Moment<'_>) -> Option<Action> {
+fn conditions(
+    namespace: &Namespace,
+    left: &[Left],
+    unknown: &[String],
+    Moment { now, failure }: Moment<'_>,
+) -> Option<Action> {
     let remaining = left
         .iter()
         .map(|l| {
@@ -217,13 +223,19 @@ fn conditions(namespace: &Namespace, left: &[Left], Moment { now, failure }: Mom
             ("True", "ContentDeletionFailed", message)
         }
     };
+    let discovered = if unknown.is_empty() {
+        ("False", "ResourcesDiscovered", "All resources successfully discovered".to_owned())
+    } else {
+        let stale = unknown.iter().map(|v| format!("{v}: stale GroupVersion discovery: {v}"));
+        let stale = stale.collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {stale}",
+            unknown.len()
+        );
+        ("True", "DiscoveryFailed", message)
+    };
     let wanted = [
-        (
-            "NamespaceDeletionDiscoveryFailure",
-            "False",
-            "ResourcesDiscovered",
-            "All resources successfully discovered".to_owned(),
-        ),
+        ("NamespaceDeletionDiscoveryFailure", discovered.0, discovered.1, discovered.2),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             "False",

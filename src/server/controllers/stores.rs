@@ -1,6 +1,7 @@
 //! Types: what the controllers observe: one store per resource, shared by all of them. Those of custom resources come
 //! and go with their definitions.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
@@ -91,6 +92,15 @@ pub struct ApiServiceStatus {
     pub conditions: Vec<Value>,
 }
 
+impl ApiService {
+    /// An extension server that can be reached.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        let available = |c: &Value| c["type"] == "Available" && c["status"] == "True";
+        self.spec.service.is_some() && self.status.conditions.iter().any(available)
+    }
+}
+
 /// A ReplicationController as the ReplicaSet that says the same: one controller serves both, as upstream.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "ReplicationController")]
@@ -135,6 +145,9 @@ impl Kind for Controller {
 /// Told of the metadata before and after each change of anything.
 type Subscriber = Arc<dyn Fn(&'static Resource, Option<&dyn Meta>, Option<&dyn Meta>) + Send + Sync>;
 
+/// What extension servers that can be reached have, by the name of the `APIService`.
+pub type Remote = BTreeMap<String, Vec<&'static Resource>>;
+
 pub struct Stores {
     pub pods: Arc<Store<Pod>>,
     pub replica_sets: Arc<Store<ReplicaSet>>,
@@ -151,8 +164,9 @@ pub struct Stores {
     pub priority_levels: Arc<Store<PriorityLevelConfiguration>>,
     pub api_services: Arc<Store<ApiService>>,
     pub resource_quotas: Arc<Store<ResourceQuota>>,
-    /// Metadata of the objects of definitions, with the rows of the versions that are served.
+    /// Metadata of the objects of definitions and of extension servers, with the rows of the versions that are served.
     custom: RwLock<Vec<(Rows, Arc<Store<Partial>>)>>,
+    remote: RwLock<Remote>,
     everyone: RwLock<Vec<Subscriber>>,
     /// Metadata of every other resource that is listed and watched, Events excepted.
     pub others: Vec<Arc<Store<Partial>>>,
@@ -233,6 +247,7 @@ impl Stores {
             api_services: store(API_SERVICES),
             resource_quotas: store("resourcequotas"),
             custom: RwLock::default(),
+            remote: RwLock::default(),
             everyone: RwLock::default(),
             others,
         }
@@ -252,6 +267,30 @@ impl Stores {
     pub fn custom(&self) -> Vec<Arc<Store<Partial>>> {
         let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
         custom.iter().map(|(_, store)| store.clone()).collect()
+    }
+
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True when that is something new.
+    pub fn set_remote(&self, remote: Remote) -> bool {
+        let mut known = self.remote.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known != remote;
+        *known = remote;
+        changed
+    }
+
+    /// The groups and versions of extension servers of which it is not known what they have.
+    #[must_use]
+    pub fn unknown_remote(&self) -> Vec<String> {
+        let known = self.remote.read().unwrap_or_else(PoisonError::into_inner);
+        let services = self.api_services.all();
+        let unknown = services.iter().filter(|s| {
+            s.spec.service.is_some() && !known.contains_key(s.metadata.name.as_deref().unwrap_or_default())
+        });
+        unknown.map(|s| format!("{}/{}", s.spec.group, s.spec.version)).collect()
     }
 
     /// A store for the objects of a definition. Whoever follows everything follows it too.

@@ -10,21 +10,10 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::api::resource::{self, Resource, Subresource, priority};
+use crate::api::resource::{Resource, Subresource, VERBS, find_storage, priority};
 
 /// The rows that are served: [`crate::server::registry::Catalog::rows`].
 pub type Rows<'a> = &'a [&'static Resource];
-
-const VERBS: [(u16, &str); 8] = [
-    (resource::CREATE, "create"),
-    (resource::DELETE, "delete"),
-    (resource::DELETE_COLLECTION, "deletecollection"),
-    (resource::GET, "get"),
-    (resource::LIST, "list"),
-    (resource::PATCH, "patch"),
-    (resource::UPDATE, "update"),
-    (resource::WATCH, "watch"),
-];
 
 /// Version of the aggregated form. kubectl up to 1.29 only knows the beta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +194,7 @@ fn entry(r: &Resource) -> Value {
 
 /// Tells clients when objects have to be written again in a newer version. Only ever compared.
 fn storage_version_hash(r: &Resource) -> String {
-    let stored = resource::find_storage(r.storage).unwrap_or(r);
+    let stored = find_storage(r.storage).unwrap_or(r);
     let name = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(name)[..8])
 }
@@ -268,10 +257,11 @@ fn aggregated_resource(r: &'static Resource) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::resource::RESOURCES;
 
     #[test]
     fn old_documents() {
-        let rows: Vec<&Resource> = resource::RESOURCES.iter().collect();
+        let rows: Vec<&Resource> = RESOURCES.iter().collect();
         let rows = rows.as_slice();
         let list = resources(rows, "apps", "v1").unwrap();
         assert_eq!(list["groupVersion"], "apps/v1");
@@ -322,7 +312,7 @@ mod tests {
         let Some(folder) = crate::api::reference::folder() else { return };
         let reference = std::fs::read(folder.join("aggregated-discovery.json")).unwrap();
         let reference: Value = serde_json::from_slice(&reference).unwrap();
-        let rows: Vec<&Resource> = resource::RESOURCES.iter().collect();
+        let rows: Vec<&Resource> = RESOURCES.iter().collect();
         let ours = aggregated(&rows, false, Aggregated::V2);
         let find =
             |list: &Value, key: &str, name: &Value| list.as_array().unwrap().iter().find(|i| i[key] == *name).cloned();
@@ -362,7 +352,7 @@ mod tests {
             "delete" => Some("delete"),
             _ => None,
         };
-        for r in resource::RESOURCES.iter().filter(|r| r.group.is_empty()) {
+        for r in RESOURCES.iter().filter(|r| r.group.is_empty()) {
             let root = format!("{}/{{name}}/", r.path(Some("{namespace}")));
             let named = paths.iter().filter_map(|(path, item)| Some((path.strip_prefix(&root)?, item)));
             let mut theirs: Vec<String> = Vec::new();

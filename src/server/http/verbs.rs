@@ -14,7 +14,7 @@ use super::{nodes, proxy, respond, reviews, turn, watch};
 use crate::api::decode::{self, Expected};
 use crate::api::object::Object;
 use crate::api::patch;
-use crate::api::resource::{self, Subresource};
+use crate::api::resource::{self, Subresource, VERBS};
 use crate::api::status::Status;
 use crate::api::table::Include;
 use crate::clock;
@@ -129,17 +129,9 @@ fn target(call: &Call<'_>) -> Result<Target, Status> {
 
 fn check_verb(call: &Call<'_>, target: &Target, row: Option<&Subresource>) -> Result<(), Status> {
     let bit = match &*call.info.verb {
-        "get" => resource::GET,
-        "list" => resource::LIST,
-        "watch" => resource::WATCH,
-        "create" => resource::CREATE,
-        "update" => resource::UPDATE,
-        "patch" => resource::PATCH,
-        "delete" => resource::DELETE,
-        "deletecollection" => resource::DELETE_COLLECTION,
         // What it means is for the other side to say.
         "" if target.subresource == "proxy" && *call.method == Method::OPTIONS => resource::GET,
-        _ => return Err(not_allowed()),
+        asked => VERBS.iter().find(|(_, verb)| *verb == asked).ok_or_else(not_allowed)?.0,
     };
     let verbs = row.map_or(target.resource.verbs, |s| s.verbs);
     let on_collection = target.name.is_empty();

@@ -62,7 +62,7 @@ impl Deref for Cluster {
 
 impl Cluster {
     /// With the namespace `default` and its service account.
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let cluster = Self::of(Server::new().await);
         cluster.await_there("/api/v1/namespaces/default/serviceaccounts/default").await;
         cluster
@@ -70,9 +70,15 @@ impl Cluster {
 
     /// A server, with the controllers.
     pub fn of(server: Server) -> Self {
+        let tasks = Self::controllers(&server);
+        Self { server, _tasks: tasks }
+    }
+
+    /// The controllers of a server, until they are dropped.
+    pub fn controllers(server: &Server) -> JoinSet<()> {
         let registry = server.service.backend().registry.clone();
         let webhooks = webhook::Client::new(registry.cache().clone());
-        let config = controllers_config(&server);
+        let config = controllers_config(server);
         let client = http::client(&server.service, User::new("system:kube-controller-manager", &["system:masters"]));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -80,7 +86,7 @@ impl Cluster {
         tasks.spawn(async move {
             let Ok(()) = controllers::run(client, config, stop).await;
         });
-        Self { server, _tasks: tasks }
+        tasks
     }
 
     /// Waits until an object is as it should be, and returns it.
@@ -101,7 +107,7 @@ impl Cluster {
     }
 
     /// Makes a definition, and waits until it is served.
-    async fn define(&self, definition: &Value) {
+    pub async fn define(&self, definition: &Value) {
         self.made("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
         let (group, plural) =
             (definition["spec"]["group"].as_str().unwrap(), definition["spec"]["names"]["plural"].as_str().unwrap());
@@ -113,34 +119,34 @@ impl Cluster {
 
 impl Server {
     /// Creates an object, which must succeed.
-    async fn made(&self, uri: &str, object: &Value) -> Value {
+    pub(crate) async fn made(&self, uri: &str, object: &Value) -> Value {
         let answer = self.post(uri, object).await;
         assert_eq!(answer.code, 201, "{uri}: {}", answer.text);
         answer.json()
     }
 
     /// Patches, which must succeed.
-    async fn patched(&self, uri: &str, kind: &str, patch: &Value) -> Value {
+    pub(crate) async fn patched(&self, uri: &str, kind: &str, patch: &Value) -> Value {
         let answer = self.patch(uri, kind, patch).await;
         assert!(matches!(answer.code, 200 | 201), "{uri}: {}", answer.text);
         answer.json()
     }
 
     /// Replaces, which must succeed.
-    async fn replaced(&self, uri: &str, object: &Value) -> Value {
+    pub(crate) async fn replaced(&self, uri: &str, object: &Value) -> Value {
         let answer = self.put(uri, object).await;
         assert_eq!(answer.code, 200, "{uri}: {}", answer.text);
         answer.json()
     }
 
     /// Deletes, which must succeed.
-    async fn deleted(&self, uri: &str, options: &Value) -> Value {
+    pub(crate) async fn deleted(&self, uri: &str, options: &Value) -> Value {
         let answer = self.delete(uri, options).await;
         assert!(matches!(answer.code, 200 | 202), "{uri}: {}", answer.text);
         answer.json()
     }
 
-    async fn items(&self, uri: &str) -> Vec<Value> {
+    pub(crate) async fn items(&self, uri: &str) -> Vec<Value> {
         let answer = self.get(uri).await;
         assert_eq!(answer.code, 200, "{uri}: {}", answer.text);
         answer.json()["items"].as_array().unwrap().clone()
@@ -148,7 +154,7 @@ impl Server {
 }
 
 /// Polls a condition of a server whose controllers are at work.
-async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = skiff::clock::instant();
     loop {
         if let Some(value) = condition().await {

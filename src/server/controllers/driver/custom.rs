@@ -1,5 +1,5 @@
-//! Loop: follows the definitions, and with each of them the metadata of its objects, for garbage collection and for the
-//! end of namespaces.
+//! Loop: follows the definitions and what extension servers have, and with each of them the metadata of its objects, for
+//! garbage collection and for the end of namespaces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +8,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::remote;
 use crate::api::resource::custom::Rows;
+use crate::api::resource::{DELETE, DELETE_COLLECTION, LIST, WATCH};
 use crate::client::reflector::{self, Source};
 use crate::client::store::{Store, View as _};
 use crate::server::controllers::partial::Partial;
 use crate::server::controllers::stores::Stores;
+
+/// What a resource of an extension server must offer.
+const FOLLOWED: u16 = LIST | WATCH | DELETE | DELETE_COLLECTION;
 
 struct Followed {
     rows: Rows,
@@ -23,13 +28,17 @@ struct Followed {
 /// Until `stop`; returns when every task it started is gone.
 pub async fn follow(client: kube::Client, stores: Arc<Stores>, stop: CancellationToken) {
     let (changed, mut changes) = watch::channel(());
-    stores.definitions.subscribe(move |_| changed.send_modify(|()| {}));
     let mut followed: HashMap<&'static str, Followed> = HashMap::new();
     let mut tasks = JoinSet::new();
+    tasks.spawn(remote::follow(client.clone(), Arc::clone(&stores), changed.clone(), stop.clone()));
+    stores.definitions.subscribe(move |_| changed.send_modify(|()| {}));
     loop {
         let definitions = stores.definitions.all();
-        let wanted: HashMap<&'static str, Rows> =
+        let mut wanted: HashMap<&'static str, Rows> =
             definitions.iter().filter_map(|d| d.rows()).map(|rows| (rows.stored.storage, rows)).collect();
+        for row in stores.remote().into_values().flatten().filter(|r| r.verbs & FOLLOWED == FOLLOWED) {
+            wanted.entry(row.storage).or_insert_with(|| Rows { stored: row, served: vec![row] });
+        }
         followed.retain(|storage, one| {
             let kept = wanted.get(storage) == Some(&one.rows);
             if !kept {

@@ -14,6 +14,7 @@
 pub(in crate::server::controllers) mod apply;
 mod custom;
 pub mod queue;
+mod remote;
 
 use std::collections::HashMap;
 use std::sync::Arc;
