@@ -20,6 +20,7 @@ use crate::api::object::ObjectRef;
 use crate::api::revision::Revision;
 use crate::server::store::{Change, Loaded, Sink, Unreadable};
 use shelf::Shelf;
+pub use snapshot::Page;
 use tokio::sync::watch as watch_channel;
 pub use window::{MAX_AGE, MAX_EVENTS};
 
@@ -51,14 +52,26 @@ impl Cache {
     /// state of.
     #[must_use]
     pub fn list(&self, storage: &str, namespace: Option<&str>) -> (Vec<ObjectRef>, Revision) {
-        let shelf = self.shelf(storage);
-        shelf.list(namespace, || self.revision())
+        let (items, _, revision) = self.page(storage, Page::all(namespace));
+        (items, revision)
     }
 
     /// The state at an earlier revision, `None` when the window no longer reaches back to it.
     #[must_use]
     pub fn list_at(&self, storage: &str, namespace: Option<&str>, at: Revision) -> Option<Vec<ObjectRef>> {
-        self.shelf(storage).list_at(namespace, at)
+        self.page_at(storage, Page::all(namespace), at).map(|(items, _)| items)
+    }
+
+    /// A page of a list, how many objects follow it, and the revision that both are the state of.
+    #[must_use]
+    pub fn page(&self, storage: &str, page: Page<'_>) -> (Vec<ObjectRef>, usize, Revision) {
+        self.shelf(storage).list(page, || self.revision())
+    }
+
+    /// The same of an earlier revision, `None` when the window no longer reaches back to it.
+    #[must_use]
+    pub fn page_at(&self, storage: &str, page: Page<'_>, at: Revision) -> Option<(Vec<ObjectRef>, usize)> {
+        self.shelf(storage).list_at(page, at)
     }
 
     /// The revision of the last change of a resource, to be looked at again and again.

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-use super::snapshot;
+use super::snapshot::{self, Page};
 use super::window::{Event, Window};
 use crate::api::encode;
 use crate::api::object::{Object, ObjectRef};
@@ -128,26 +128,18 @@ impl Shelf {
         self.changed.subscribe()
     }
 
-    /// `revision` reads the revision of the whole cache; it is called under the lock.
-    pub fn list(&self, namespace: Option<&str>, revision: impl Fn() -> Revision) -> (Vec<ObjectRef>, Revision) {
+    /// A page of what is there, how much follows it, and the revision that it is the state of. `revision` reads the
+    /// revision of the whole cache; it is called under the lock.
+    pub fn list(&self, page: Page<'_>, revision: impl Fn() -> Revision) -> (Vec<ObjectRef>, usize, Revision) {
         let inner = self.read();
-        let items = match namespace {
-            Some(namespace) => {
-                inner.objects.get(namespace).map(|names| names.values().cloned().collect()).unwrap_or_default()
-            }
-            None => {
-                let mut items = Vec::with_capacity(inner.count);
-                items.extend(inner.objects.values().flat_map(BTreeMap::values).cloned());
-                items
-            }
-        };
+        let (items, rest) = snapshot::now(&inner.objects, page);
         let at = inner.at(revision);
-        (items, at)
+        (items, rest, at)
     }
 
-    pub fn list_at(&self, namespace: Option<&str>, at: Revision) -> Option<Vec<ObjectRef>> {
+    pub fn list_at(&self, page: Page<'_>, at: Revision) -> Option<(Vec<ObjectRef>, usize)> {
         let inner = self.read();
-        snapshot::at(&inner.objects, &inner.window, namespace, at)
+        snapshot::at(&inner.objects, &inner.window, page, at)
     }
 
     /// The revision that the shelf is the state of.

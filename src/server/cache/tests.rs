@@ -303,3 +303,43 @@ proptest! {
         runtime.block_on(missed_events(steps));
     }
 }
+
+/// Pages, of what is there and of what was, are pieces of the whole.
+#[test]
+fn pages_fit_together() {
+    let cache = Cache::new();
+    let keys = [("a", "1"), ("a", "2"), ("b", "1"), ("b", "3"), ("c", "0")];
+    cache.publish(keys.iter().zip(1..).map(|((ns, name), at)| put(&format!("{ns}.{name}"), at)).collect());
+    let then = cache.revision();
+    cache.publish(vec![put("a.0", 6), Change::Delete(object("b.1", "n", 7)), put("b.2", 8), put("c.0", 9)]);
+    let place = |o: &ObjectRef| (o.key.namespace.to_string(), o.key.name.to_string());
+    for at in [None, Some(then)] {
+        for namespace in [None, Some("a"), Some("b"), Some("x")] {
+            let take = |page: Page<'_>| match at {
+                None => (cache.page("pods", page).0, cache.page("pods", page).1),
+                Some(at) => cache.page_at("pods", page, at).unwrap(),
+            };
+            let (whole, none) = take(Page::all(namespace));
+            assert_eq!(none, 0);
+            for limit in 1..=whole.len() + 1 {
+                let (mut got, mut after): (Vec<ObjectRef>, Option<(String, String)>) = Default::default();
+                loop {
+                    let after_it = after.as_ref().map(|(ns, name)| (&**ns, &**name));
+                    let (items, rest) = take(Page { namespace, after: after_it, limit });
+                    assert_eq!(rest, whole.len() - got.len() - items.len(), "{at:?} {namespace:?} {limit}");
+                    after = items.last().map(place);
+                    got.extend(items);
+                    if rest == 0 {
+                        break;
+                    }
+                }
+                assert_eq!(got.iter().map(place).collect::<Vec<_>>(), whole.iter().map(place).collect::<Vec<_>>());
+            }
+        }
+        // A place of another namespace is before all of this one, or after.
+        let elsewhere = |place| Page { namespace: Some("b"), after: Some((place, "9")), limit: 9 };
+        assert_eq!(cache.page("pods", elsewhere("a")).0.len(), 2);
+        assert_eq!(cache.page("pods", elsewhere("c")).0.len(), 0);
+    }
+    assert_eq!(cache.page_at("pods", Page::all(None), then).unwrap().0.len(), keys.len());
+}

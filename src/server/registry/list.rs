@@ -13,8 +13,11 @@ use crate::api::revision::Revision;
 use crate::api::selector::FieldTerm;
 use crate::api::status::{Cause, Details, Status};
 use crate::clock;
-use crate::server::cache::MAX_AGE;
 use crate::server::cache::watch::{Bookmarks, Filter, Start};
+use crate::server::cache::{MAX_AGE, Page};
+
+/// Objects, how many follow them, and the revision they are the state of.
+type Found = (Vec<ObjectRef>, usize, Revision);
 
 impl Registry {
     /// # Errors
@@ -31,50 +34,56 @@ impl Registry {
     pub(super) async fn select(&self, entry: &Entry, t: &Target, o: &ListOptions) -> Result<List, Status> {
         check_list(o)?;
         let filter = filter(entry, t, o)?;
-        let namespace = (!t.namespace.is_empty()).then_some(t.namespace.as_str());
-        let cache = &self.0.cache;
-        let (token, mut items, revision) = if o.continue_token.is_empty() {
-            let (items, revision) = self.state(entry, t, o, &filter)?;
-            (None, items, revision)
-        } else {
-            let token = Token::decode(&o.continue_token)?;
-            if o.revision.is_some_and(|r| r.0 > 0) {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-            }
-            let (items, revision) = match token.revision() {
-                None => cache.list(&entry.storage, namespace),
-                Some(at) if at > cache.revision() || token.is_old(now()) => return Err(token.expired()),
-                Some(at) => match cache.list_at(&entry.storage, namespace, at) {
-                    Some(items) => (items, at),
-                    None => return Err(token.expired()),
-                },
-            };
-            (Some(token), items, revision)
-        };
-        if let Some(token) = &token {
-            let after = token.place();
-            items.drain(..items.partition_point(|item| place(item) <= after));
-        }
         let plain = filter.labels.is_everything() && filter.fields.0.is_empty();
+        // Whoever takes any revision takes all of it, as upstream's watch cache gives it.
+        let any = o.revision == Some(Revision(0));
+        let limit = if any { 0 } else { usize::try_from(o.limit).unwrap_or(usize::MAX) };
+        let token = (!o.continue_token.is_empty()).then(|| Token::decode(&o.continue_token)).transpose()?;
+        let page = Page {
+            namespace: (!t.namespace.is_empty()).then_some(t.namespace.as_str()),
+            after: token.as_ref().map(Token::place),
+            // What a selector selects is not known before all of it was looked at.
+            limit: if plain && limit > 0 { limit } else { usize::MAX },
+        };
+        let (mut items, mut rest, revision) = match &token {
+            None => self.state(entry, t, o, (&filter, page))?,
+            Some(token) => self.further(entry, o, token, page)?,
+        };
         if selection::is_by_form(entry, &filter) {
             // Boxed: every other list would have to be as large as this.
             items = Box::pin(selection::select(entry, &filter, items)).await?;
         } else if !plain {
             items.retain(|item| filter.selects(item));
         }
+        if limit > 0 && items.len() > limit {
+            rest = items.len() - limit;
+            items.truncate(limit);
+        }
         let mut list = List { items, revision, continue_token: String::new(), remaining: None };
-        // Whoever takes any revision takes all of it, as upstream's watch cache gives it.
-        let any = o.revision == Some(Revision(0));
-        let limit = if any { 0 } else { usize::try_from(o.limit).unwrap_or(usize::MAX) };
-        if limit > 0 && list.items.len() > limit {
+        if let Some(last) = list.items.last().filter(|_| rest > 0) {
             // With a selector upstream does not count what is left.
-            list.remaining = plain.then_some((list.items.len() - limit) as u64);
-            list.items.truncate(limit);
+            list.remaining = plain.then_some(rest as u64);
             // A list that goes on in another state begins there.
-            let begun = token.filter(|t| t.rv > 0).map_or_else(now, |t| t.at);
-            list.continue_token = Token::new(&list.items[limit - 1], revision, begun).encode();
+            let begun = token.as_ref().filter(|t| t.rv > 0).map_or_else(now, |t| t.at);
+            list.continue_token = Token::new(last, revision, begun).encode();
         }
         Ok(list)
+    }
+
+    /// What a list goes on with, how much follows, and the revision.
+    fn further(&self, entry: &Entry, o: &ListOptions, token: &Token, page: Page<'_>) -> Result<Found, Status> {
+        if o.revision.is_some_and(|r| r.0 > 0) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let cache = &self.0.cache;
+        match token.revision() {
+            None => Ok(cache.page(&entry.storage, page)),
+            Some(at) if at > cache.revision() || token.is_old(now()) => Err(token.expired()),
+            Some(at) => {
+                let (items, rest) = cache.page_at(&entry.storage, page, at).ok_or_else(|| token.expired())?;
+                Ok((items, rest, at))
+            }
+        }
     }
 
     fn state(
@@ -82,9 +91,8 @@ impl Registry {
         entry: &Entry,
         t: &Target,
         o: &ListOptions,
-        filter: &Filter,
-    ) -> Result<(Vec<ObjectRef>, Revision), Status> {
-        let namespace = (!t.namespace.is_empty()).then_some(t.namespace.as_str());
+        (filter, page): (&Filter, Page<'_>),
+    ) -> Result<Found, Status> {
         let cache = &self.0.cache;
         if let Some(at) = o.revision.filter(|at| at.0 > 0) {
             if at > cache.revision() {
@@ -92,23 +100,23 @@ impl Registry {
             }
             // A page of a revision has always been a page of just that one.
             let single = filter.fields.exact("metadata.name").is_some();
-            let page = o.revision_match.is_none() && o.limit > 0 && !single;
-            if page || o.revision_match == Some(RevisionMatch::Exact) {
-                let items = cache.list_at(&entry.storage, namespace, at);
-                let items =
-                    items.ok_or_else(|| Status::expired("The resourceVersion for the provided list is too old."))?;
-                return Ok((items, at));
+            let of_one = o.revision_match.is_none() && o.limit > 0 && !single;
+            if of_one || o.revision_match == Some(RevisionMatch::Exact) {
+                let found = cache.page_at(&entry.storage, page, at);
+                let (items, rest) =
+                    found.ok_or_else(|| Status::expired("The resourceVersion for the provided list is too old."))?;
+                return Ok((items, rest, at));
             }
         }
         if let (Some(name), true) =
-            (filter.fields.exact("metadata.name"), namespace.is_some() || !t.resource.namespaced)
+            (filter.fields.exact("metadata.name"), page.namespace.is_some() || !t.resource.namespaced)
         {
             let revision = cache.revision();
             let found = cache.get(&entry.storage, &t.namespace, name);
             let revision = found.as_ref().map_or(revision, |o| revision.max(o.revision));
-            return Ok((found.into_iter().collect(), revision));
+            return Ok((found.into_iter().collect(), 0, revision));
         }
-        Ok(cache.list(&entry.storage, namespace))
+        Ok(cache.page(&entry.storage, page))
     }
 
     /// Whether reads have come as far as a client has seen.
@@ -259,8 +267,8 @@ impl Token {
     }
 
     /// 410 with a token that goes on from the same place in what is there now.
-    fn expired(self) -> Status {
-        let anyway = Self { rv: -1, at: 0, ..self };
+    fn expired(&self) -> Status {
+        let anyway = Self { v: self.v.clone(), rv: -1, start: self.start.clone(), at: 0 };
         Status::expired(
             "The provided continue parameter is too old to display a consistent list result. You can start a new list \
              without the continue parameter, or use the continue token in this response to retrieve the remainder of \
