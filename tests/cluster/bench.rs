@@ -18,7 +18,8 @@ use skiff::cri::{Runtime as _, v1};
 use tokio::task::JoinSet;
 
 use crate::lab::{IMAGE, Lab, now};
-use crate::load::{Ask, Lines, Target};
+use crate::load::{Ask, Target};
+use crate::watches::Watches;
 
 /// Of readers, who each keep a core busy.
 const READERS: usize = 16;
@@ -28,6 +29,8 @@ const WRITERS: usize = 64;
 const WATCHERS: [usize; 2] = [100, 1000];
 /// As of a client that follows so many things: those of Go share one connection for all.
 const WATCHES_PER_CONNECTION: usize = 50;
+/// Events that each watch sees.
+const EVENTS: usize = 50;
 const MANY_OBJECTS: u64 = 100_000;
 const IDLE: Duration = Duration::from_secs(60);
 /// What a start leaves to do, such as the import of images and the batch of events, is neither idling nor serving.
@@ -165,7 +168,7 @@ fn requests() {
         let before = usage(server.pid).pss_kib;
         rates(&server.kubeconfig, server.pid);
         for count in WATCHERS {
-            watchers(&server.kubeconfig, count).await;
+            watchers((&server.kubeconfig, server.pid), count).await;
         }
         fill(&server.kubeconfig).await;
         let after = usage(server.pid).pss_kib;
@@ -431,38 +434,42 @@ async fn fill(kubeconfig: &Path) {
     });
 }
 
-/// How long an event takes to reach each of so many watches.
-async fn watchers(kubeconfig: &Path, count: usize) {
+/// How long an event takes to reach each of so many watches, a thread for each connection of them.
+async fn watchers((kubeconfig, pid): (&Path, u32), count: usize) {
     let api: Api<ConfigMap> = Api::default_namespaced(client(kubeconfig).await.unwrap());
     let from = api.list(&ListParams::default().limit(1)).await.unwrap().metadata.resource_version.unwrap();
     let target = Target::new(kubeconfig);
     let name = format!("watched-{count}");
-    let url = format!(
+    let path = &format!(
         "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={from}&fieldSelector=metadata.name%3D{name}"
     );
-    let (mut tasks, mut connections) = (JoinSet::new(), JoinSet::new());
-    let ready = Arc::new(tokio::sync::Barrier::new(count + 1));
+    let all: Vec<Watches> = (0..count)
+        .collect::<Vec<_>>()
+        .chunks(WATCHES_PER_CONNECTION)
+        .map(|shared| Watches::open(&target, path, shared.len()))
+        .collect();
     let (sender, receiver) = tokio::sync::watch::channel(None::<Instant>);
-    for shared in (0..count).collect::<Vec<_>>().chunks(WATCHES_PER_CONNECTION) {
-        let (mut requests, connection) = target.share().await;
-        connections.spawn(connection);
-        for _ in shared {
-            let mut lines = Lines::get(&mut requests, &url).await;
-            let (ready, sent) = (ready.clone(), receiver.clone());
-            tasks.spawn(async move {
-                ready.wait().await;
-                let mut delays = Vec::new();
-                for _ in 0..20 {
-                    lines.next().await;
+    let ready = Arc::new(tokio::sync::Barrier::new(all.len() + 1));
+    let cpu = || [usage(pid).cpu_ticks, usage(std::process::id()).cpu_ticks];
+    let before = cpu();
+    let mut threads = JoinSet::new();
+    for (n, mut watches) in all.into_iter().enumerate() {
+        let (ready, sent) = (ready.clone(), receiver.clone());
+        let shared = WATCHES_PER_CONNECTION.min(count - n * WATCHES_PER_CONNECTION);
+        threads.spawn_blocking(move || {
+            let runtime = tokio::runtime::Handle::current();
+            let mut delays = Vec::new();
+            for _ in 0..EVENTS {
+                for _ in 0..shared {
+                    watches.next();
                     delays.push(milliseconds(sent.borrow().unwrap().elapsed()));
-                    ready.wait().await;
                 }
-                delays
-            });
-        }
+                runtime.block_on(ready.wait());
+            }
+            delays
+        });
     }
-    ready.wait().await;
-    for n in 0..20 {
+    for n in 0..EVENTS {
         let mut object = config_map(&name);
         object.metadata.labels = Some([("n".to_owned(), n.to_string())].into());
         sender.send_replace(Some(now()));
@@ -474,10 +481,19 @@ async fn watchers(kubeconfig: &Path, count: usize) {
         ready.wait().await;
     }
     let mut delays = Vec::new();
-    while let Some(result) = tasks.join_next().await {
+    while let Some(result) = threads.join_next().await {
         delays.extend(result.unwrap());
     }
-    println!("{count} watchers, {WATCHES_PER_CONNECTION} a connection, sent to seen: {}", summary(delays));
+    let after = cpu();
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    let each = |n: usize| (after[n] - before[n]) as f64 * 10_000.0 / (count * EVENTS) as f64;
+    println!(
+        "{count} watchers, {WATCHES_PER_CONNECTION} a connection, sent to seen: {} ({:.1} µs of CPU for each event, and \
+         {:.1} µs of who watches)",
+        summary(delays),
+        each(0),
+        each(1)
+    );
 }
 
 /// What the machine is, so that figures can be compared.

@@ -9,15 +9,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// Where the server is, and who asks.
@@ -46,44 +40,16 @@ impl Target {
     }
 
     pub fn connect(&self) -> Connection {
+        Connection { stream: self.stream(&[]), buffer: vec![0; 65_536] }
+    }
+
+    /// For one of these protocols (ALPN).
+    pub fn stream(&self, protocols: &[&[u8]]) -> StreamOwned<ClientConnection, TcpStream> {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
-        let session = ClientConnection::new(self.tls.clone(), self.address.ip().into()).unwrap();
-        Connection { stream: StreamOwned::new(session, stream), buffer: vec![0; 65_536] }
-    }
-
-    /// A connection that many requests share, as the clients of Go make them. The future drives it.
-    pub async fn share(&self) -> (SendRequest<Empty<Bytes>>, impl Future<Output = ()> + Send + use<>) {
         let mut tls = (*self.tls).clone();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let stream = TlsConnector::from(Arc::new(tls)).connect(self.address.ip().into(), stream).await.unwrap();
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (sender, connection) = handshake.await.unwrap();
-        (sender, async move { connection.await.unwrap() })
-    }
-}
-
-/// The lines of an answer that goes on, as far as they are whole.
-pub struct Lines(Incoming);
-
-impl Lines {
-    pub async fn get(sender: &mut SendRequest<Empty<Bytes>>, url: &str) -> Self {
-        let request = http::Request::get(format!("https://skiff{url}")).body(Empty::new()).unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        assert_eq!(response.status(), 200);
-        Self(response.into_body())
-    }
-
-    /// Reads until a line is whole.
-    pub async fn next(&mut self) {
-        loop {
-            let frame = self.0.frame().await.expect("the watch stays open").unwrap();
-            if frame.data_ref().is_some_and(|data| data.ends_with(b"\n")) {
-                return;
-            }
-        }
+        tls.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        StreamOwned::new(ClientConnection::new(Arc::new(tls), self.address.ip().into()).unwrap(), stream)
     }
 }
 

@@ -22,3 +22,4 @@ mod registry;
 mod runtime;
 mod static_binary;
 mod two_tier;
+mod watches;

@@ -16,7 +16,7 @@ use futures::{Stream, stream};
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
-use super::{Cache, window};
+use super::{Cache, Page, window};
 use crate::api::object::{Object, ObjectRef};
 use crate::api::revision::Revision;
 use crate::api::selector::{FieldSelector, LabelSelector};
@@ -177,7 +177,7 @@ impl Cache {
             }
             Start::Now => shelf.reached(|| self.revision()),
             Start::State { end } => {
-                let (items, revision) = shelf.list(filter.namespace.as_deref(), || self.revision());
+                let (items, _, revision) = shelf.list(Page::all(filter.namespace.as_deref()), || self.revision());
                 pending.extend(items.into_iter().filter(|o| filter.selects(o)).map(Event::Added));
                 if end {
                     pending.push_back(Event::Bookmark { revision, initial_end: true });
@@ -192,6 +192,7 @@ impl Cache {
             woken,
             cursor,
             pending,
+            seen: false,
             bookmarks,
             bookmark: bookmarks.due(clock::instant()),
         };
@@ -210,6 +211,8 @@ struct Cursor {
     /// Everything up to here has been given out or does not match.
     cursor: Revision,
     pending: VecDeque<Event>,
+    /// There was nothing more when it last looked, so it looks again when it is woken.
+    seen: bool,
     bookmarks: Bookmarks,
     /// When the next bookmark is due, if any is wanted.
     bookmark: Option<Instant>,
@@ -221,26 +224,29 @@ impl Cursor {
             if let Some(event) = self.pending.pop_front() {
                 return Some(event);
             }
-            // Before the look at the window: a change between the look and the wait must wake.
-            self.woken.borrow_and_update();
-            let (events, reached) = self.shelf.after(self.cursor, CHUNK, || self.cache.revision())?;
-            self.cursor = self.cursor.max(reached);
-            self.pending.extend(events.iter().filter_map(|e| self.filter.event(e)));
-            if !events.is_empty() {
+            if !self.seen {
+                // Before the look at the window: a change between the look and the wait must wake.
+                self.woken.borrow_and_update();
+                let (events, reached) = self.shelf.after(self.cursor, CHUNK, || self.cache.revision())?;
+                self.cursor = self.cursor.max(reached);
+                self.pending.extend(events.iter().filter_map(|e| self.filter.event(e)));
+                self.seen = events.len() < CHUNK;
                 continue;
             }
-            let Some(due) = self.bookmark else {
+            if let Some(due) = self.bookmark {
+                if due <= clock::instant() {
+                    self.bookmark = self.bookmarks.due(clock::instant());
+                    return Some(Event::Bookmark { revision: self.cursor, initial_end: false });
+                }
+                tokio::select! {
+                    woken = self.woken.changed() => woken.ok()?,
+                    () = tokio::time::sleep_until(due) => {}
+                }
+            } else {
                 self.woken.changed().await.ok()?;
-                continue;
-            };
-            if due <= clock::instant() {
-                self.bookmark = self.bookmarks.due(clock::instant());
-                return Some(Event::Bookmark { revision: self.cursor, initial_end: false });
             }
-            tokio::select! {
-                woken = self.woken.changed() => woken.ok()?,
-                () = tokio::time::sleep_until(due) => {}
-            }
+            // Also for a bookmark: without a change here, the cache has come further.
+            self.seen = false;
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Loop: accepts connections on the API port, one task each, with limits on everything a stranger can use up.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
+use super::gather::{Gather, Polls};
 use super::service::{Peer, Service};
 
 /// Connections at once; more wait in the kernel's backlog.
@@ -117,17 +120,20 @@ async fn connection(
             Ok::<_, std::convert::Infallible>(service.respond(request).await)
         }
     });
-    let builder = builder(tls.get_ref().1.alpn_protocol() == Some(b"h2"));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (builder, polls) = (builder(http2), Polls::default());
+    let gather = Gather::new(tls, http2.then(|| polls.clone()));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(gather), service));
+    let (mut stopped, mut stopping) = (pin!(stop.cancelled()), false);
+    let ended = poll_fn(|cx| {
+        if !stopping && stopped.as_mut().poll(cx).is_ready() {
+            stopping = true;
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
-    ended.map_err(|e| e.to_string())
+        polls.begin();
+        connection.as_mut().poll(cx)
+    });
+    ended.await.map_err(|e| e.to_string())
 }
 
 /// The version comes from ALPN: guessing it from the first bytes would wait for them without a time limit.

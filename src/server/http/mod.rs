@@ -1,6 +1,7 @@
 //! The API over HTTP. A request travels through these files in this order:
 //!
-//! - [`listener`]: TCP, TLS, HTTP/1.1 and HTTP/2; [`client`]: the same without any of them, for our own components
+//! - [`listener`]: TCP, TLS, HTTP/1.1 and HTTP/2, with writes together by [`gather`]; [`client`]: the same without any of
+//!   them, for our own components
 //! - [`service`]: identify, limit, authorize, dispatch; `turn`: how long a request may take, and its turn
 //! - [`request_info`], [`options`], [`negotiate`]: what was asked, and for which representation
 //! - [`verbs`], [`watch`]: objects, through the registry; [`paths`], [`health`], [`metrics`]: everything else
@@ -18,6 +19,7 @@ pub mod client;
 pub mod compress;
 pub mod dial;
 pub mod discovery;
+pub mod gather;
 pub mod health;
 pub mod listener;
 pub mod metrics;
