@@ -23,7 +23,7 @@ fn text(output: &Output) -> String {
 }
 
 #[track_caller]
-fn feed(lab: &Lab, arguments: &[&str], document: &Value) -> String {
+pub fn feed(lab: &Lab, arguments: &[&str], document: &Value) -> String {
     let output = fed(lab, arguments, &document.to_string());
     assert!(output.status.success(), "kubectl {}: {}", arguments.join(" "), text(&output));
     text(&output)
@@ -36,7 +36,7 @@ fn contains_all(text: &str, parts: &[&str]) {
     }
 }
 
-fn running(lab: &Lab, name: &str) -> Value {
+pub fn running(lab: &Lab, name: &str) -> Value {
     wait_for(&format!("pod {name} Ready"), || {
         let pod = lab.json(&["get", "pod", name]).ok()?;
         (condition(&pod, "Ready").as_deref() == Some("True")).then_some(pod)
@@ -87,6 +87,7 @@ fn kubectl_does_what_the_profile_asks_of_it() {
     tokens_are_mounted(&lab);
     an_entry_is_written_and_read(&lab);
     crate::quotas::a_quota_is_kept(&lab);
+    crate::extension::an_extension_server_is_behind_a_service(&lab);
 }
 
 fn the_cluster_tells_of_itself(lab: &Lab) {

@@ -15,6 +15,7 @@ mod conformance;
 mod controller;
 mod custom_resources;
 mod deletion;
+mod extension;
 mod languages;
 mod pods;
 mod quotas;
