@@ -54,7 +54,7 @@ fn primary() -> Value {
 }
 
 /// The names of so many pods with a label, once each of them runs.
-fn running_of(lab: &Lab, label: &str, count: usize) -> Vec<String> {
+pub fn running_of(lab: &Lab, label: &str, count: usize) -> Vec<String> {
     let names = wait_for(&format!("{count} pods {label}"), || {
         let pods = lab.json(&["get", "pods", "-l", label]).ok()?;
         let pods = pods["items"].as_array()?;
@@ -87,6 +87,7 @@ fn kubectl_does_what_the_profile_asks_of_it() {
     tokens_are_mounted(&lab);
     an_entry_is_written_and_read(&lab);
     crate::quotas::a_quota_is_kept(&lab);
+    crate::budgets::a_budget_is_kept(&lab);
     crate::extension::an_extension_server_is_behind_a_service(&lab);
 }
 

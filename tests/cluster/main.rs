@@ -10,6 +10,7 @@ mod load;
 
 mod bad_input;
 mod bench;
+mod budgets;
 mod clients;
 mod conformance;
 mod controller;

@@ -4,7 +4,7 @@
 //! - [`stores`]: what is observed, one store per resource for all controllers
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`]: what several controllers decide alike
-//! - workloads: [`deployment`], [`replica_set`]
+//! - workloads: [`deployment`], [`replica_set`]; what may be evicted of them: [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - ends: [`namespace`], [`garbage`]
@@ -18,6 +18,7 @@ pub mod api_services;
 pub mod bootstrap;
 pub mod custom_resources;
 pub mod deployment;
+pub mod disruption;
 pub mod driver;
 pub mod endpoint_slices;
 pub mod endpoints;
@@ -106,6 +107,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_taints::NodeTaints),
         Arc::new(taint_eviction::TaintEviction),
         Arc::new(pod_gc::PodGc::default()),
+        Arc::new(disruption::DisruptionController::default()),
         Arc::new(resource_quota::ResourceQuotas(config.measure)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionNames, CustomResourceDefinitionStatus,
 };
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::api_services::API_SERVICES;
 use super::custom_resources::APPROVED;
+use super::disruption::BUDGETS;
 use super::partial::Partial;
 use crate::api::resource::custom::{self, DEFINITIONS, Rows};
 use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_kind, find_storage};
@@ -164,6 +166,7 @@ pub struct Stores {
     pub priority_levels: Arc<Store<PriorityLevelConfiguration>>,
     pub api_services: Arc<Store<ApiService>>,
     pub resource_quotas: Arc<Store<ResourceQuota>>,
+    pub budgets: Arc<Store<PodDisruptionBudget>>,
     /// Metadata of the objects of definitions and of extension servers, with the rows of the versions that are served.
     custom: RwLock<Vec<(Rows, Arc<Store<Partial>>)>>,
     remote: RwLock<Remote>,
@@ -199,6 +202,7 @@ const TYPED: &[&str] = &[
     PRIORITY_LEVELS,
     API_SERVICES,
     "resourcequotas",
+    BUDGETS,
 ];
 
 /// The row of a storage name that the controllers are written for.
@@ -246,6 +250,7 @@ impl Stores {
             priority_levels: store(PRIORITY_LEVELS),
             api_services: store(API_SERVICES),
             resource_quotas: store("resourcequotas"),
+            budgets: store(BUDGETS),
             custom: RwLock::default(),
             remote: RwLock::default(),
             everyone: RwLock::default(),
@@ -348,6 +353,7 @@ impl Stores {
             one(&self.priority_levels),
             one(&self.api_services),
             one(&self.resource_quotas),
+            one(&self.budgets),
         ];
         fed.extend(self.others.iter().map(one));
         fed
@@ -388,7 +394,8 @@ pub fn subscribe_all(
         stores.flow_schemas,
         stores.priority_levels,
         stores.api_services,
-        stores.resource_quotas
+        stores.resource_quotas,
+        stores.budgets
     );
     stores.everyone.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(subscriber.clone()));
     for store in &stores.others {
@@ -424,6 +431,7 @@ kinds! {
     FlowSchema => |_o| (),
     PriorityLevelConfiguration => |_o| (),
     ResourceQuota => |_o| (),
+    PodDisruptionBudget => |_o| (),
     Definition => |o| {
         if let Some(annotations) = &mut o.metadata.annotations {
             annotations.retain(|name, _| name == APPROVED);
