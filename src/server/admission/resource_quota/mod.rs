@@ -91,7 +91,7 @@ impl Ledger {
                 return Err(a.forbidden(Some(object), &format!("failed quota: {}: {why}", tally.name)));
             }
         }
-        self.follow(&mut open, a.namespace);
+        self.follow(&mut open, a.namespace, Some(storage));
         let before = a.old.map(|old| Subject::of_value(storage, old));
         let (usage, was) = (subject.usage(now).0, before.as_ref().map(|b| b.usage(now).0));
         let mut takes = false;
@@ -132,7 +132,7 @@ impl Ledger {
         let mut open = lock(&book);
         let objects = &*self.objects;
         open.refresh(self.quotas.load(Ordering::Acquire), objects, namespace, clock::now());
-        self.follow(&mut open, namespace);
+        self.follow(&mut open, namespace, None);
         let t = open.tallies.iter().position(|t| *t.name == *name)?;
         let tally = &open.tallies[t];
         let there = |(_, entry): &(usize, &book::Entry)| is_measured(&entry.storage) || self.is_served(&entry.storage);
@@ -153,10 +153,11 @@ impl Ledger {
         Some(lock(&self.books).entry(namespace.into()).or_default().clone())
     }
 
-    /// Brings what the quotas of a namespace measure up to date.
-    fn follow(&self, book: &mut Book, namespace: &str) {
+    /// Brings what the quotas of a namespace measure up to date: of one resource, or of all.
+    fn follow(&self, book: &mut Book, namespace: &str, only: Option<&str>) {
         for (storage, changed) in MEASURED.into_iter().zip(&self.measured) {
-            if book.tallies.iter().flat_map(|t| &t.entries).any(|e| *e.storage == *storage) {
+            let wanted = only.is_none_or(|only| only == storage);
+            if wanted && book.tallies.iter().flat_map(|t| &t.entries).any(|e| *e.storage == *storage) {
                 book.follow(storage, changed.load(Ordering::Acquire), &*self.objects, namespace, clock::now());
             }
         }
