@@ -39,14 +39,17 @@ pub fn a_quota_is_kept(lab: &Lab) {
     assert!(failed(&found).is_some_and(|m| m.contains(why)), "{found}");
     let described = kubectl(&["describe", "replicaset", "-l", "app=web"]);
     assert!(described.contains("FailedCreate") && described.contains(why), "{described}");
+    // The status follows within half a second.
+    wait_for("the quota to be full", || {
+        let shown = kubectl(&["get", "quota", "team", "--no-headers"]);
+        shown.contains("count/configmaps: 2/2, pods: 2/2, requests.memory: 32Mi/1Gi").then_some(())
+    });
     for described in [kubectl(&["describe", "quota", "team"]), lab.kubectl(&["describe", "namespace", NAMESPACE])] {
         for line in [["pods", "2", "2"], ["requests.memory", "32Mi", "1Gi"], ["count/configmaps", "2", "2"]] {
             let said = described.lines().any(|l| l.split_whitespace().eq(line));
             assert!(said, "{line:?} is not in\n{described}");
         }
     }
-    let shown = kubectl(&["get", "quota", "team", "--no-headers"]);
-    assert!(shown.contains("count/configmaps: 2/2, pods: 2/2, requests.memory: 32Mi/1Gi"), "{shown}");
     kubectl(&["patch", "quota", "team", "-p", r#"{"spec":{"hard":{"pods":"3"}}}"#]);
     assert_eq!(failed(&ready(3)), None);
     lab.kubectl(&["delete", "namespace", NAMESPACE]);

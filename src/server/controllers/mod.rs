@@ -108,7 +108,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(taint_eviction::TaintEviction),
         Arc::new(pod_gc::PodGc::default()),
         Arc::new(disruption::DisruptionController::default()),
-        Arc::new(resource_quota::ResourceQuotas(config.measure)),
+        Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),

@@ -1,10 +1,11 @@
 //! Decides: the status of a quota says what its namespace uses of it. Measured by the server's own ledger, so that what is
 //! told and what is refused are one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,22 @@ use super::stores::{Stores, row, subscribe_all};
 use crate::api::quota::{Amounts, Measure, Measured};
 use crate::client::request::{Request, Verb};
 
-pub struct ResourceQuotas(pub Measure);
+/// A status follows at once, and then at most this often: of a thousand objects that are made together it is written a
+/// few times, not a thousand.
+const PAUSE: SignedDuration = SignedDuration::from_millis(500);
+
+pub struct ResourceQuotas {
+    measure: Measure,
+    /// When each status was written last.
+    written: Mutex<HashMap<Name, Timestamp>>,
+}
+
+impl ResourceQuotas {
+    #[must_use]
+    pub fn new(measure: Measure) -> Self {
+        Self { measure, written: Mutex::default() }
+    }
+}
 
 impl Controller for ResourceQuotas {
     fn name(&self) -> &'static str {
@@ -34,8 +50,10 @@ impl Controller for ResourceQuotas {
 
     fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
         let mut plan = Plan::default();
-        let measured = self.0.quota(&key.namespace, &key.name);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let measured = self.measure.quota(&key.namespace, &key.name);
         let (Some(quota), Some(measured)) = (stores.resource_quotas.get(&key.namespace, &key.name), measured) else {
+            written.remove(key);
             return plan;
         };
         if let Some(until) = measured.until {
@@ -43,6 +61,14 @@ impl Controller for ResourceQuotas {
             plan.look_after(left + Duration::from_secs(1));
         }
         if let Some(status) = patch(&quota, &measured) {
+            // After a failure the driver waits by itself.
+            let last = written.get(key).filter(|_| moment.failure.is_none());
+            let since = last.map(|last| moment.now.duration_since(*last));
+            if let Some(since) = since.filter(|since| !since.is_negative() && *since < PAUSE) {
+                plan.look_after(Duration::try_from(PAUSE - since).unwrap_or_default());
+                return plan;
+            }
+            written.insert(key.clone(), moment.now);
             let body = json!({"metadata": {"uid": quota.metadata.uid}, "status": status});
             let request = Request::new(Verb::MergePatch, row("resourcequotas"), &key.namespace, &key.name, body);
             plan.push(request.on("status"));
@@ -69,7 +95,6 @@ fn changes(there: &BTreeMap<String, Text>, wanted: &Amounts) -> Map<String, Valu
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use k8s_openapi::api::core::v1::ResourceQuotaStatus;
 
     use super::*;
@@ -86,7 +111,7 @@ mod tests {
         let quota = json!({"metadata": {"name": "q", "namespace": "x", "uid": "u"}, "status": status});
         stores.resource_quotas.put(serde_json::from_value(quota).unwrap());
         let measure = Measure::new(move |_, _| Some(measured.clone()));
-        ResourceQuotas(measure).plan(
+        ResourceQuotas::new(measure).plan(
             &stores,
             &Name::new("x", "q"),
             Moment { now: Timestamp::UNIX_EPOCH, failure: None },
@@ -114,6 +139,24 @@ mod tests {
             used,
             json!({"hard": {"memory": null, "pods": "5"}, "used": {"cpu": "500m", "memory": null, "pods": "0"}}),
         );
+    }
+
+    #[test]
+    fn a_status_is_not_written_all_the_time() {
+        let stores = Stores::new();
+        let quota = json!({"metadata": {"name": "q", "namespace": "x", "uid": "u"}});
+        stores.resource_quotas.put(serde_json::from_value(quota).unwrap());
+        let measured = Measured { hard: amounts(&[("cpu", "1")]), ..Measured::default() };
+        let controller = ResourceQuotas::new(Measure::new(move |_, _| Some(measured.clone())));
+        let at = |milliseconds: i64| {
+            let now = Timestamp::from_millisecond(milliseconds).unwrap();
+            controller.plan(&stores, &Name::new("x", "q"), Moment { now, failure: None })
+        };
+        assert_eq!((at(1000).actions.len(), at(1000).actions.len()), (1, 0));
+        assert_eq!(at(1100).again, Some(Duration::from_millis(400)));
+        assert_eq!(at(1500).actions.len(), 1);
+        // A clock that was set back holds nothing up.
+        assert_eq!(at(100).actions.len(), 1);
     }
 
     #[test]
