@@ -67,10 +67,7 @@ impl Controller for DisruptionController {
         let Some(budget) = stores.budgets.get(&key.namespace, &key.name) else { return plan };
         let covered = stores.pods.find(&key.namespace, |pod| covers(&budget, pod));
         match expected(stores, &budget, &covered, &known) {
-            Counted::Unknown(requests) => {
-                scales.insert(key.clone(), HashMap::new());
-                plan.actions.extend(requests.into_iter().map(Action::Read));
-            }
+            Counted::Unknown(requests) => plan.actions.extend(requests.into_iter().map(Action::Read)),
             Counted::Failed(why) => fail_safe(&budget, &why, moment, &mut plan),
             Counted::Pods(expected) => settle(&budget, &covered, expected, moment, &mut plan),
         }

@@ -36,8 +36,20 @@ pub struct Entry {
     used: Quantity,
 }
 
-/// What an object uses: of a quota and an entry, by their places.
-type Shares = Vec<(usize, usize, Quantity)>;
+/// What an object uses of one entry of a quota: both by their places.
+#[derive(Clone, Copy)]
+pub struct Share {
+    pub tally: usize,
+    pub entry: usize,
+    pub amount: Quantity,
+}
+
+impl Share {
+    /// Of the same entry.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.tally, self.entry) == (other.tally, other.entry)
+    }
+}
 
 #[derive(Default)]
 pub struct Book {
@@ -60,7 +72,7 @@ struct Seen {
 struct One {
     name: Arc<str>,
     revision: Revision,
-    shares: Shares,
+    shares: Vec<Share>,
     until: Option<Timestamp>,
 }
 
@@ -70,7 +82,7 @@ struct Pending {
     name: Box<str>,
     subject: Subject,
     /// All that the object will use.
-    shares: Shares,
+    shares: Vec<Share>,
 }
 
 impl Tally {
@@ -151,20 +163,20 @@ impl Book {
     fn measure(&mut self, storage: &str, object: &ObjectRef, now: Timestamp) -> One {
         let subject = Subject::of_object(object);
         let (shares, until) = shares(&self.tallies, storage, &subject, now);
-        for (tally, entry, amount) in &shares {
-            self.tallies[*tally].entries[*entry].used += *amount;
+        for share in &shares {
+            self.tallies[share.tally].entries[share.entry].used += share.amount;
         }
         One { name: object.key.name.clone(), revision: object.revision, shares, until }
     }
 
-    fn subtract(&mut self, shares: &Shares) {
-        for (tally, entry, amount) in shares {
-            self.tallies[*tally].entries[*entry].used -= *amount;
+    fn subtract(&mut self, shares: &[Share]) {
+        for share in shares {
+            self.tallies[share.tally].entries[share.entry].used -= share.amount;
         }
     }
 
     /// What is used of an entry by what is stored, without the writes that were let through.
-    pub fn used(&self, tally: usize, entry: usize, objects: &dyn Objects, namespace: &str) -> Quantity {
+    pub fn used(&self, (tally, entry): (usize, usize), objects: &dyn Objects, namespace: &str) -> Quantity {
         let entry = &self.tallies[tally].entries[entry];
         if is_measured(&entry.storage) {
             return entry.used;
@@ -174,13 +186,13 @@ impl Book {
         Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX), Format::Decimal)
     }
 
-    /// The same, with the writes that were let through.
-    pub fn taken(&self, tally: usize, entry: usize, objects: &dyn Objects, namespace: &str) -> Quantity {
-        let storage = &*self.tallies[tally].entries[entry].storage;
+    /// The same of the entry of a share, with the writes that were let through.
+    pub fn taken(&self, share: &Share, objects: &dyn Objects, namespace: &str) -> Quantity {
+        let storage = &*self.tallies[share.tally].entries[share.entry].storage;
         let taken = || {
             let pending = self.pending.values().filter(|p| *p.storage == *storage);
-            let pending: Quantity = pending.map(|p| self.unstored(p, (tally, entry), objects, namespace)).sum();
-            pending + self.used(tally, entry, objects, namespace)
+            let pending: Quantity = pending.map(|p| self.unstored(p, share, objects, namespace)).sum();
+            pending + self.used((share.tally, share.entry), objects, namespace)
         };
         if is_measured(storage) {
             return taken();
@@ -197,10 +209,8 @@ impl Book {
     }
 
     /// What a write that was let through takes of an entry besides what its object has already.
-    fn unstored(&self, pending: &Pending, at: (usize, usize), objects: &dyn Objects, namespace: &str) -> Quantity {
-        let of = |shares: &Shares| {
-            shares.iter().find(|(t, e, _)| (*t, *e) == at).map_or_else(zero, |(_, _, amount)| *amount)
-        };
+    fn unstored(&self, pending: &Pending, share: &Share, objects: &dyn Objects, namespace: &str) -> Quantity {
+        let of = |shares: &[Share]| shares.iter().find(|s| s.is_of(share)).map_or_else(zero, |s| s.amount);
         let stored = match self.seen.get(pending.storage) {
             Some(seen) => {
                 let place = seen.objects.binary_search_by(|o| (*o.name).cmp(&pending.name));
@@ -212,13 +222,17 @@ impl Book {
         of(&pending.shares).max(stored) - stored
     }
 
+    /// What an object uses.
+    pub fn shares(&self, storage: &str, subject: &Subject, now: Timestamp) -> Vec<Share> {
+        shares(&self.tallies, storage, subject, now).0
+    }
+
     pub fn until(&self) -> Option<Timestamp> {
         self.seen.values().filter_map(|s| s.until).min()
     }
 
     /// Holds what an object will use until [`Book::settle`].
-    pub fn hold(&mut self, ticket: u64, storage: &'static str, name: &str, subject: Subject, now: Timestamp) {
-        let shares = shares(&self.tallies, storage, &subject, now).0;
+    pub fn hold(&mut self, ticket: u64, storage: &'static str, name: &str, subject: Subject, shares: Vec<Share>) {
         self.pending.insert(ticket, Pending { storage, name: name.into(), subject, shares });
     }
 
@@ -235,24 +249,18 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     a.into_iter().chain(b).min()
 }
 
-fn shares(tallies: &[Tally], storage: &str, subject: &Subject, now: Timestamp) -> (Shares, Option<Timestamp>) {
+/// Also: until when, if it uses less after that.
+fn shares(tallies: &[Tally], storage: &str, subject: &Subject, now: Timestamp) -> (Vec<Share>, Option<Timestamp>) {
     let (usage, until) = subject.usage(now);
-    let mut shares = Shares::new();
-    for (t, tally) in tallies.iter().enumerate().filter(|(_, tally)| tally.is_about(storage, subject)) {
-        for (e, entry) in tally.entries.iter().enumerate().filter(|(_, e)| *e.storage == *storage) {
-            let amount = amount(&usage, entry);
-            if !amount.is_zero() {
-                shares.push((t, e, amount));
+    let mut shares = Vec::new();
+    for (tally, of) in tallies.iter().enumerate().filter(|(_, t)| t.is_about(storage, subject)) {
+        for (entry, of) in of.entries.iter().enumerate().filter(|(_, e)| *e.storage == *storage) {
+            // What is only counted counts one.
+            let one = || (!is_measured(storage)).then(|| Quantity::from_units(1, Format::Decimal));
+            if let Some(amount) = usage.get(&of.name).copied().or_else(one).filter(|amount| !amount.is_zero()) {
+                shares.push(Share { tally, entry, amount });
             }
         }
     }
     (shares, until)
-}
-
-/// What of a usage an entry is about. What is only counted counts one.
-pub fn amount(usage: &Amounts, entry: &Entry) -> Quantity {
-    if !is_measured(&entry.storage) {
-        return Quantity::from_units(1, Format::Decimal);
-    }
-    usage.get(&entry.name).copied().unwrap_or_default()
 }

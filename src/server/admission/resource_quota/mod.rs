@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use self::book::{Book, amount};
+use self::book::Book;
 use self::entries::{CLAIMS, DEVICE_CLAIMS, PODS, SERVICES};
 use self::subject::{Subject, is_measured};
 use super::{Attributes, Operation};
@@ -80,39 +80,33 @@ impl Ledger {
         let mut open = lock(&book);
         open.refresh(self.quotas.load(Ordering::Acquire), &*self.objects, a.namespace, now);
         let subject = Subject::of_value(storage, object);
-        let about: Vec<usize> =
-            (0..open.tallies.len()).filter(|t| open.tallies[*t].is_about(storage, &subject)).collect();
-        if about.is_empty() {
-            return Ok(None);
-        }
-        for tally in about.iter().map(|t| &open.tallies[*t]) {
+        for tally in open.tallies.iter().filter(|t| t.is_about(storage, &subject)) {
             let limited = tally.entries.iter().filter(|e| *e.storage == *storage).map(|e| &*e.name);
             if let Some(why) = subject.unsaid(limited) {
                 return Err(a.forbidden(Some(object), &format!("failed quota: {}: {why}", tally.name)));
             }
         }
         self.follow(&mut open, a.namespace, Some(storage));
-        let before = a.old.map(|old| Subject::of_value(storage, old));
-        let (usage, was) = (subject.usage(now).0, before.as_ref().map(|b| b.usage(now).0));
+        let shares = open.shares(storage, &subject, now);
+        // What was not a quota's before is all new to it.
+        let had = a.old.map(|old| open.shares(storage, &Subject::of_value(storage, old), now)).unwrap_or_default();
         let mut takes = false;
-        for t in about {
-            let tally = &open.tallies[t];
-            // What was not the quota's before is all new to it.
-            let was = was.as_ref().filter(|_| before.as_ref().is_some_and(|b| tally.is_about(storage, b)));
+        for of_one in shares.chunk_by(|a, b| a.tally == b.tally) {
             let mut exceeded = Exceeded::default();
-            for (e, entry) in tally.entries.iter().enumerate().filter(|(_, e)| *e.storage == *storage) {
-                let before = was.map_or_else(Quantity::default, |was| amount(was, entry));
-                let more = amount(&usage, entry) - before;
+            for share in of_one {
+                let before = had.iter().find(|s| s.is_of(share)).map_or_else(Quantity::default, |s| s.amount);
+                let more = share.amount - before;
                 if more.is_zero() || more.is_negative() {
                     continue;
                 }
                 takes = true;
-                let used = open.taken(t, e, &*self.objects, a.namespace);
+                let used = open.taken(share, &*self.objects, a.namespace);
+                let entry = &open.tallies[share.tally].entries[share.entry];
                 if used + more > entry.limit {
                     exceeded.push(&entry.name, more, used, entry.limit);
                 }
             }
-            if let Some(why) = exceeded.told(&tally.name) {
+            if let Some(why) = exceeded.told(&open.tallies[of_one[0].tally].name) {
                 return Err(a.forbidden(Some(object), &why));
             }
         }
@@ -120,7 +114,7 @@ impl Ledger {
             return Ok(None);
         }
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        open.hold(ticket, storage, a.name, subject, now);
+        open.hold(ticket, storage, a.name, subject, shares);
         drop(open);
         Ok(Some(Reservation { book, ticket }))
     }
@@ -137,7 +131,7 @@ impl Ledger {
         let tally = &open.tallies[t];
         let there = |(_, entry): &(usize, &book::Entry)| is_measured(&entry.storage) || self.is_served(&entry.storage);
         let used = tally.entries.iter().enumerate().filter(there);
-        let used = used.map(|(e, entry)| (entry.name.clone(), open.used(t, e, objects, namespace))).collect();
+        let used = used.map(|(e, entry)| (entry.name.clone(), open.used((t, e), objects, namespace))).collect();
         Some(Measured { hard: tally.hard.clone(), used, until: open.until() })
     }
 
