@@ -3,7 +3,7 @@
 //! - [`action`]: what a plan is made of; the `Controller` trait
 //! - [`stores`]: what is observed, one store per resource for all controllers
 //! - [`driver`]: the only asynchronous part
-//! - [`owners`], [`pods`]: what several controllers decide alike
+//! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`]: what several controllers decide alike
 //! - workloads: [`deployment`], [`replica_set`]; what may be evicted of them: [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
@@ -25,6 +25,7 @@ pub mod endpoints;
 pub mod extension_authentication;
 pub mod flow_control;
 pub mod garbage;
+pub mod hash;
 pub mod namespace;
 pub mod node_health;
 pub mod node_ipam;
@@ -32,10 +33,12 @@ mod node_role;
 pub mod node_taints;
 pub mod owners;
 mod partial;
+pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 pub mod resource_quota;
+pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
 pub mod service_pods;

@@ -13,7 +13,6 @@
 //! Follows upstream's `pkg/controller/deployment`. A plan changes sizes at most one step and leaves the next to the
 //! plan that the change will cause.
 
-mod hash;
 mod history;
 mod rollout;
 mod scale;

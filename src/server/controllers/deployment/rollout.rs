@@ -7,9 +7,9 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::{Value, json};
 
 use super::super::action::{Plan, Report, Write};
+use super::super::hash::hash;
 use super::super::stores::row;
 use super::super::{owners, pods};
-use super::hash::template_hash;
 use super::scale::resize;
 use super::sets::{
     self, DESIRED, HASH_LABEL, MAX, REVISION, REVISION_HISTORY, Sets, annotation, available, revision, set_name, size,
@@ -193,7 +193,7 @@ fn refresh(sets: &Sets<'_>, new: &ReplicaSet, next: i64) -> Option<Write> {
 fn create(observed: &Observed, sets: &Sets<'_>, next: i64, draft: &mut StatusDraft<'_>, plan: &mut Plan) {
     let d = sets.deployment;
     let collisions = d.status.as_ref().and_then(|s| s.collision_count);
-    let hash = template_hash(&sets.spec.template, collisions);
+    let hash = hash(&sets.spec.template, collisions);
     let set = format!("{}-{hash}", name(d));
     if observed.sets.iter().any(|s| set_name(s) == set) {
         // Another template, or somebody else's set, has the name.

@@ -179,7 +179,7 @@ fn status_and_conditions() {
 #[test]
 fn a_taken_name_counts_as_a_collision() {
     let d = deployment(json!({}), json!({}));
-    let hash = hash::template_hash(&d.spec.as_ref().unwrap().template, None);
+    let hash = super::super::hash::hash(&d.spec.as_ref().unwrap().template, None);
     let mut foreign = (*set("x", "other", 1, 1, 1)).clone();
     foreign.metadata.name = Some(format!("d-{hash}"));
     foreign.metadata.owner_references.as_mut().unwrap()[0].uid = "somebody".into();

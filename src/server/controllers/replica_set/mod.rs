@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
-use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Report, Write};
+use super::action::{Action, Controller, Enqueue, Moment, Name, Plan};
 use super::owners::{self, Claim};
+use super::pod_control::{self, PodControl};
 use super::pods;
 use super::stores::{self, Stores, row};
 use crate::api::resource::Resource;
-use crate::client::request::{Class, Request};
-use crate::client::store::{Kind, Store};
+use crate::client::store::{Kind, Meta as _, Store};
 
 /// Pods made or removed in one plan, as upstream's `BurstReplicas`.
 const BURST: usize = 500;
@@ -60,21 +59,10 @@ impl Controller for ReplicaSetController {
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
         let sets = self.sets(stores);
         sets.follow(enqueue);
-        let (queue, resource) = (enqueue.clone(), self.resource());
-        stores.pods.subscribe(move |change| {
-            for pod in change.each() {
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                if let Some(owner) = owners::controller_named(&pod.metadata, resource.group, resource.kind) {
-                    queue.add(namespace, owner);
-                } else if owners::controller_of(&pod.metadata).is_none() {
-                    let labels = pod.metadata.labels.as_ref();
-                    for set in
-                        sets.find(namespace, |s| s.spec.as_ref().is_some_and(|s| owners::selects(&s.selector, labels)))
-                    {
-                        queue.add(namespace, name(&set));
-                    }
-                }
-            }
+        pod_control::follow(stores, enqueue, self.resource(), move |pod| {
+            let selects =
+                |s: &ReplicaSet| s.spec.as_ref().is_some_and(|s| owners::selects(&s.selector, pod.labels.as_ref()));
+            sets.find(pod.namespace(), selects).iter().map(|s| name(s).to_owned()).collect()
         });
     }
 
@@ -166,26 +154,12 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
     if owners::is_empty(&spec.selector) {
         return plan;
     }
-    let owner = owners::reference(observed.of.resource(), &set.metadata);
-    let mut active: Vec<&Arc<Pod>> = Vec::new();
-    let mut terminating = 0;
-    for pod in &observed.pods {
-        let claim = owners::claim(&set.metadata, &spec.selector, &pod.metadata);
-        if pods::is_terminating(pod) {
-            terminating += i32::from(claim == Claim::Owned);
-        } else if pods::is_active(pod) {
-            match claim {
-                Claim::Owned => active.push(pod),
-                Claim::Adopt => {
-                    let mut write = owners::adopt(row("pods"), &pod.metadata, &owner);
-                    write.fine = &[Class::NotFound];
-                    plan.push(write);
-                }
-                Claim::Release => plan.push(owners::release(row("pods"), &pod.metadata, &set.metadata)),
-                Claim::Foreign => {}
-            }
-        }
-    }
+    let control = control(observed);
+    let active = control.claim(&spec.selector, observed.pods.iter().filter(|p| pods::is_active(p)), &mut plan);
+    let ends = |p: &&Arc<Pod>| {
+        pods::is_terminating(p) && owners::claim(&set.metadata, &spec.selector, &p.metadata) == Claim::Owned
+    };
+    let terminating = i32::try_from(observed.pods.iter().filter(ends).count()).unwrap_or(i32::MAX);
     if !plan.actions.is_empty() {
         // Adopted pods count once their owner reference is seen: planning again then is exact.
         return plan;
@@ -205,59 +179,23 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
 }
 
 fn plan_pods(observed: &Observed, active: &[&Arc<Pod>]) -> Option<Action> {
-    let set = &observed.set;
+    let (set, control) = (&observed.set, control(observed));
     let wanted = usize::try_from(set.spec.as_ref()?.replicas.unwrap_or(1)).unwrap_or(0);
     let have = active.len();
     if have < wanted {
-        let write = create_pod(observed);
+        let template = set.spec.as_ref()?.template.as_ref()?;
+        let write = control.create(control.pod(template));
         return Some(Action::SlowStart(vec![write; (wanted - have).min(BURST)]));
     }
     if have == wanted {
         return None;
     }
     let excess = rank::worst(observed, active, (have - wanted).min(BURST));
-    Some(Action::SlowStart(excess.into_iter().map(|pod| delete_pod(observed, pod)).collect()))
+    Some(Action::SlowStart(excess.into_iter().map(|pod| control.delete(pod)).collect()))
 }
 
-fn report(Observed { of, set, .. }: &Observed) -> Report {
-    let regarding = owners::object_reference(of.resource(), &set.metadata);
-    Report { regarding, component: of.component(), ok: None, failed: None }
-}
-
-/// A pod of the template, named by the server: `<set>-<five letters>`.
-fn create_pod(observed: &Observed) -> Write {
-    let Observed { of, set, .. } = observed;
-    let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
-    let meta = template.and_then(|t| t.metadata.as_ref());
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": format!("{}-", name(set)),
-            "namespace": ns(set),
-            "labels": meta.and_then(|m| m.labels.as_ref()),
-            "annotations": meta.and_then(|m| m.annotations.as_ref()),
-            "finalizers": meta.and_then(|m| m.finalizers.as_ref()),
-            "ownerReferences": [owners::reference(of.resource(), &set.metadata)],
-        },
-        "spec": template.and_then(|t| t.spec.as_ref()),
-    });
-    Write::new(Request::create(row("pods"), ns(set), body)).reported(Report {
-        ok: Some(("SuccessfulCreate", "Created pod: {name}".into())),
-        failed: Some(("FailedCreate", "Error creating: {error}".into())),
-        ..report(observed)
-    })
-}
-
-fn delete_pod(observed: &Observed, pod: &Pod) -> Write {
-    let (set, meta) = (&observed.set, &pod.metadata);
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    let request = Request::delete(row("pods"), ns(set), meta.name.as_deref().unwrap_or_default(), uid);
-    Write::delete(request).reported(Report {
-        ok: Some(("SuccessfulDelete", "Deleted pod: {name}".into())),
-        failed: Some(("FailedDelete", "Error deleting: {error}".into())),
-        ..report(observed)
-    })
+fn control(Observed { of, set, .. }: &Observed) -> PodControl<'_> {
+    PodControl { resource: of.resource(), owner: &set.metadata, component: of.component() }
 }
 
 #[cfg(test)]

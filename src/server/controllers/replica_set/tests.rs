@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::request::Verb;
-use crate::server::controllers::action::Failure;
+use crate::client::request::{Class, Verb};
+use crate::server::controllers::action::{Failure, Write};
 
 fn set(replicas: i32, status: Value) -> Arc<ReplicaSet> {
     Arc::new(

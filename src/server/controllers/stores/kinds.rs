@@ -1,0 +1,116 @@
+//! Types: what is kept of the objects of each kind: what some controller reads.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, ContainerStatus, Endpoints, Namespace, Node, NodeAffinity, PersistentVolume,
+    PersistentVolumeClaim, Pod, ResourceQuota, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use super::{ApiService, Definition};
+use crate::client::store::{Kind, Meta};
+use crate::server::controllers::custom_resources::APPROVED;
+use crate::server::controllers::owners;
+
+macro_rules! kinds {
+    ($($kind:ty => |$object:ident| $trim:expr),* $(,)?) => { $(
+        impl Kind for $kind {
+            fn meta(&self) -> &dyn Meta {
+                &self.metadata
+            }
+            fn trim(&mut self) {
+                self.metadata.managed_fields = None;
+                let $object = self;
+                $trim
+            }
+        }
+    )* };
+}
+
+kinds! {
+    Pod => |pod| trim_pod(pod),
+    ReplicaSet => |_o| (),
+    Deployment => |_o| (),
+    StatefulSet => |_o| (),
+    DaemonSet => |_o| (),
+    ControllerRevision => |_o| (),
+    Job => |_o| (),
+    CronJob => |_o| (),
+    PersistentVolume => |_o| (),
+    PersistentVolumeClaim => |_o| (),
+    StorageClass => |_o| (),
+    Service => |_o| (),
+    Endpoints => |_o| (),
+    EndpointSlice => |_o| (),
+    Node => |node| trim_node(node),
+    Namespace => |_o| (),
+    Lease => |_o| (),
+    FlowSchema => |_o| (),
+    PriorityLevelConfiguration => |_o| (),
+    ResourceQuota => |_o| (),
+    PodDisruptionBudget => |_o| (),
+    Definition => |o| {
+        if let Some(annotations) = &mut o.metadata.annotations {
+            annotations.retain(|name, _| name == APPROVED);
+        }
+    },
+    ApiService => |o| { o.metadata.annotations = None; },
+}
+
+/// Keeps what workloads, Endpoints, eviction and garbage collection look at. There may be thousands of pods.
+fn trim_pod(pod: &mut Pod) {
+    let of = |group, kind| owners::controller_named(&pod.metadata, group, kind).is_some();
+    let (of_job, of_daemon_set) = (of("batch", "Job"), of("apps", "DaemonSet"));
+    if let Some(spec) = &mut pod.spec {
+        spec.volumes = None;
+        spec.ephemeral_containers = None;
+        spec.topology_spread_constraints = None;
+        // A DaemonSet's pod says there which node it is for.
+        let affinity = spec.affinity.take().filter(|_| of_daemon_set).and_then(|a| a.node_affinity);
+        spec.affinity = affinity.map(|of_nodes| Affinity {
+            node_affinity: Some(NodeAffinity {
+                required_during_scheduling_ignored_during_execution: of_nodes
+                    .required_during_scheduling_ignored_during_execution,
+                ..NodeAffinity::default()
+            }),
+            ..Affinity::default()
+        });
+        for list in [Some(&mut spec.containers), spec.init_containers.as_mut()].into_iter().flatten() {
+            for c in list.iter_mut() {
+                *c = Container {
+                    name: std::mem::take(&mut c.name),
+                    ports: c.ports.take(),
+                    restart_policy: c.restart_policy.take(),
+                    ..Container::default()
+                };
+            }
+            list.shrink_to_fit();
+        }
+    }
+    if let Some(status) = &mut pod.status {
+        status.ephemeral_container_statuses = None;
+        // Only Jobs look at how these ended.
+        status.init_container_statuses.take_if(|_| !of_job);
+        let all = [status.container_statuses.as_mut(), status.init_container_statuses.as_mut()];
+        all.into_iter().flatten().flatten().for_each(trim_container_status);
+    }
+}
+
+fn trim_container_status(c: &mut ContainerStatus) {
+    c.last_state = None;
+    c.image_id = String::new();
+    c.volume_mounts = None;
+    c.resources = None;
+}
+
+fn trim_node(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.node_info = None;
+    }
+}
