@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
 
 use super::driver::queue::Queue;
 use super::stores::Stores;
+use crate::api::resource::Resource;
 pub use crate::client::correlator::Note;
-use crate::client::request::{Class, Request};
+use crate::client::request::{Class, Request, Verb};
 
 /// What a controller works on: usually the namespace and name of its object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +69,22 @@ impl Write {
     #[must_use]
     pub fn delete(request: Request) -> Self {
         Self { request, fine: &[Class::NotFound, Class::Conflict], report: None }
+    }
+
+    /// Writes a status, a merge patch: what it does not name stays. Fails when the object has changed since it was
+    /// observed.
+    #[must_use]
+    pub fn status(resource: &'static Resource, object: &ObjectMeta, status: Value) -> Self {
+        let body = json!({
+            "apiVersion": resource.api_version(),
+            "kind": resource.kind,
+            "metadata": { "name": object.name, "namespace": object.namespace, "uid": object.uid,
+                "resourceVersion": object.resource_version },
+            "status": status,
+        });
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_deref());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        Self::new(Request::new(Verb::MergePatch, resource, namespace, name, body).on("status"))
     }
 
     #[must_use]

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Note, Plan};
+use super::share::{Round, share};
 use super::stores::{Stores, row};
 use super::{owners, pods};
 use crate::client::request::{Request, Verb};
@@ -132,21 +133,10 @@ fn expected(
         other => other,
     };
     match (&spec.max_unavailable, &spec.min_available) {
-        (Some(most), _) => of_scale(&|pods| Some(pods - share(most, pods)?)),
+        (Some(most), _) => of_scale(&|pods| Some(pods - share(most, pods, Round::Up)?)),
         (None, Some(IntOrString::Int(least))) => Counted::Pods(Expected { pods: there, healthy: *least, unmanaged: 0 }),
-        (None, Some(least)) => of_scale(&|pods| share(least, pods)),
+        (None, Some(least)) => of_scale(&|pods| share(least, pods, Round::Up)),
         (None, None) => Counted::Pods(Expected::default()),
-    }
-}
-
-/// A number, or so many percent of all, rounded up.
-fn share(of: &IntOrString, all: i32) -> Option<i32> {
-    match of {
-        IntOrString::Int(n) => Some(*n),
-        IntOrString::String(text) => {
-            let percent: i64 = text.strip_suffix('%')?.parse().ok()?;
-            i32::try_from((i64::from(all) * percent + 99).div_euclid(100)).ok()
-        }
     }
 }
 
@@ -209,6 +199,11 @@ fn workload(stores: &Stores, space: &str, owner: &OwnerReference) -> Option<(Str
                 return Some((deployment.metadata.uid.clone()?, replicas(wanted)));
             }
             Some((owner.uid.clone(), replicas(set.spec.as_ref().and_then(|s| s.replicas))))
+        }
+        ("apps/v1", "StatefulSet") => {
+            let set = stores.stateful_sets.get(space, &owner.name)?;
+            let same = set.metadata.uid.as_ref() == Some(&owner.uid);
+            same.then(|| (owner.uid.clone(), replicas(set.spec.as_ref().and_then(|s| s.replicas))))
         }
         ("v1", "ReplicationController") => {
             let controller = stores.replication_controllers.get(space, &owner.name)?;

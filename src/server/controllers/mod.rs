@@ -3,8 +3,8 @@
 //! - [`action`]: what a plan is made of; the `Controller` trait
 //! - [`stores`]: what is observed, one store per resource for all controllers
 //! - [`driver`]: the only asynchronous part
-//! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`]: what several controllers decide alike
-//! - workloads: [`deployment`], [`replica_set`]; what may be evicted of them: [`disruption`]
+//! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`], [`share`]: what several controllers decide alike
+//! - workloads: [`deployment`], [`replica_set`], [`stateful_set`]; what may be evicted of them: [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - ends: [`namespace`], [`garbage`]
@@ -42,6 +42,8 @@ pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
 pub mod service_pods;
+pub mod share;
+pub mod stateful_set;
 pub mod stores;
 pub mod taint_eviction;
 
@@ -102,6 +104,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(deployment::DeploymentController),
         Arc::new(replica_set::ReplicaSetController::ReplicaSets),
         Arc::new(replica_set::ReplicaSetController::ReplicationControllers),
+        Arc::new(stateful_set::StatefulSetController),
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slices::EndpointSlices),
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),

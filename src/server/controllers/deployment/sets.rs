@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::server::controllers::share::{Round, share};
 
 pub const HASH_LABEL: &str = "pod-template-hash";
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -72,20 +73,10 @@ pub fn is_rolling(d: &Deployment) -> bool {
 fn fenceposts(spec: &DeploymentSpec) -> (i32, i32) {
     let rolling = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
     let replicas = spec.replicas.unwrap_or(1);
-    let surge = rolling.and_then(|r| r.max_surge.as_ref()).map_or(0, |v| resolve(v, replicas, true));
-    let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(0, |v| resolve(v, replicas, false));
+    let surge = rolling.and_then(|r| r.max_surge.as_ref()).and_then(|v| share(v, replicas, Round::Up)).unwrap_or(0);
+    let unavailable =
+        rolling.and_then(|r| r.max_unavailable.as_ref()).and_then(|v| share(v, replicas, Round::Down)).unwrap_or(0);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
-}
-
-fn resolve(value: &IntOrString, total: i32, up: bool) -> i32 {
-    match value {
-        IntOrString::Int(n) => *n,
-        IntOrString::String(s) => {
-            let percent: i64 = s.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-            let scaled = percent * i64::from(total);
-            i32::try_from(if up { (scaled + 99).div_euclid(100) } else { scaled.div_euclid(100) }).unwrap_or(0)
-        }
-    }
 }
 
 pub fn size(set: &ReplicaSet) -> i32 {

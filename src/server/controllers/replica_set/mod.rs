@@ -125,10 +125,6 @@ impl Sets {
     }
 }
 
-fn ns(set: &ReplicaSet) -> &str {
-    set.metadata.namespace.as_deref().unwrap_or_default()
-}
-
 fn name(set: &ReplicaSet) -> &str {
     set.metadata.name.as_deref().unwrap_or_default()
 }

@@ -6,10 +6,10 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
-use super::super::action::{Action, Moment, Plan};
+use super::super::action::{Action, Moment, Plan, Write};
 use super::super::{owners, pods};
-use super::{Observed, ReplicaSetController, name, ns};
-use crate::client::request::{Class, Request, Verb};
+use super::{Observed, ReplicaSetController};
+use crate::client::request::Class;
 
 /// The status write, if the status differs. Asks `plan` to look again when a pod becomes available by waiting.
 pub fn plan(
@@ -25,16 +25,7 @@ pub fn plan(
     if set.status.as_ref().is_some_and(|s| same(s, &wanted)) {
         return None;
     }
-    let resource = of.resource();
-    // The revision makes the write fail when the set has changed since it was observed.
-    let body = json!({
-        "apiVersion": resource.api_version(),
-        "kind": resource.kind,
-        "metadata": { "name": set.metadata.name, "namespace": set.metadata.namespace,
-            "uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version },
-        "status": full(&wanted),
-    });
-    Some(Request::new(Verb::MergePatch, resource, ns(set), name(set), body).on("status").into())
+    Some(Write::status(of.resource(), &set.metadata, full(&wanted)).into())
 }
 
 /// A merge patch keeps what it does not name, so counts that became zero are written as zero and no conditions as null.
