@@ -2,6 +2,7 @@
 //! `pkg/kubelet/server`). Everything but `/healthz` asks for a client certificate of the cluster.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::streaming::log_line::Options;
 use super::streaming::{exec, log_file};
+use super::volumes::local;
 use crate::api::query::{self, Query};
 use crate::clock;
 use crate::cri::{self, Runtime, StreamOptions};
@@ -55,6 +57,8 @@ pub struct Api {
     pub tls: Arc<ServerConfig>,
     pub pods: Arc<dyn Pods>,
     pub runtime: Arc<dyn Runtime>,
+    /// The folder of the `local-path` volumes.
+    pub local_storage: PathBuf,
 }
 
 /// What every request is answered from. Cheap to clone.
@@ -62,6 +66,7 @@ pub struct Api {
 struct Backend {
     pods: Arc<dyn Pods>,
     runtime: Arc<dyn Runtime>,
+    local_storage: Arc<PathBuf>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -87,7 +92,13 @@ impl Api {
     /// Never at present; the signature is that of every component.
     pub async fn run(self, stop: CancellationToken) -> std::io::Result<()> {
         let tasks = TaskTracker::new();
-        let backend = Backend { pods: self.pods, runtime: self.runtime, tasks: tasks.clone(), stop: stop.clone() };
+        let backend = Backend {
+            pods: self.pods,
+            runtime: self.runtime,
+            local_storage: Arc::new(self.local_storage),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
         let acceptor = TlsAcceptor::from(self.tls);
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         while let Some(Ok(slot)) = stop.run_until_cancelled(slots.clone().acquire_owned()).await {
@@ -166,15 +177,30 @@ impl Backend {
                 let exec = *verb == "exec";
                 self.session(exec, &id, &query, request).await
             }
+            // Not a kubelet's: how the server has a volume's folder removed.
+            (&Method::DELETE, ["localVolumes", folder]) => self.remove_volume((*folder).to_owned()).await,
             _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found\n".into())),
         }
     }
 
     fn list(&self) -> Result<Response<Body>, Refusal> {
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.pods.all()});
-        let mut response = plain(list.to_string());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(response)
+        Ok(json(&list))
+    }
+
+    async fn remove_volume(&self, folder: String) -> Result<Response<Body>, Refusal> {
+        let (storage, name) = (Arc::clone(&self.local_storage), folder.clone());
+        let removed = tokio::task::spawn_blocking(move || local::remove(&storage, &name)).await;
+        match removed.map_err(std::io::Error::other).and_then(|r| r) {
+            Ok(()) => {
+                tracing::info!(folder, "local volume removed");
+                Ok(json(&json!({})))
+            }
+            Err(error) => {
+                tracing::warn!(folder, %error, "local volume not removed");
+                Err(Refusal::internal(&error))
+            }
+        }
     }
 
     async fn logs(
@@ -264,6 +290,12 @@ impl Backend {
 
 fn body(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(body(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn plain(text: impl Into<Bytes>) -> Response<Body> {

@@ -107,7 +107,9 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         services,
         pods_may_start,
     });
-    let api = Api { socket, tls: Arc::new(joined.kubelet_tls()?), pods: Arc::new(kubelet.pods()), runtime };
+    let tls = Arc::new(joined.kubelet_tls()?);
+    let local_storage = config.local_storage.clone();
+    let api = Api { socket, tls, pods: Arc::new(kubelet.pods()), runtime, local_storage };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::NodeContext;
 use super::events::Kind as EventKind;
 use super::node_info::{Machine, Pressure, architecture, runtime_version};
+use crate::api::local_storage::PATH_ANNOTATION;
 use crate::clock;
 use crate::cri;
 
@@ -149,10 +150,11 @@ impl NodeLoop {
         let name = &self.cx.config.node_name;
         let status = self.status(runtime_version);
         let labels = self.labels();
+        let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true",
+            PATH_ANNOTATION: self.cx.config.local_storage});
         let taints = self.taints();
         let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": labels,
-                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+            "metadata": {"name": name, "labels": labels, "annotations": annotations},
             "spec": {"taints": taints},
         }))
         .unwrap_or_default();
@@ -165,7 +167,7 @@ impl NodeLoop {
                     return status;
                 }
                 Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+                    let patch = Patch::Merge(json!({"metadata": {"labels": labels, "annotations": annotations}}));
                     match api.patch(name, &PatchParams::default(), &patch).await {
                         // Conditions keep the time of their last change.
                         Ok(found) => {

@@ -114,6 +114,7 @@ fn config(directory: &Path) -> Agent {
         resolv_conf: "/etc/resolv.conf".into(),
         kubelet_port: 10250,
         max_pods: 110,
+        local_storage: "/nonexistent".into(),
         notify_socket: None,
     }
 }

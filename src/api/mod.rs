@@ -10,6 +10,7 @@
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`; [`quota`]: what is used
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
+//! - [`local_storage`]: volumes that are folders on a node's disk
 //! - [`duration`]: Go's `1h30m`
 //! - [`query`]: paths and query strings
 //! - [`user`]: who asks; [`version`]: who answers
@@ -22,6 +23,7 @@ pub mod field;
 pub mod flowcontrol;
 pub mod key;
 pub mod label;
+pub mod local_storage;
 pub mod object;
 pub mod patch;
 pub mod priority_class;

@@ -145,8 +145,15 @@ impl Reader<'_> {
         }
         let kubelet_port = self.parsed("kubelet-port");
         let max_pods = self.parsed("max-pods");
+        let data_dir = PathBuf::from(self.text("data-dir")?);
+        let local_storage = self.text("default-local-storage-path").map(PathBuf::from);
+        let local_storage = local_storage.unwrap_or_else(|| data_dir.join("storage"));
+        if !local_storage.is_absolute() {
+            let given = local_storage.display();
+            self.problems.push(format!("--default-local-storage-path={given}: must start with /"));
+        }
         Some(Agent {
-            data_dir: self.text("data-dir")?.into(),
+            data_dir,
             search_path: search_path(&machine.search_path),
             cluster: None,
             server,
@@ -159,10 +166,14 @@ impl Reader<'_> {
             resolv_conf: self.text("resolv-conf").map_or_else(|| machine.resolv_conf.clone(), PathBuf::from),
             kubelet_port: kubelet_port?,
             max_pods: max_pods?,
+            local_storage,
             notify_socket: machine.notify_socket.clone(),
         })
     }
 }
+
+/// What `--disable` knows.
+const LOCAL_STORAGE: &str = "local-storage";
 
 /// A socket's path, with or without `unix://`.
 fn socket_path(text: &str) -> PathBuf {
@@ -196,6 +207,10 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
     let cluster = r.cluster();
     let seats = r.seats();
     let token = r.token();
+    let disabled = r.list("disable");
+    for part in disabled.iter().filter(|p| *p != LOCAL_STORAGE) {
+        r.problems.push(format!("--disable={part}: not a part that can be left out; there is {LOCAL_STORAGE}"));
+    }
     let disable_agent = r.switch("disable-agent");
     let agent = if disable_agent {
         None
@@ -214,6 +229,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
             kubeconfig_mode: kubeconfig_mode?,
             token,
             agent: agent.map(|a| Agent { notify_socket: None, ..a }),
+            local_storage: !disabled.iter().any(|p| p == LOCAL_STORAGE),
             seats: seats?,
             notify_socket: machine.notify_socket.clone(),
         })

@@ -98,6 +98,8 @@ pub struct Server {
     pub token: Option<String>,
     /// The server runs an agent too unless `--disable-agent`.
     pub agent: Option<Agent>,
+    /// Unless `--disable local-storage`: volumes on the nodes' own disks, and a default class for them.
+    pub local_storage: bool,
     /// `--max-requests-inflight` and `--max-mutating-requests-inflight` together: what the priority levels share.
     pub seats: u32,
     /// Where systemd wants to hear that we are ready.
@@ -131,6 +133,8 @@ pub struct Agent {
     pub kubelet_port: u16,
     /// `--max-pods`, 110.
     pub max_pods: u32,
+    /// `--default-local-storage-path`, `<data_dir>/storage`: holds the volumes of the class `local-path`.
+    pub local_storage: PathBuf,
     /// As [`Server::notify_socket`]; absent for the agent of a server.
     pub notify_socket: Option<PathBuf>,
 }

@@ -66,6 +66,7 @@ pub static SETTINGS: &[Setting] = &[
         "Requests that run at once, with those of the next flag; a board of 512 MB is well off with 100 and 50",
     ),
     server("max-mutating-requests-inflight", Text, "200", "Added to the flag above; priority levels share the sum"),
+    server("disable", List, "", "Leave out a part: local-storage"),
     server("disable-agent", Switch, "false", "Run no pods on this machine"),
     short('s', Setting { server: false, ..both("server", Text, "", "Server to join, such as https://10.0.0.1:6443") }),
     both("node-name", Text, "", "Name of the node (default: the host's)"),
@@ -74,6 +75,7 @@ pub static SETTINGS: &[Setting] = &[
     both("node-taint", List, "", "Taints to register the node with: key=value:effect"),
     both("container-runtime-endpoint", Text, "", "Socket of a running CRI runtime (default: a containerd of our own)"),
     both("resolv-conf", Text, "", "The host's resolvers (default: /etc/resolv.conf, or systemd-resolved's)"),
+    both("default-local-storage-path", Text, "", "Folder for local-path volumes (default: storage in the data folder)"),
     both("kubelet-port", Text, "10250", "Port of the node's own endpoint"),
     both("max-pods", Text, "110", "Pods that the node takes at most"),
 ];

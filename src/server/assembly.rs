@@ -172,6 +172,7 @@ where
         root_ca_pem: pki.server_ca.pem().to_owned(),
         trusted: trusted(&pki),
         control_plane_node: config.agent.as_ref().map(|a| a.node_name.clone()),
+        local_storage: config.local_storage,
         measure: service.backend().registry.measure(),
     };
     let (for_controllers, for_scheduler) = (client("system:kube-controller-manager"), client("system:kube-scheduler"));

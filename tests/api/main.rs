@@ -85,6 +85,7 @@ fn controllers_config(server: &Server) -> ControllersConfig {
         root_ca_pem: "the certificate of the cluster".into(),
         trusted: Trusted::default(),
         control_plane_node: None,
+        local_storage: true,
         measure: server.service.backend().registry.measure(),
     }
 }

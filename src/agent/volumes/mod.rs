@@ -1,11 +1,13 @@
 //! Effects: a pod's volumes on this node. One file per type; data is fetched first, then written in one go.
 
 mod atomic;
+mod claim;
 mod config_map;
 mod downward;
 mod empty_dir;
 pub mod fields;
 mod host_path;
+pub mod local;
 mod projected;
 mod secret;
 pub mod subpath;
@@ -34,7 +36,7 @@ pub struct Mounted {
 #[derive(Clone, Debug)]
 pub struct MountedVolume {
     pub path: PathBuf,
-    /// Written by the agent only.
+    /// Written by the agent only, or meant to be only read.
     pub read_only: bool,
 }
 
@@ -68,6 +70,8 @@ pub enum Failure {
     Path(String),
     #[error("no volume plugin matched name: {0}")]
     Unsupported(String),
+    #[error("error processing PVC {claim}: {why}")]
+    Claim { claim: String, why: String },
     #[error("{path}: {source}", path = path.display())]
     Io {
         path: PathBuf,
@@ -85,14 +89,33 @@ impl Failure {
 
 /// One volume with everything fetched, ready to be written without asking anybody.
 enum Job {
-    EmptyDir { directory: PathBuf, memory: bool, size_bytes: Option<i64> },
-    HostPath { path: PathBuf, kind: String },
-    Files { directory: PathBuf, payload: Payload },
+    EmptyDir {
+        directory: PathBuf,
+        memory: bool,
+        size_bytes: Option<i64>,
+    },
+    HostPath {
+        path: PathBuf,
+        kind: String,
+    },
+    /// `always`: the group is given everything although the folder itself is right.
+    Local {
+        path: PathBuf,
+        always: bool,
+    },
+    LocalPath {
+        path: PathBuf,
+    },
+    Files {
+        directory: PathBuf,
+        payload: Payload,
+    },
 }
 
 struct Fetched {
     name: String,
     job: Job,
+    read_only: bool,
     refresh_at: Option<Timestamp>,
 }
 
@@ -116,7 +139,7 @@ async fn fetch(
     allocatable: fields::Allocatable,
 ) -> Result<Fetched, Failure> {
     let place = |plugin: &str| cx.paths.volume(uid(pod), plugin, &volume.name);
-    let mut refresh_at = None;
+    let (mut refresh_at, mut read_only) = (None, false);
     let job = if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(|limit| super::cgroups::bytes(&limit.0)).filter(|size| *size > 0);
         let memory = source.medium.as_deref() == Some("Memory");
@@ -135,16 +158,20 @@ async fn fetch(
         let (payload, refresh) = projected::fetch(cx, pod, &volume.name, source, &allocatable).await?;
         refresh_at = refresh;
         Job::Files { directory: place("projected"), payload }
+    } else if let Some((job, of_claim)) = claim::fetch(cx, pod, volume).await? {
+        read_only = of_claim;
+        job
     } else {
         return Err(Failure::Unsupported(volume.name.clone()));
     };
-    Ok(Fetched { name: volume.name.clone(), job, refresh_at })
+    Ok(Fetched { name: volume.name.clone(), job, read_only, refresh_at })
 }
 
 fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Error> {
     let mut mounted = Mounted::default();
-    for Fetched { name, job, refresh_at } in fetched {
-        let volume = write(job, fs_group).map_err(|source| Error::SetUp { volume: name.clone(), source })?;
+    for Fetched { name, job, read_only, refresh_at } in fetched {
+        let mut volume = write(job, fs_group).map_err(|source| Error::SetUp { volume: name.clone(), source })?;
+        volume.read_only |= read_only;
         mounted.volumes.insert(name, volume);
         mounted.refresh_at = [mounted.refresh_at, refresh_at].into_iter().flatten().min();
     }
@@ -159,6 +186,14 @@ fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
         }
         Job::HostPath { path, kind } => {
             host_path::check(&path, &kind)?;
+            Ok(MountedVolume { path, read_only: false })
+        }
+        Job::Local { path, always } => {
+            local::give(&path, fs_group, always)?;
+            Ok(MountedVolume { path, read_only: false })
+        }
+        Job::LocalPath { path } => {
+            local::make(&path)?;
             Ok(MountedVolume { path, read_only: false })
         }
         Job::Files { directory, payload } => {

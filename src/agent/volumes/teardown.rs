@@ -31,7 +31,7 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
 }
 
 /// Deepest and newest first.
-fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let real = match std::fs::canonicalize(directory) {
         Ok(real) => real,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! Decides what a node may do: read the Secrets, ConfigMaps and pods that pods on it use, ask for tokens of their service
+//! Decides what a node may do: read the Secrets, ConfigMaps, claims, volumes and pods that pods on it use, ask for tokens of their service
 //! accounts, write its own Node, Lease and pods' status. Everything else by the rules of the `system:node` role.
 //!
 //! (`plugin/pkg/auth/authorizer/node`; the relations come from the pods in the cache instead of a graph.)
@@ -48,6 +48,7 @@ impl NodeAuthorizer {
                 ("", "secrets") => return self.read(node, a, Kind::Secret),
                 ("", "configmaps") => return self.read(node, a, Kind::ConfigMap),
                 ("", "persistentvolumeclaims") => return self.claim(node, a),
+                ("", "persistentvolumes") => return self.volume(node, a),
                 ("", "serviceaccounts") => return self.service_account(node, a),
                 ("", "nodes") => return own_node(node, a),
                 ("", "pods") => return self.pod(node, a),
@@ -77,6 +78,21 @@ impl NodeAuthorizer {
             ("", "get") | ("status", "update" | "patch") => self.related(node, a, Kind::Claim),
             ("status", _) => none("can only update or patch the status of this type"),
             _ => none("can only get individual resources of this type"),
+        }
+    }
+
+    /// Those that are bound to a claim of a pod on the node.
+    fn volume(&self, node: &str, a: &ResourceAttributes<'_>) -> Opinion {
+        if (a.verb, a.subresource) != ("get", "") {
+            return none("can only get individual resources of this type");
+        }
+        let volume = self.objects.get("persistentvolumes", "", a.name);
+        let of = volume.and_then(|v| Some(v.value().ok()?["spec"]["claimRef"].clone()));
+        match of.as_ref().map(|of| (of["namespace"].as_str(), of["name"].as_str())) {
+            Some((Some(namespace), Some(name))) => {
+                self.related(node, &ResourceAttributes { namespace, name, ..*a }, Kind::Claim)
+            }
+            _ => unrelated(node),
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::ControllersConfig;
 use super::action::{Controller, Enqueue, Moment, Name, Plan, Write};
+use super::persistent_volumes::LOCAL_PATH;
 use super::stores::{Stores, row};
 use crate::api::priority_class::SYSTEM_CLASSES;
 use crate::api::resource::Resource;
@@ -59,6 +60,7 @@ impl Bootstrap {
         }
         wanted.extend(api_service(config));
         wanted.push(dns_service(config));
+        wanted.extend(config.local_storage.then(local_storage_class));
         Self { wanted }
     }
 }
@@ -99,6 +101,20 @@ fn api_service(config: &ControllersConfig) -> [Wanted; 3] {
             body,
             exact,
         })
+}
+
+/// As k3s brings it: the default class, until somebody says otherwise.
+fn local_storage_class() -> Wanted {
+    let body = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": { "name": "local-path",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": LOCAL_PATH,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    let resource = row("storage.k8s.io/storageclasses");
+    Wanted { resource, namespace: "", name: "local-path", body, exact: false }
 }
 
 /// Every node answers on the cluster DNS address itself, so the Service selects no pods.
@@ -157,6 +173,7 @@ impl Controller for Bootstrap {
         watch!(stores.services);
         watch!(stores.endpoints);
         watch!(stores.slices);
+        watch!(stores.storage_classes);
         if let Some(priorities) = stores.other("scheduling.k8s.io/priorityclasses") {
             watch!(priorities);
         }
@@ -177,6 +194,7 @@ impl Controller for Bootstrap {
             "discovery.k8s.io/endpointslices" => {
                 exact(wanted, stores.slices.get(ns, name).map(|s| slice_value(&s)), &mut plan);
             }
+            "storage.k8s.io/storageclasses" if stores.storage_classes.get("", name).is_some() => {}
             storage if stores.other(storage).is_some_and(|s| s.get(ns, name).is_some()) => {}
             _ => create(wanted, &mut plan),
         }

@@ -7,6 +7,7 @@
 //! - workloads: [`deployment`], [`replica_set`], [`stateful_set`]; what may be evicted of them: [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
+//! - storage: [`persistent_volumes`]
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
@@ -33,6 +34,7 @@ mod node_role;
 pub mod node_taints;
 pub mod owners;
 mod partial;
+pub mod persistent_volumes;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
@@ -73,6 +75,8 @@ pub struct ControllersConfig {
     pub trusted: Trusted,
     /// The node that runs in this process: it is the control plane.
     pub control_plane_node: Option<String>,
+    /// Volumes on the nodes' own disks, and a class for them.
+    pub local_storage: bool,
     /// What is used of quotas, which the server knows better than anyone who watches.
     pub measure: Measure,
 }
@@ -115,6 +119,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(pod_gc::PodGc::default()),
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
+        Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),

@@ -91,6 +91,7 @@ fn settings(node: &Node) -> (config::Agent, config::Cluster) {
         resolv_conf: "/nonexistent".into(),
         kubelet_port: 10250,
         max_pods: 110,
+        local_storage: "/nonexistent".into(),
         notify_socket: None,
     };
     (agent, cluster)

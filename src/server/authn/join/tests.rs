@@ -45,6 +45,7 @@ fn server_config(dir: &Path) -> config::Server {
         kubeconfig_mode: 0o600,
         token: Some("s3cret".into()),
         agent: None,
+        local_storage: true,
         seats: 600,
         notify_socket: None,
     }
@@ -65,6 +66,7 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         resolv_conf: "/etc/resolv.conf".into(),
         kubelet_port: 10250,
         max_pods: 110,
+        local_storage: "/nonexistent".into(),
         notify_socket: None,
     }
 }

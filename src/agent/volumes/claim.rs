@@ -1,0 +1,74 @@
+//! Effects: `persistentVolumeClaim` and `ephemeral` volumes: the claim is looked up, then its volume, and that one is
+//! set up by what it is.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use kube::Api;
+
+use super::{Failure, Job};
+use crate::agent::context::NodeContext;
+use crate::agent::pod::{name, namespace, pod_spec, uid};
+use crate::api::local_storage;
+
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// On volumes that are folders of a node: which one.
+const NODE: &str = "local.path.provisioner/selected-node";
+
+/// The name of the claim of a volume, and whether it is mounted read-only; `None` for volumes of other types.
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
+    match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => Some((source.claim_name.clone(), source.read_only == Some(true))),
+        (None, Some(_)) => Some((format!("{}-{}", name(pod), volume.name), false)),
+        _ => None,
+    }
+}
+
+pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Result<Option<(Job, bool)>, Failure> {
+    let Some((claim_name, read_only)) = claim_of(pod, volume) else { return Ok(None) };
+    let fail = |why: String| Failure::Claim { claim: format!("{}/{claim_name}", namespace(pod)), why };
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), namespace(pod));
+    let claim = claims.get(&claim_name).await;
+    let claim = claim.map_err(|e| fail(format!("failed to fetch PVC from API server: {e}")))?;
+    if volume.ephemeral.is_some() {
+        let owners = claim.metadata.owner_references.iter().flatten();
+        if !owners.into_iter().any(|o| o.controller == Some(true) && o.uid == uid(pod)) {
+            return Err(fail(format!("PVC was not created for pod {}/{}", namespace(pod), name(pod))));
+        }
+    }
+    let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+    let named = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| bound && !n.is_empty());
+    let Some(named) = named else { return Err(fail("PVC is not bound".into())) };
+    let volumes: Api<PersistentVolume> = Api::all(cx.client.clone());
+    let found = volumes.get(named).await.map_err(|e| fail(format!("failed to fetch PV {named:?}: {e}")))?;
+    let of = found.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|of| of.uid.as_deref());
+    if of != claim.metadata.uid.as_deref() {
+        return Err(fail(format!("PV {named:?} is bound to another claim")));
+    }
+    let groups = pod_spec(pod).security_context.as_ref().and_then(|sc| sc.fs_group_change_policy.as_deref());
+    let always = groups != Some("OnRootMismatch");
+    job(cx, &found, always).map_err(fail).map(|job| Some((job, read_only)))
+}
+
+fn job(cx: &NodeContext, volume: &PersistentVolume, always: bool) -> Result<Job, String> {
+    let spec = volume.spec.clone().unwrap_or_default();
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err("block volumes are not supported".into());
+    }
+    if let Some(local) = spec.local {
+        return Ok(Job::Local { path: local.path.into(), always });
+    }
+    let Some(source) = spec.host_path else {
+        return Err("the volume's type is not supported: there are hostPath and local".into());
+    };
+    let annotation = |key: &str| volume.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    // On any other node the folder would be another one, and empty.
+    if annotation(PROVISIONED_BY).is_some() && annotation(NODE).is_some_and(|n| n != cx.config.node_name) {
+        return Err(format!("the volume is on node {}", annotation(NODE).unwrap_or_default()));
+    }
+    let path = std::path::PathBuf::from(&source.path);
+    let of_ours = path.parent() == Some(&cx.config.local_storage)
+        && path.file_name().and_then(|n| n.to_str()).is_some_and(local_storage::is_folder);
+    if of_ours {
+        return Ok(Job::LocalPath { path });
+    }
+    Ok(Job::HostPath { path, kind: source.type_.unwrap_or_default() })
+}
