@@ -24,6 +24,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::stats::Sampler;
 use super::streaming::log_line::Options;
 use super::streaming::{exec, log_file};
 use super::volumes::local;
@@ -57,6 +58,7 @@ pub struct Api {
     pub tls: Arc<ServerConfig>,
     pub pods: Arc<dyn Pods>,
     pub runtime: Arc<dyn Runtime>,
+    pub node_name: String,
     /// The folder of the `local-path` volumes.
     pub local_storage: PathBuf,
 }
@@ -66,6 +68,8 @@ pub struct Api {
 struct Backend {
     pods: Arc<dyn Pods>,
     runtime: Arc<dyn Runtime>,
+    sampler: Arc<Sampler>,
+    node_name: Arc<str>,
     local_storage: Arc<PathBuf>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -94,7 +98,9 @@ impl Api {
         let tasks = TaskTracker::new();
         let backend = Backend {
             pods: self.pods,
+            sampler: Arc::new(Sampler::new(self.runtime.clone())),
             runtime: self.runtime,
+            node_name: self.node_name.into(),
             local_storage: Arc::new(self.local_storage),
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -169,6 +175,10 @@ impl Backend {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match (request.method(), parts.as_slice()) {
             (&Method::GET, ["pods"]) => self.list(),
+            (&Method::GET, ["stats", "summary"]) => {
+                let summary = self.sampler.summary(&self.node_name, &self.pods.all()).await;
+                summary.map(|s| json(&s)).map_err(|error| Refusal::internal(&error))
+            }
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
                 self.logs(namespace, pod, container, &query).await
             }

@@ -108,8 +108,8 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         pods_may_start,
     });
     let tls = Arc::new(joined.kubelet_tls()?);
-    let local_storage = config.local_storage.clone();
-    let api = Api { socket, tls, pods: Arc::new(kubelet.pods()), runtime, local_storage };
+    let (node_name, local_storage) = (config.node_name.clone(), config.local_storage.clone());
+    let api = Api { socket, tls, pods: Arc::new(kubelet.pods()), runtime, node_name, local_storage };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;

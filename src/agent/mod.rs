@@ -24,6 +24,7 @@ pub mod pod_source;
 pub mod probes;
 mod registry_auth;
 mod running;
+pub mod stats;
 pub mod streaming;
 pub mod uninstall;
 pub mod volumes;

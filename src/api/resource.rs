@@ -8,7 +8,7 @@ mod rows;
 
 use std::borrow::Cow;
 
-pub use rows::RESOURCES;
+pub use rows::{MEASURED, MEASURED_GROUP, RESOURCES};
 
 /// Bits of [`Resource::verbs`], in the order discovery lists them.
 pub const CREATE: u16 = 1;

@@ -44,6 +44,8 @@ const BUILT_IN: &[Row] = &[
     ("flowcontrol.apiserver.k8s.io", 16_100, &[("v1", 21), ("v1beta3", 18)]),
     ("internal.apiserver.k8s.io", 16_000, &[("v1alpha1", 9)]),
     ("storagemigration.k8s.io", 15_800, &[("v1beta1", 9)]),
+    // As metrics-server registers it.
+    ("metrics.k8s.io", 100, &[("v1beta1", 100)]),
 ];
 
 /// Of a built-in version that has an `APIService`.

@@ -1,6 +1,6 @@
 //! Types: the rows of the resource table, group by group.
 
-use super::{ALL, CREATE, DELETE, DELETE_COLLECTION, GET, PATCH, Resource, Subresource, UPDATE};
+use super::{ALL, CREATE, DELETE, DELETE_COLLECTION, GET, LIST, PATCH, Resource, Subresource, UPDATE};
 
 pub(super) const BASE: Resource = Resource {
     group: "",
@@ -17,6 +17,9 @@ pub(super) const BASE: Resource = Resource {
     selectable: &[],
     volatile: false,
 };
+
+/// Its kinds are not described in OpenAPI documents: kubectl knows them.
+pub const MEASURED_GROUP: &str = "metrics.k8s.io";
 
 /// What a proxy passes through.
 const CONNECT: u16 = CREATE | DELETE | GET | PATCH | UPDATE;
@@ -61,6 +64,12 @@ const fn review(
     namespaced: bool,
 ) -> Resource {
     Resource { namespaced, verbs: CREATE, ..Resource::unstored(group, plural, singular, kind) }
+}
+
+/// What is measured when somebody asks, and never stored.
+const fn measured(plural: &'static str, singular: &'static str, kind: &'static str, namespaced: bool) -> Resource {
+    let unstored = Resource::unstored(MEASURED_GROUP, plural, singular, kind);
+    Resource { version: "v1beta1", namespaced, verbs: GET | LIST, ..unstored }
 }
 
 const fn sub(
@@ -383,3 +392,7 @@ pub static RESOURCES: &[Resource] = &[
         true,
     ),
 ];
+
+/// What is measured when somebody asks. Another server may have the group, so it is not among the built-in ones.
+pub static MEASURED: &[Resource] =
+    &[measured("nodes", "node", "NodeMetrics", false), measured("pods", "pod", "PodMetrics", true)];

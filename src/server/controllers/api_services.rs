@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::action::{Controller, Enqueue, Moment, Name, Plan, Write};
 use super::stores::{ApiService, Stores, row};
 use crate::api::resource::priority::{self, CUSTOM, Priority, REGISTRATION_GROUP};
-use crate::api::resource::{RESOURCES, Resource};
+use crate::api::resource::{MEASURED, RESOURCES, Resource};
 use crate::client::request::{Class, Request, Verb};
 
 pub const API_SERVICES: &str = "apiregistration.k8s.io/apiservices";
@@ -52,7 +52,7 @@ impl Controller for ApiServices {
     }
 
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
-        for row in RESOURCES.iter().filter(|r| r.group != REGISTRATION_GROUP) {
+        for row in RESOURCES.iter().chain(MEASURED).filter(|r| r.group != REGISTRATION_GROUP) {
             enqueue.add("", &name(row.group, row.version));
         }
         let queue = enqueue.clone();
@@ -101,7 +101,9 @@ fn wanted(stores: &Stores, name: &str) -> Option<Wanted> {
         return None;
     }
     let is_it = |r: &&Resource| r.group == group && r.version == version;
-    if let Some(priority) = RESOURCES.iter().find(is_it).and_then(|r| priority::built_in(r.group, r.version)) {
+    if let Some(priority) =
+        RESOURCES.iter().chain(MEASURED).find(is_it).and_then(|r| priority::built_in(r.group, r.version))
+    {
         return Some(of(priority, ON_START));
     }
     let definitions = stores.definitions.all();

@@ -8,6 +8,7 @@
 //! - `admit`: connections go through admission before they reach a node
 //! - [`discovery`], [`openapi`]: what this server has, from the resource and schema tables
 //! - [`reviews`], [`nodes`]: requests answered by authentication, authorization, or by a node's kubelet endpoint
+//! - `usage`: what nodes and pods use, asked of the nodes
 //! - [`proxy`]: requests passed on to pods, services and nodes; [`dial`]: the connections for both
 //! - `aggregation`: requests passed on to extension servers, whose groups the documents list too
 //! - [`render`], [`respond`], [`body`], [`pretty`], [`compress`]: the bytes of the answer
@@ -36,6 +37,7 @@ pub mod respond;
 pub mod reviews;
 pub mod service;
 mod turn;
+mod usage;
 pub mod verbs;
 pub mod watch;
 

@@ -10,7 +10,7 @@ use super::negotiate::{Encoding, Offer, negotiate};
 use super::options::{self, Write};
 use super::render::Renderer;
 use super::service::Call;
-use super::{nodes, proxy, respond, reviews, turn, watch};
+use super::{nodes, proxy, respond, reviews, turn, usage, watch};
 use crate::api::decode::{self, Expected};
 use crate::api::object::Object;
 use crate::api::patch;
@@ -40,6 +40,9 @@ pub(super) async fn run(call: &Call<'_>, body: Body) -> Result<Response<Body>, S
     let target = target(call)?;
     let row = target.resource.subresource(target.subresource);
     check_verb(call, &target, row)?;
+    if target.resource.group == resource::MEASURED_GROUP {
+        return usage::run(call, &target).await;
+    }
     if target.resource.storage.is_empty() {
         return reviews::run(call, &target, body).await;
     }

@@ -57,14 +57,14 @@ impl Catalog {
             let entry = Entry { strategy, stored, storage: row.storage.into(), class, custom: None };
             entries.insert(name(row), Arc::new(entry));
         }
-        Self { entries, rows: resource::RESOURCES.iter().collect(), definitions: Vec::new() }
+        Self { entries, rows: built_in_rows(), definitions: Vec::new() }
     }
 
     /// The same built-in kinds with other custom resources. Entries of definitions that are the same are kept.
     pub(super) fn with(&self, definitions: &[Arc<Definition>]) -> Self {
         let built_in = self.entries.iter().filter(|(_, e)| e.custom.is_none());
         let mut entries: HashMap<Name, Arc<Entry>> = built_in.map(|(name, e)| (*name, e.clone())).collect();
-        let mut rows: Vec<&'static Resource> = resource::RESOURCES.iter().collect();
+        let mut rows = built_in_rows();
         for definition in definitions {
             let stored = definition.rows.stored;
             let storage: Arc<str> = stored.storage.into();
@@ -100,8 +100,8 @@ impl Catalog {
     pub fn row(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
         let built_in = resource::find(group, version, plural);
         built_in.or_else(|| {
-            let custom = &self.rows[resource::RESOURCES.len()..];
-            custom.iter().find(|r| r.plural == plural && r.group == group && r.version == version).copied()
+            let others = &self.rows[resource::RESOURCES.len()..];
+            others.iter().find(|r| r.plural == plural && r.group == group && r.version == version).copied()
         })
     }
 
@@ -120,6 +120,10 @@ impl Catalog {
         let found = entries.find(|e| *e.storage == *storage && e.strategy.resource().api_version() == api_version);
         found.map(|e| &**e)
     }
+}
+
+fn built_in_rows() -> Vec<&'static Resource> {
+    resource::RESOURCES.iter().chain(resource::MEASURED).collect()
 }
 
 fn name(row: &Resource) -> Name {

@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::discovery::{self, Rows};
-use crate::api::resource::Resource;
+use crate::api::resource::{MEASURED_GROUP, Resource};
 use crate::api::schema::{self, descriptions};
 use crate::api::version;
 use crate::server::registry::Catalog;
@@ -38,7 +38,7 @@ pub use schemas::Dialect;
 /// ever.
 #[must_use]
 pub fn index(catalog: &Catalog) -> Value {
-    let paths: Map<String, Value> = group_versions(catalog.rows())
+    let paths: Map<String, Value> = group_versions(&described(catalog))
         .into_iter()
         .map(|(group, version)| {
             let path = path(group, version);
@@ -55,7 +55,7 @@ pub fn index(catalog: &Catalog) -> Value {
 #[must_use]
 pub fn v3(catalog: &Catalog, group: &str, version: &str) -> Option<Vec<u8>> {
     let of_it = |r: &&Resource| r.group == group && r.version == version;
-    let rows: Vec<&'static Resource> = catalog.rows().iter().copied().filter(of_it).collect();
+    let rows: Vec<&'static Resource> = described(catalog).into_iter().filter(of_it).collect();
     if rows.is_empty() {
         return None;
     }
@@ -94,7 +94,7 @@ pub fn hash(catalog: &Catalog, group: &str, version: &str) -> Option<String> {
 /// `/openapi/v2`
 #[must_use]
 pub fn v2(catalog: &Catalog) -> Vec<u8> {
-    let operations = operations::of(catalog.rows(), Dialect::V2);
+    let operations = operations::of(&described(catalog), Dialect::V2);
     let mut definitions = schemas::closure(operations.used, Dialect::V2);
     for version in custom::versions(catalog) {
         definitions.extend(custom::schemas(version, Dialect::V2).map(|(name, schema)| (name, schema.to_string())));
@@ -144,6 +144,11 @@ fn path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+/// The rows that have schemas.
+fn described(catalog: &Catalog) -> Vec<&'static Resource> {
+    catalog.rows().iter().copied().filter(|r| r.group != MEASURED_GROUP).collect()
+}
+
 fn group_versions(rows: Rows<'_>) -> Vec<(&'static str, &'static str)> {
     let groups = std::iter::once("").chain(discovery::groups(rows));
     groups.flat_map(|g| discovery::versions(rows, g).into_iter().map(move |v| (g, v))).collect()
@@ -167,7 +172,7 @@ fn built_in() -> &'static [Hash] {
             let of_it = [table().as_slice(), path(group, version).as_bytes()].concat();
             Hash { group, version, hash: hex(&Sha256::digest(of_it)) }
         };
-        group_versions(Catalog::default().rows()).into_iter().map(hash).collect()
+        group_versions(&described(&Catalog::default())).into_iter().map(hash).collect()
     })
 }
 
@@ -178,7 +183,7 @@ fn table() -> &'static [u8; 32] {
         let mut all = Sha256::new();
         all.update(version::git_version());
         all.update(descriptions::PACKED);
-        for row in Catalog::default().rows() {
+        for row in described(&Catalog::default()) {
             all.update(format!("{row:?}"));
         }
         for t in schema::TYPES {

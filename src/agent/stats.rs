@@ -1,0 +1,232 @@
+//! Effects and decides: what containers and the node use, measured when somebody asks: `/stats/summary` of the kubelet
+//! (`k8s.io/kubelet/pkg/apis/stats/v1alpha1`).
+//!
+//! A rate needs two samples. Nothing samples by the clock: the second one is that of the request, the first one that of
+//! an earlier request, or, when there was none lately, one of a second ago.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::cri::{Error, Runtime, Usage};
+
+/// An earlier sample is of use up to this age. Whoever asks regularly (the autoscaler does every 15 seconds) waits for
+/// nothing.
+const OLDEST: Duration = Duration::from_secs(60);
+/// An earlier sample is replaced at this age: rates over less time are rough.
+const FRESH: Duration = Duration::from_secs(10);
+/// The time between two samples when there is no earlier one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+struct Sample {
+    at: Instant,
+    node: NodeUsage,
+    /// By container id.
+    containers: Arc<HashMap<String, Usage>>,
+}
+
+/// Counters of the whole machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NodeUsage {
+    cpu_nanoseconds: u64,
+    working_set_bytes: u64,
+    available_bytes: u64,
+}
+
+/// Measures on request.
+pub struct Sampler {
+    runtime: Arc<dyn Runtime>,
+    last: Mutex<Option<Sample>>,
+}
+
+impl Sampler {
+    #[must_use]
+    pub fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self { runtime, last: Mutex::default() }
+    }
+
+    /// The summary of a node and of its pods as they are now.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub async fn summary(&self, node: &str, pods: &[Pod]) -> Result<Value, Error> {
+        let (before, after) = self.measure().await?;
+        Ok(render(node, pods, &before, &after, clock::now()))
+    }
+
+    /// Who asks meanwhile waits for the same.
+    async fn measure(&self) -> Result<(Sample, Sample), Error> {
+        let mut last = self.last.lock().await;
+        let now = self.sample().await?;
+        match &*last {
+            Some(before) if now.at.duration_since(before.at) <= OLDEST && now.at.duration_since(before.at) >= PAUSE => {
+                let before = before.clone();
+                if now.at.duration_since(before.at) >= FRESH {
+                    *last = Some(now.clone());
+                }
+                Ok((before, now))
+            }
+            _ => {
+                tokio::time::sleep(PAUSE).await;
+                let later = self.sample().await?;
+                *last = Some(now.clone());
+                Ok((now, later))
+            }
+        }
+    }
+
+    async fn sample(&self) -> Result<Sample, Error> {
+        let containers = self.runtime.usage().await?;
+        let containers = containers.into_iter().map(|u| (u.container_id.clone(), u)).collect();
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let node = NodeUsage::parse(&read("/proc/stat"), &read("/proc/meminfo"), ticks_per_second());
+        Ok(Sample { at: clock::instant(), node, containers: Arc::new(containers) })
+    }
+}
+
+/// Of `/proc/stat` (proc(5)): `USER_HZ`.
+fn ticks_per_second() -> u64 {
+    let found = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    found.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(100)
+}
+
+impl NodeUsage {
+    /// CPU time that was not idle. Memory as cAdvisor counts it: neither free nor pages of files that are not in use.
+    fn parse(stat: &str, meminfo: &str, ticks_per_second: u64) -> Self {
+        let line = stat.lines().find_map(|l| l.strip_prefix("cpu "));
+        let fields: Vec<u64> = line.into_iter().flat_map(str::split_whitespace).map_while(|f| f.parse().ok()).collect();
+        let of = |index: usize| fields.get(index).copied().unwrap_or(0);
+        // user nice system idle iowait irq softirq steal; guests are counted as users already.
+        let ticks = of(0) + of(1) + of(2) + of(5) + of(6) + of(7);
+        let kilobytes = |name: &str| {
+            let line = meminfo.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        let total = kilobytes("MemTotal");
+        let unused = kilobytes("MemFree") + kilobytes("Inactive(file)");
+        Self {
+            cpu_nanoseconds: ticks.saturating_mul(1_000_000_000 / ticks_per_second),
+            working_set_bytes: total.saturating_sub(unused),
+            available_bytes: unused.min(total),
+        }
+    }
+}
+
+/// Nanoseconds of CPU time in a second.
+fn rate(before: u64, after: u64, seconds: f64) -> u64 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation)]
+    // A double holds the nanoseconds of a hundred days exactly, and a rate need not be exact.
+    let rate = (after.saturating_sub(before) as f64 / seconds) as u64;
+    rate
+}
+
+fn render(node: &str, pods: &[Pod], before: &Sample, after: &Sample, now: Timestamp) -> Value {
+    let seconds = after.at.duration_since(before.at).as_secs_f64().max(0.001);
+    let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let cpu = |rate: u64, total: u64| json!({ "time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": total });
+    let memory = |bytes: u64| json!({ "time": time, "workingSetBytes": bytes });
+    let pods: Vec<Value> = pods
+        .iter()
+        .filter_map(|pod| {
+            let (mut total, mut all_rates, mut bytes) = (0, 0, 0);
+            let mut containers = Vec::new();
+            for (name, id) in running(pod) {
+                // One that came between the two samples has no rate yet.
+                let (Some(old), Some(new)) = (before.containers.get(id), after.containers.get(id)) else { continue };
+                let own = rate(old.cpu_nanoseconds, new.cpu_nanoseconds, seconds);
+                total += new.cpu_nanoseconds;
+                all_rates += own;
+                bytes += new.memory_bytes;
+                containers.push(json!({ "name": name, "cpu": cpu(own, new.cpu_nanoseconds),
+                    "memory": memory(new.memory_bytes) }));
+            }
+            let meta = &pod.metadata;
+            let of = json!({ "name": meta.name, "namespace": meta.namespace, "uid": meta.uid });
+            (!containers.is_empty()).then(|| {
+                json!({ "podRef": of, "containers": containers, "cpu": cpu(all_rates, total), "memory": memory(bytes) })
+            })
+        })
+        .collect();
+    let own = rate(before.node.cpu_nanoseconds, after.node.cpu_nanoseconds, seconds);
+    let mut of_node = memory(after.node.working_set_bytes);
+    of_node["availableBytes"] = after.node.available_bytes.into();
+    json!({
+        "node": { "nodeName": node, "cpu": cpu(own, after.node.cpu_nanoseconds), "memory": of_node },
+        "pods": pods,
+        // Ours: over which time the rates are.
+        "windowSeconds": seconds,
+    })
+}
+
+/// Names and ids of the containers that run.
+fn running(pod: &Pod) -> impl Iterator<Item = (&str, &str)> {
+    let status = pod.status.iter();
+    let all = status.flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten();
+    all.filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some())).filter_map(|c| {
+        let id = c.container_id.as_deref()?;
+        Some((c.name.as_str(), id.split_once("://").map_or(id, |(_, id)| id)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_read_as_cadvisor_reads_it() {
+        let stat = "cpu  100 20 30 4000 50 6 7 8 9 10\ncpu0 1 2 3 4\n";
+        let meminfo = "MemTotal:  1000 kB\nMemFree:  200 kB\nMemAvailable: 700 kB\nInactive(file):   300 kB\n";
+        let usage = NodeUsage::parse(stat, meminfo, 100);
+        assert_eq!(usage.cpu_nanoseconds, 171 * 10_000_000);
+        assert_eq!((usage.working_set_bytes, usage.available_bytes), (500 * 1024, 500 * 1024));
+        assert_eq!(NodeUsage::parse("", "", 100), NodeUsage::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_are_those_between_two_samples() {
+        let container = |id: &str, cpu: u64, memory: u64| {
+            let usage = Usage { container_id: id.into(), cpu_nanoseconds: cpu, memory_bytes: memory };
+            (id.to_owned(), usage)
+        };
+        let at = clock::instant();
+        let sample = |seconds: u64, cpu: u64, all: Vec<(String, Usage)>| Sample {
+            at: at + Duration::from_secs(seconds),
+            node: NodeUsage { cpu_nanoseconds: cpu, working_set_bytes: 7, available_bytes: 3 },
+            containers: Arc::new(all.into_iter().collect()),
+        };
+        let before = sample(0, 0, vec![container("a", 1_000_000_000, 1)]);
+        let after = sample(10, 20_000_000_000, vec![container("a", 6_000_000_000, 4096), container("new", 5, 5)]);
+        let status = |id: &str| {
+            let state = if id == "old" { json!({}) } else { json!({ "running": {} }) };
+            json!({ "name": id, "containerID": format!("containerd://{id}"), "image": "", "imageID": "", "ready": true,
+                "restartCount": 0, "state": state })
+        };
+        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "n" },
+            "status": { "containerStatuses": [status("a"), status("new"), status("old")] } }))
+        .unwrap();
+        let idle: Pod = serde_json::from_value(json!({ "metadata": { "name": "q" } })).unwrap();
+        let summary = render("n1", &[pod, idle], &before, &after, "2026-01-01T00:00:00.5Z".parse().unwrap());
+        assert_eq!(summary["node"]["cpu"]["usageNanoCores"], 2_000_000_000);
+        assert_eq!(
+            summary["node"]["memory"],
+            json!({ "time": "2026-01-01T00:00:00Z", "workingSetBytes": 7, "availableBytes": 3 })
+        );
+        let pods = summary["pods"].as_array().unwrap();
+        assert_eq!(pods.len(), 1, "a pod of which nothing is known is left out");
+        assert_eq!(pods[0]["containers"].as_array().unwrap().len(), 1);
+        assert_eq!(pods[0]["containers"][0]["cpu"]["usageNanoCores"], 500_000_000);
+        assert_eq!(
+            (&pods[0]["cpu"]["usageCoreNanoSeconds"], &pods[0]["memory"]["workingSetBytes"]),
+            (&json!(6_000_000_000_u64), &json!(4096))
+        );
+        assert_eq!(summary["windowSeconds"], 10.0);
+    }
+}
