@@ -25,3 +25,4 @@ mod runtime;
 mod static_binary;
 mod two_tier;
 mod watches;
+mod workloads;
