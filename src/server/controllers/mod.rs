@@ -4,7 +4,8 @@
 //! - [`stores`]: what is observed, one store per resource for all controllers
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`], [`share`]: what several controllers decide alike
-//! - workloads: [`deployment`], [`replica_set`], [`stateful_set`]; what may be evicted of them: [`disruption`]
+//! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`],
+//!   [`ttl_after_finished`]; what may be evicted of them: [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - storage: [`persistent_volumes`]
@@ -18,6 +19,7 @@ pub mod action;
 pub mod api_services;
 pub mod bootstrap;
 pub mod custom_resources;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod driver;
@@ -109,6 +111,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(replica_set::ReplicaSetController::ReplicaSets),
         Arc::new(replica_set::ReplicaSetController::ReplicationControllers),
         Arc::new(stateful_set::StatefulSetController),
+        Arc::new(daemon_set::DaemonSetController::default()),
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slices::EndpointSlices),
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),
