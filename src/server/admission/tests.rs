@@ -19,7 +19,7 @@ fn objects() -> Arc<Fake> {
         account.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         account
     };
-    let objects = Fake::new(policy::objects());
+    let objects = Fake::new(policy::aggregated());
     for object in [
         namespace("x", "Active"),
         namespace("empty", "Active"),

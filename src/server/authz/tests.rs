@@ -10,7 +10,7 @@ use crate::api::user::{SYSTEM_AUTHENTICATED, SYSTEM_NODES};
 use crate::server::objects::fake::Fake;
 
 fn cluster() -> (Arc<Fake>, Authorizer) {
-    let objects = Fake::new(policy::objects());
+    let objects = Fake::new(policy::aggregated());
     let pod = |name: &str, node: &str, volume: Value| {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "x"}, "spec": {
             "nodeName": node, "serviceAccountName": "app", "volumes": [volume],

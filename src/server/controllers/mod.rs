@@ -12,12 +12,13 @@
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
-//! - the cluster itself: [`bootstrap`], [`flow_control`], [`service_account`], [`root_ca`], [`api_services`],
+//! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`service_account`], [`root_ca`], [`api_services`],
 //!   [`extension_authentication`]
 
 pub mod action;
 pub mod api_services;
 pub mod bootstrap;
+pub mod cluster_role_aggregation;
 pub mod custom_resources;
 pub mod daemon_set;
 pub mod deployment;
@@ -103,6 +104,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
     vec![
         Arc::new(bootstrap::Bootstrap::new(&config)),
         Arc::new(flow_control::FlowControl::default()),
+        Arc::new(cluster_role_aggregation::ClusterRoleAggregation),
         Arc::new(service_account::ServiceAccounts),
         Arc::new(root_ca::RootCa::new(config.root_ca_pem)),
         Arc::new(ExtensionAuthentication::new(config.trusted)),

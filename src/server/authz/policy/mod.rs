@@ -119,20 +119,10 @@ impl Role {
         !self.aggregates.is_empty()
     }
 
-    /// The rules, with everything that an aggregate is made of.
+    /// Its own rules. Those of an aggregate are put together in the cluster, where others may have added parts.
     #[must_use]
     pub fn rules(&self) -> Vec<PolicyRule> {
-        let mut rules: Vec<PolicyRule> = self.rules.iter().map(Rule::policy).collect();
-        if self.is_aggregate() {
-            for part in CLUSTER_ROLES.iter().filter(|r| r.part_of == self.aggregates) {
-                for rule in part.rules() {
-                    if !rules.contains(&rule) {
-                        rules.push(rule);
-                    }
-                }
-            }
-        }
-        rules
+        self.rules.iter().map(Rule::policy).collect()
     }
 
     /// The whole object.
@@ -140,7 +130,9 @@ impl Role {
     pub fn object(&self) -> Value {
         let kind = if self.namespace.is_empty() { "ClusterRole" } else { "Role" };
         let mut object = object(kind, self.namespace, &self.name());
-        object["rules"] = json!(self.rules());
+        if !self.is_aggregate() {
+            object["rules"] = json!(self.rules());
+        }
         if !self.part_of.is_empty() {
             object["metadata"]["labels"][aggregate_label(self.part_of)] = json!("true");
         }
@@ -217,6 +209,9 @@ fn binding_object(namespace: &str, name: &str, role: &str, subjects: &[Subject])
 fn aggregate_label(of: &str) -> String {
     format!("rbac.authorization.k8s.io/aggregate-to-{of}")
 }
+
+#[cfg(test)]
+pub use tests::aggregated;
 
 #[cfg(test)]
 mod tests;

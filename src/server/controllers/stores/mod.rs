@@ -23,6 +23,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 pub use self::definitions::{ApiService, Controller, Definition};
 use super::api_services::API_SERVICES;
+use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
 use super::partial::Partial;
 use crate::api::resource::custom::{DEFINITIONS, Rows};
@@ -103,6 +104,7 @@ stores! {
     api_services: ApiService = API_SERVICES,
     resource_quotas: ResourceQuota = "resourcequotas",
     budgets: PodDisruptionBudget = BUDGETS,
+    cluster_roles: cluster_role_aggregation::Role = CLUSTER_ROLES,
 }
 
 pub const FLOW_SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
