@@ -13,6 +13,7 @@
 //! - [`local_storage`]: volumes that are folders on a node's disk
 //! - [`duration`]: Go's `1h30m`
 //! - [`query`]: paths and query strings
+//! - [`signing`]: certificates that are asked of whoever has the keys
 //! - [`user`]: who asks; [`version`]: who answers
 
 pub mod apply;
@@ -37,6 +38,7 @@ pub mod resource;
 pub mod revision;
 pub mod schema;
 pub mod selector;
+pub mod signing;
 pub mod status;
 pub mod strategic;
 pub mod table;

@@ -14,6 +14,8 @@ use rustls_pki_types::pem::PemObject;
 
 use super::{Error, files};
 
+mod issue;
+
 const DAY: u64 = 24 * 60 * 60;
 const CA_VALIDITY: Duration = Duration::from_secs(3652 * DAY);
 pub const LEAF_VALIDITY: Duration = Duration::from_secs(365 * DAY);

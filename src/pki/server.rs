@@ -14,6 +14,7 @@ use super::live::{Live, Paths};
 use super::peer::FRONT_PROXY;
 use super::service_account::Keys;
 use super::{Error, files, kubeconfig, tls, token};
+use crate::api::signing::Order;
 use crate::api::user::SYSTEM_MASTERS;
 use crate::config;
 
@@ -143,6 +144,19 @@ impl ServerPki {
             })?;
         }
         files::replace(&self.kubeconfig, text.as_bytes(), self.kubeconfig_mode)
+    }
+
+    /// Signs in the name of one of the cluster's own signers.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    pub fn issue(&self, order: &Order<'_>) -> Result<String, Error> {
+        let authority = match order.signer {
+            "kubernetes.io/kube-apiserver-client" | "kubernetes.io/kube-apiserver-client-kubelet" => &self.client_ca,
+            "kubernetes.io/kubelet-serving" => &self.kubelet_ca,
+            other => return Err(Error::Request(format!("nobody here signs for {other:?}"))),
+        };
+        authority.issue(order.request, order.usages, order.life, order.now)
     }
 
     /// Renews what is due. New handshakes use the new certificates at once.

@@ -30,6 +30,7 @@ use super::registry::Registry;
 use super::store::Store;
 use super::store::sqlite::Sqlite;
 use super::{admission, registry, scheduler, webhook};
+use crate::api::signing::Sign;
 use crate::api::user::{SYSTEM_MASTERS, User};
 use crate::config::{Agent, Server};
 use crate::pki::peer::FRONT_PROXY;
@@ -174,6 +175,7 @@ where
         control_plane_node: config.agent.as_ref().map(|a| a.node_name.clone()),
         local_storage: config.local_storage,
         measure: service.backend().registry.measure(),
+        sign: sign(&pki),
     };
     let (for_controllers, for_scheduler) = (client("system:kube-controller-manager"), client("system:kube-scheduler"));
     supervisor.add("controllers", |stop| controllers::run(for_controllers, controllers_config, stop));
@@ -197,6 +199,12 @@ where
         });
     }
     Ok(supervisor.run(stop_signal()).await?)
+}
+
+/// The keys stay here: controllers only ask.
+fn sign(pki: &Arc<ServerPki>) -> Sign {
+    let pki = Arc::clone(pki);
+    Sign::new(move |order| pki.issue(order).map_err(|error| chain(&error)))
 }
 
 /// What extension servers are told of who is who.

@@ -12,12 +12,13 @@
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
-//! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`service_account`], [`root_ca`], [`api_services`],
+//! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`], [`service_account`], [`root_ca`], [`api_services`],
 //!   [`extension_authentication`]
 
 pub mod action;
 pub mod api_services;
 pub mod bootstrap;
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod custom_resources;
 pub mod daemon_set;
@@ -63,6 +64,7 @@ use tokio_util::sync::CancellationToken;
 use self::action::Controller;
 use self::extension_authentication::{ExtensionAuthentication, Trusted};
 use crate::api::quota::Measure;
+use crate::api::signing::Sign;
 use crate::config::Cluster;
 
 /// What the controllers need to know of the cluster.
@@ -82,6 +84,8 @@ pub struct ControllersConfig {
     pub local_storage: bool,
     /// What is used of quotas, which the server knows better than anyone who watches.
     pub measure: Measure,
+    /// Who signs the certificates that were approved.
+    pub sign: Sign,
 }
 
 /// Nothing ends the controllers but `stop`: what fails is tried again.
@@ -125,6 +129,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
+        Arc::new(certificates::Certificates::new(config.sign)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),

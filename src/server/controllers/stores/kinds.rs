@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerStatus, Endpoints, Namespace, Node, NodeAffinity, PersistentVolume,
@@ -41,6 +42,7 @@ kinds! {
     ControllerRevision => |_o| (),
     Job => |_o| (),
     CronJob => |_o| (),
+    CertificateSigningRequest => |_o| (),
     PersistentVolume => |_o| (),
     PersistentVolumeClaim => |_o| (),
     StorageClass => |_o| (),

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
@@ -23,6 +24,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 pub use self::definitions::{ApiService, Controller, Definition};
 use super::api_services::API_SERVICES;
+use super::certificates::REQUESTS;
 use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
 use super::partial::Partial;
@@ -104,6 +106,7 @@ stores! {
     api_services: ApiService = API_SERVICES,
     resource_quotas: ResourceQuota = "resourcequotas",
     budgets: PodDisruptionBudget = BUDGETS,
+    certificate_requests: CertificateSigningRequest = REQUESTS,
     cluster_roles: cluster_role_aggregation::Role = CLUSTER_ROLES,
 }
 
