@@ -11,7 +11,7 @@
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`; [`quota`]: what is used
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
 //! - [`local_storage`]: volumes that are folders on a node's disk
-//! - [`duration`]: Go's `1h30m`
+//! - [`duration`]: Go's `1h30m`; [`schedule`]: cron's `*/5 * * * *`
 //! - [`query`]: paths and query strings
 //! - [`signing`]: certificates that are asked of whoever has the keys
 //! - [`user`]: who asks; [`version`]: who answers
@@ -36,6 +36,7 @@ pub mod quota;
 pub(crate) mod reference;
 pub mod resource;
 pub mod revision;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod signing;

@@ -48,7 +48,10 @@ fn stateful_sets_keep_names_order_and_data(lab: &Lab) {
     assert_eq!(running_of(lab, "app=web", 2), ["web-0", "web-1"]);
     let first = running(lab, "web-0");
     let claim = lab.json(&["get", "pvc", "data-web-0"]).unwrap();
-    assert_eq!((&claim["status"]["phase"], &claim["spec"]["storageClassName"]), (&json!("Bound"), &json!("local-path")));
+    assert_eq!(
+        (&claim["status"]["phase"], &claim["spec"]["storageClassName"]),
+        (&json!("Bound"), &json!("local-path"))
+    );
     let volume = lab.json(&["get", "pv", claim["spec"]["volumeName"].as_str().unwrap()]).unwrap();
     let folder = PathBuf::from(volume["spec"]["hostPath"]["path"].as_str().unwrap());
     let starts = || std::fs::read_to_string(folder.join("starts")).unwrap();
@@ -92,8 +95,11 @@ fn daemon_sets_are_on_every_node(lab: &Lab) {
     let nodes = |expected: &[&str]| {
         wait_for("pods on the right nodes", || {
             let pods = lab.json(&["get", "pods", "-l", "app=each"]).ok()?;
-            let mut nodes: Vec<String> =
-                pods["items"].as_array()?.iter().filter_map(|p| Some(p["spec"]["nodeName"].as_str()?.to_owned())).collect();
+            let mut nodes: Vec<String> = pods["items"]
+                .as_array()?
+                .iter()
+                .filter_map(|p| Some(p["spec"]["nodeName"].as_str()?.to_owned()))
+                .collect();
             nodes.sort();
             (nodes == expected).then_some(())
         });
@@ -174,7 +180,9 @@ fn a_cron_job_has_started(lab: &Lab) {
     let never = lab.json(&["get", "cronjob", "never"]).unwrap();
     assert_eq!(never["status"]["lastScheduleTime"], Value::Null);
     lab.kubectl(&["delete", "cronjob", "tick", "never"]);
-    wait_for("their Jobs go with them", || lab.json(&["get", "jobs"]).ok()?["items"].as_array()?.is_empty().then_some(()));
+    wait_for("their Jobs go with them", || {
+        lab.json(&["get", "jobs"]).ok()?["items"].as_array()?.is_empty().then_some(())
+    });
 }
 
 fn nodes_and_pods_say_what_they_use(lab: &Lab) {

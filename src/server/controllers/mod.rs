@@ -4,8 +4,9 @@
 //! - [`stores`]: what is observed, one store per resource for all controllers
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`], [`share`]: what several controllers decide alike
-//! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`],
-//!   [`ttl_after_finished`]; what may be evicted of them: [`disruption`]
+//! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`]; what may be evicted of them:
+//!   [`disruption`]
+//! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - storage: [`persistent_volumes`]
@@ -20,6 +21,7 @@ pub mod api_services;
 pub mod bootstrap;
 pub mod certificates;
 pub mod cluster_role_aggregation;
+pub mod cron_job;
 pub mod custom_resources;
 pub mod daemon_set;
 pub mod deployment;
@@ -31,6 +33,7 @@ pub mod extension_authentication;
 pub mod flow_control;
 pub mod garbage;
 pub mod hash;
+pub mod job;
 pub mod namespace;
 pub mod node_health;
 pub mod node_ipam;
@@ -52,6 +55,7 @@ pub mod share;
 pub mod stateful_set;
 pub mod stores;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 #[cfg(test)]
 mod simulation;
@@ -118,6 +122,10 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(replica_set::ReplicaSetController::ReplicationControllers),
         Arc::new(stateful_set::StatefulSetController),
         Arc::new(daemon_set::DaemonSetController::default()),
+        Arc::new(job::JobController::default()),
+        Arc::new(job::orphans::TrackedOrphans),
+        Arc::new(ttl_after_finished::TtlAfterFinished),
+        Arc::new(cron_job::CronJobController),
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slices::EndpointSlices),
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),

@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, JobTemplateSpec};
 
-use super::schedule::{self, Schedule};
 use super::{condition_patterns, spec, warn};
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
+use crate::api::schedule::{self, Schedule};
 use crate::server::registry::core::pod::defaults;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, not_negative, shown};

@@ -2,13 +2,12 @@
 //!
 //! - [`spec`], [`policies`]: what is wrong with the spec of a Job, and with the one in a CronJob
 //! - [`status`]: what whoever runs a Job may say about it
-//! - [`indexes`], [`schedule`]: the two small languages, `1,3-5` and `*/5 * * * *`
+//! - [`indexes`]: the small language of completion indexes, `1,3-5`
 
 pub mod cron_job;
 mod indexes;
 pub mod job;
 mod policies;
-pub mod schedule;
 mod spec;
 mod status;
 

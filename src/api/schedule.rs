@@ -1,7 +1,9 @@
 //! Decides: what a schedule means: `*/5 * * * *`, `0 9 * * mon-fri`, `@hourly`, `@every 1h30m`, as the standard parser
 //! of `github.com/robfig/cron/v3` reads it, whose words the errors are.
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan as _, Zoned};
 
 use crate::api::duration;
 
@@ -100,6 +102,111 @@ impl Schedule {
             either_day: !days.star && !weekdays.star,
         }))
     }
+}
+
+/// A time that does not come within so many years never comes: the thirtieth of February.
+const YEARS: i16 = 5;
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+
+impl Schedule {
+    /// The first time after `after`. The times of `@every` are counted from `start`.
+    #[must_use]
+    pub fn next(&self, start: Timestamp, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Self::At(times) => times.next(after, zone),
+            Self::Every(seconds) => every(start, *seconds, rounds(start, *seconds, after)? + 1),
+        }
+    }
+
+    /// The last time after `start` and not after `now`.
+    #[must_use]
+    pub fn latest(&self, start: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let latest = match self {
+            Self::At(times) => times.latest(now, zone),
+            Self::Every(seconds) => every(start, *seconds, rounds(start, *seconds, now)?),
+        };
+        latest.filter(|at| *at > start)
+    }
+}
+
+/// How often `seconds` have passed since `start`.
+fn rounds(start: Timestamp, seconds: u64, until: Timestamp) -> Option<i64> {
+    let seconds = i64::try_from(seconds).ok()?;
+    Some((until.as_second() - start.as_second()).max(0) / seconds)
+}
+
+fn every(start: Timestamp, seconds: u64, rounds: i64) -> Option<Timestamp> {
+    let passed = i64::try_from(seconds).ok()?.checked_mul(rounds)?;
+    Timestamp::from_second(start.as_second().checked_add(passed)?).ok()
+}
+
+impl Times {
+    /// A wall clock that is set forward skips the times in between; one that is set back shows some of them twice, and both
+    /// match.
+    fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let whole = Timestamp::from_second(after.as_second() - after.as_second().rem_euclid(60)).ok()?;
+        let mut at = whole.checked_add(MINUTE).ok()?;
+        let last = after.to_zoned(zone.clone()).year() + YEARS;
+        loop {
+            let clock = at.to_zoned(zone.clone());
+            if clock.year() > last {
+                return None;
+            }
+            at = match self.mismatch(&clock) {
+                None => return Some(at),
+                Some(Unit::Month) => begin(clock.date().first_of_month().checked_add(1.month()).ok()?, zone)?,
+                Some(Unit::Day) => begin(clock.date().tomorrow().ok()?, zone)?,
+                Some(Unit::Hour) => at.checked_add(MINUTE * (60 - i32::from(clock.minute()))).ok()?,
+                Some(Unit::Minute) => at.checked_add(MINUTE).ok()?,
+            };
+        }
+    }
+
+    /// The last time that is not after `now`.
+    fn latest(&self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let mut at = Timestamp::from_second(now.as_second() - now.as_second().rem_euclid(60)).ok()?;
+        let first = now.to_zoned(zone.clone()).year() - YEARS;
+        loop {
+            let clock = at.to_zoned(zone.clone());
+            if clock.year() < first {
+                return None;
+            }
+            at = match self.mismatch(&clock) {
+                None => return Some(at),
+                Some(Unit::Month) => begin(clock.date().first_of_month(), zone)?.checked_sub(MINUTE).ok()?,
+                Some(Unit::Day) => begin(clock.date(), zone)?.checked_sub(MINUTE).ok()?,
+                Some(Unit::Hour) => at.checked_sub(MINUTE * (i32::from(clock.minute()) + 1)).ok()?,
+                Some(Unit::Minute) => at.checked_sub(MINUTE).ok()?,
+            };
+        }
+    }
+
+    /// The largest unit of the clock that does not match.
+    fn mismatch(&self, clock: &Zoned) -> Option<Unit> {
+        let has = |bits: u64, value: i8| bits >> value & 1 == 1;
+        let day = has(self.days, clock.day());
+        let weekday = has(self.weekdays, clock.weekday().to_sunday_zero_offset());
+        let either = if self.either_day { day || weekday } else { day && weekday };
+        let units = [
+            (has(self.months, clock.month()), Unit::Month),
+            (either, Unit::Day),
+            (has(self.hours, clock.hour()), Unit::Hour),
+            (has(self.minutes, clock.minute()), Unit::Minute),
+        ];
+        units.into_iter().find(|(matches, _)| !matches).map(|(_, unit)| unit)
+    }
+}
+
+enum Unit {
+    Month,
+    Day,
+    Hour,
+    Minute,
+}
+
+/// The first moment of a day, which is not midnight where the clock is set forward then.
+fn begin(date: Date, zone: &TimeZone) -> Option<Timestamp> {
+    Some(date.to_zoned(zone.clone()).ok()?.start_of_day().ok()?.timestamp())
 }
 
 #[derive(Default)]
@@ -221,6 +328,72 @@ mod tests {
         assert!(is_zone("UTC") && !is_zone("utc") && !is_zone("Europe/Nowhere"));
         assert_eq!(Schedule::parse("TZ=UTC 0 0 * * *"), Schedule::parse("@daily"));
         assert_eq!(Schedule::parse("CRON_TZ=UTC @daily"), Schedule::parse("@daily"));
+    }
+
+    /// The next times after `after`, and that each of them is the latest one when it comes and just before the next one.
+    fn check(text: &str, zone: &str, after: &str, expect: &[&str]) {
+        let (schedule, zone) = (Schedule::parse(text).unwrap(), TimeZone::get(zone).unwrap());
+        let start: Timestamp = after.parse().unwrap();
+        let mut at = start;
+        for time in expect {
+            let next = schedule.next(start, at, &zone);
+            assert_eq!(next.map(|t| t.to_string()).as_deref(), Some(*time), "{text} after {at}");
+            if at > start {
+                let before = next.unwrap() - SignedDuration::from_secs(1);
+                assert_eq!(schedule.latest(start, before, &zone), Some(at), "{text} until {before}");
+            }
+            at = next.unwrap();
+            assert_eq!(schedule.latest(start, at, &zone), Some(at), "{text} until {at}");
+        }
+    }
+
+    #[test]
+    fn next_times() {
+        let new_year = "2026-01-01T00:00:00Z";
+        check(
+            "*/20 * * * *",
+            "UTC",
+            new_year,
+            &["2026-01-01T00:20:00Z", "2026-01-01T00:40:00Z", "2026-01-01T01:00:00Z"],
+        );
+        check("0 9 * * mon-fri", "UTC", "2026-01-02T09:00:00Z", &["2026-01-05T09:00:00Z", "2026-01-06T09:00:00Z"]);
+        check("0 0 29 2 *", "UTC", new_year, &["2028-02-29T00:00:00Z", "2032-02-29T00:00:00Z"]);
+        check("59 23 31 12 *", "UTC", new_year, &["2026-12-31T23:59:00Z", "2027-12-31T23:59:00Z"]);
+        // Friday, or the thirteenth.
+        check("0 0 13 * fri", "UTC", "2026-01-10T00:00:00Z", &["2026-01-13T00:00:00Z", "2026-01-16T00:00:00Z"]);
+        check("* * * * *", "UTC", "2026-01-01T00:00:59.9Z", &["2026-01-01T00:01:00Z"]);
+        check("@every 90s", "UTC", "2026-01-01T00:00:10Z", &["2026-01-01T00:01:40Z", "2026-01-01T00:03:10Z"]);
+    }
+
+    #[test]
+    fn clocks_that_are_set_forward_and_back() {
+        let berlin = |text, after, expect: &[&str]| check(text, "Europe/Berlin", after, expect);
+        // 29 March 2026, 02:00 is 03:00: that night has no half past two.
+        berlin("30 2 * * *", "2026-03-28T00:00:00Z", &["2026-03-28T01:30:00Z", "2026-03-30T00:30:00Z"]);
+        berlin("0 * * * *", "2026-03-29T00:00:00Z", &["2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"]);
+        // 25 October 2026, 03:00 is 02:00: that night has two.
+        berlin(
+            "30 2 * * *",
+            "2026-10-24T20:00:00Z",
+            &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-26T01:30:00Z"],
+        );
+        berlin("0 12 * * *", "2026-10-24T00:00:00Z", &["2026-10-24T10:00:00Z", "2026-10-25T11:00:00Z"]);
+        // In Beirut the day begins at one when the clock is set forward at midnight; by half an hour on Lord Howe.
+        check("0 1 * * *", "Asia/Beirut", "2026-03-28T12:00:00Z", &["2026-03-28T22:00:00Z", "2026-03-29T22:00:00Z"]);
+        let howe = &["2026-10-02T15:45:00Z", "2026-10-04T15:15:00Z"];
+        check("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T00:00:00Z", howe);
+    }
+
+    #[test]
+    fn what_never_comes_ends_the_search() {
+        let (never, utc) = (Schedule::parse("59 23 31 2 *").unwrap(), TimeZone::UTC);
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        assert_eq!((never.next(now, now, &utc), never.latest(Timestamp::UNIX_EPOCH, now, &utc)), (None, None));
+        let hourly = Schedule::parse("@hourly").unwrap();
+        assert_eq!(hourly.next(now, Timestamp::MAX, &utc), None);
+        assert_eq!(hourly.latest(now, now, &utc), None, "it began only now");
+        assert_eq!(Schedule::Every(u64::MAX).next(now, now, &utc), None);
+        assert_eq!(Schedule::Every(60).latest(now, Timestamp::MIN, &utc), None);
     }
 
     #[test]
