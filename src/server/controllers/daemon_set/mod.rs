@@ -29,6 +29,7 @@ use self::fit::Fit;
 use self::places::{Places, Step};
 use super::action::{Action, Controller, Enqueue, Moment, Name, Plan};
 use super::pod_control::{self, PodControl};
+use super::share::{Round, share};
 use super::stores::{Stores, row};
 use super::{owners, pods};
 use crate::client::store::{Change, Meta as _, Store};
@@ -207,25 +208,19 @@ impl View<'_> {
     fn leeway(self, all: usize) -> Option<(usize, usize)> {
         let strategy = self.spec.update_strategy.as_ref();
         let rolling = strategy.filter(|s| s.type_.as_deref() == Some("RollingUpdate"))?.rolling_update.as_ref();
-        let surge = rolling.and_then(|r| r.max_surge.as_ref()).map_or(0, |v| share(v, all));
-        let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(0, |v| share(v, all));
+        let all = i32::try_from(all).unwrap_or(i32::MAX);
+        let most = |of: Option<&IntOrString>| {
+            let most = of.and_then(|v| share(v, all, Round::Up)).unwrap_or(0);
+            usize::try_from(most).unwrap_or(0)
+        };
+        let surge = most(rolling.and_then(|r| r.max_surge.as_ref()));
+        let unavailable = most(rolling.and_then(|r| r.max_unavailable.as_ref()));
         // Neither would never move.
         Some(if surge == 0 { (0, unavailable.max(1)) } else { (surge, unavailable) })
     }
 
     fn surges(self) -> bool {
         self.leeway(1).is_some_and(|(surge, _)| surge > 0)
-    }
-}
-
-/// A number, or so many percent of all, rounded up.
-fn share(of: &IntOrString, all: usize) -> usize {
-    match of {
-        IntOrString::Int(n) => usize::try_from(*n).unwrap_or(0),
-        IntOrString::String(text) => {
-            let percent: usize = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-            percent.saturating_mul(all).div_ceil(100)
-        }
     }
 }
 

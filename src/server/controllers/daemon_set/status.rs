@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 
 use super::View;
 use super::places::Places;
-use crate::client::request::{Request, Verb};
-use crate::client::store::Meta as _;
-use crate::server::controllers::action::Action;
+use crate::server::controllers::action::{Action, Write};
 use crate::server::controllers::pods;
 use crate::server::controllers::stores::row;
 
@@ -49,26 +47,17 @@ pub fn plan(set: &DaemonSet, places: &Places<'_>, view: View<'_>) -> Option<Acti
         "numberUnavailable": unavailable,
         "observedGeneration": set.metadata.generation,
     });
-    Some(write(set, &status))
+    Some(write(set, status))
 }
 
 /// The name of the next revision belongs to another: the next hash will differ.
 pub fn collision(set: &DaemonSet) -> Action {
     let count = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-    write(set, &json!({ "collisionCount": count.saturating_add(1) }))
+    write(set, json!({ "collisionCount": count.saturating_add(1) }))
 }
 
-/// The revision makes the write fail when the set has changed since it was observed.
-fn write(set: &DaemonSet, status: &Value) -> Action {
-    let meta = &set.metadata;
-    let body = json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": { "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
-            "resourceVersion": meta.resource_version },
-        "status": status,
-    });
-    Request::new(Verb::MergePatch, row("apps/daemonsets"), meta.namespace(), meta.name(), body).on("status").into()
+fn write(set: &DaemonSet, status: Value) -> Action {
+    Write::status(row("apps/daemonsets"), &set.metadata, status).into()
 }
 
 /// Of each node the oldest pod counts.
