@@ -92,6 +92,10 @@ fn bound(t: &Target, pod: &Value, binding: &Value) -> Result<Value, Status> {
             pod["metadata"][field][key] = value.clone();
         }
     }
+    // It has served (v1.35, `ClearingNominatedNodeNameAfterBinding`).
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     scheduled(&mut pod);
     Ok(pod)
 }

@@ -1,5 +1,7 @@
 //! Decides: what says where a pod may run: affinity, tolerations, topology spread, node selectors.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
     TopologySpreadConstraint, WeightedPodAffinityTerm,
@@ -107,6 +109,7 @@ pub fn topology_spread(errors: &mut Errors, path: &Path, constraints: &[Topology
         }
         let keys = constraint.match_label_keys.as_deref();
         label_keys(errors, &at.child("matchLabelKeys"), keys, constraint.label_selector.as_ref());
+        twice(errors, &at.child("matchLabelKeys"), keys.unwrap_or_default(), constraint.label_selector.as_ref());
         selector(errors, &at.child("labelSelector"), constraint.label_selector.as_ref());
     }
 }
@@ -119,6 +122,20 @@ fn label_keys(errors: &mut Errors, path: &Path, keys: Option<&[String]>, of: Opt
     }
     for (i, key) in keys.iter().enumerate() {
         invalid(errors, &path.index(i), key, format::qualified_name(key));
+    }
+}
+
+/// A pod's selector has the requirements of its `matchLabelKeys` at its end already: a key that was there before is in
+/// both.
+fn twice(errors: &mut Errors, path: &Path, keys: &[String], of: Option<&LabelSelector>) {
+    let mut seen: BTreeSet<&str> =
+        of.iter().flat_map(|s| s.match_labels.iter().flatten()).map(|(k, _)| k.as_str()).collect();
+    for requirement in of.iter().flat_map(|s| s.match_expressions.iter().flatten()) {
+        let again = !seen.insert(&requirement.key);
+        if let Some(i) = keys.iter().position(|k| again && *k == requirement.key) {
+            let message = "exists in both matchLabelKeys and labelSelector";
+            errors.push(FieldError::invalid(&path.index(i), &keys[i], message));
+        }
     }
 }
 
@@ -174,6 +191,15 @@ fn pod_term(errors: &mut Errors, path: &Path, term: &PodAffinityTerm) {
     for (field, keys) in [("matchLabelKeys", &term.match_label_keys), ("mismatchLabelKeys", &term.mismatch_label_keys)]
     {
         label_keys(errors, &path.child(field), keys.as_deref(), term.label_selector.as_ref());
+    }
+    let (keys, apart) = (term.match_label_keys.as_deref(), term.mismatch_label_keys.as_deref());
+    // Upstream names the term here, with the key's place behind it.
+    twice(errors, path, keys.unwrap_or_default(), term.label_selector.as_ref());
+    for (i, key) in keys.unwrap_or_default().iter().enumerate() {
+        if apart.unwrap_or_default().contains(key) {
+            let message = "exists in both matchLabelKeys and mismatchLabelKeys";
+            errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(i), key, message));
+        }
     }
     let at = path.child("topologyKey");
     if term.topology_key.is_empty() {

@@ -278,6 +278,9 @@ async fn a_pod_is_bound_once() {
     let bed = Bed::new();
     let t = target("", "pods", "p");
     bed.create(&t, json!({"metadata": {"name": "p"}, "spec": {}})).await.unwrap();
+    let nominated = Target { subresource: "status", ..t.clone() };
+    bed.patch(&nominated, json!({"status": {"nominatedNodeName": "n0"}})).await.unwrap();
+    assert_eq!(bed.get(&t).await.unwrap()["status"]["nominatedNodeName"], "n0");
     let binding = Target { subresource: "binding", ..t.clone() };
     let body = json!({"metadata": {"name": "p", "annotations": {"a": "1"}}, "target": {"kind": "Node", "name": "n1"}});
     bed.registry.create(&bed.cx, &binding, body.clone(), &options()).await.unwrap();
@@ -285,6 +288,7 @@ async fn a_pod_is_bound_once() {
     assert_eq!((&pod["spec"]["nodeName"], &pod["metadata"]["annotations"]["a"]), (&json!("n1"), &json!("1")));
     assert_eq!(pod["status"]["conditions"][0]["type"], "PodScheduled");
     assert_eq!(pod["status"]["conditions"][0]["status"], "True");
+    assert!(pod["status"].get("nominatedNodeName").is_none(), "the nomination has served");
     let status = bed.registry.create(&bed.cx, &binding, body, &options()).await.unwrap_err();
     let message = "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"";
     assert_eq!((status.code(), status.message()), (409, message));

@@ -1,6 +1,6 @@
 //! Decides: Pod. What it gets by default, what may change, and how it goes away.
 //!
-//! - [`defaults`], [`qos`]: what is filled in
+//! - [`defaults`], [`qos`], [`label_keys`]: what is filled in
 //! - [`spec`], [`containers`], [`env`], [`probes`], [`volumes`], [`security`]: what is wrong with a spec
 //! - [`update`]: the few fields that may change
 //! - [`ephemeral`], [`resize`]: what may change through a path of its own
@@ -10,6 +10,7 @@ pub mod containers;
 pub mod defaults;
 pub mod env;
 pub mod ephemeral;
+pub mod label_keys;
 pub mod probes;
 pub mod qos;
 pub mod resize;
@@ -86,6 +87,7 @@ impl Kind for PodKind {
 
     fn prepare_create(&self, _: &Context, pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
+        label_keys::merge(spec, pod.metadata.labels.as_ref());
         let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
         let waiting = PodCondition {
             type_: "PodScheduled".into(),

@@ -356,3 +356,42 @@ fn warnings() {
         ],
     );
 }
+
+#[test]
+fn label_keys_become_requirements_of_the_selector() {
+    let term = |selector: Value| {
+        json!({"topologyKey": "zone", "labelSelector": selector,
+            "matchLabelKeys": ["app", "absent"], "mismatchLabelKeys": ["tenant"]})
+    };
+    let constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {}, "matchLabelKeys": ["app"]});
+    let labels = json!({"labels": {"app": "a", "tenant": "t"}});
+    let of = |selector: Value| {
+        json!({"metadata": labels, "spec": {
+            "affinity": {"podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [term(selector.clone())],
+                "preferredDuringSchedulingIgnoredDuringExecution":
+                    [{"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "matchLabelKeys": ["app"],
+                        "labelSelector": {}}}]}},
+            "topologySpreadConstraints": [constraint]}})
+    };
+    let made = created(pod(of(json!({"matchLabels": {"x": "y"}}))));
+    let anti = "/spec/affinity/podAntiAffinity";
+    let app = json!({"key": "app", "operator": "In", "values": ["a"]});
+    let tenant = json!({"key": "tenant", "operator": "NotIn", "values": ["t"]});
+    let selector = |path: &str| made.pointer(path).unwrap()["labelSelector"].clone();
+    let required = selector(&format!("{anti}/requiredDuringSchedulingIgnoredDuringExecution/0"));
+    assert_eq!(required, json!({"matchLabels": {"x": "y"}, "matchExpressions": [app, tenant]}));
+    let preferred = format!("{anti}/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm");
+    assert_eq!(selector(&preferred), json!({"matchExpressions": [app]}));
+    assert_eq!(selector("/spec/topologySpreadConstraints/0"), json!({"matchExpressions": [app]}));
+    // What is made is valid, and what says the same twice is not.
+    check(pod(of(json!({"matchLabels": {"x": "y"}}))), &[]);
+    check(
+        pod(of(json!({"matchLabels": {"app": "a"}}))),
+        &[
+            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0][0]: Invalid value: \"app\": \
+           exists in both matchLabelKeys and labelSelector",
+        ],
+    );
+}
