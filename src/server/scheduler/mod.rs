@@ -1,38 +1,45 @@
-//! Loop: the scheduler. Watches pods, nodes and Services, decides in [`state`], binds.
+//! Loop: the scheduler. Watches what it has to know, decides in [`state`], binds.
 //!
-//! - [`state`]: one attempt: filter, score, reserve
+//! - [`state`]: one attempt after the other; what happened wakes those it can help
 //! - [`queue`]: whose turn it is
-//! - [`snapshot`], [`resources`]: what is known of nodes and pods
-//! - [`filter`], [`score`]: the plugins
+//! - [`search`]: which nodes are feasible, which is best; [`preempt`]: who has to go when there is none
+//! - [`plugins`]: the constraints and scores, in a table; [`filter`]: those that others ask for too
+//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`selector`], [`resources`]: what is known
 //!
 //! A placement is reserved in the snapshot before its binding is written, so the next attempt counts it; bindings
 //! are written side by side.
 
+pub mod cohorts;
 pub mod filter;
 mod observe;
+pub mod plugins;
+pub mod pod;
+pub mod preempt;
 pub mod queue;
 pub mod resources;
-pub mod score;
+pub mod search;
+pub mod selector;
 pub mod snapshot;
 pub mod state;
+pub mod topology;
+pub mod workloads;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::snapshot::PodInfo;
-use self::state::{Attempt, State};
-use crate::api::resource::{Resource, find_storage};
-use crate::client::correlator::Note;
-use crate::client::recorder::{self, Recorder};
-use crate::client::request::{Class, Request, Verb};
+use self::state::State;
+use self::writer::{Writer, Written};
+use crate::api::resource::find_storage;
+use crate::client::recorder;
 use crate::clock;
 
-const COMPONENT: &str = "default-scheduler";
 /// Bindings and condition writes under way at once.
 const WRITING: usize = 64;
 
@@ -81,8 +88,7 @@ pub async fn run(client: kube::Client, stop: CancellationToken) -> Result<(), Er
 }
 
 async fn schedule(writer: &Writer, shared: &Shared, stop: &CancellationToken) {
-    // A pod's uid where its binding failed.
-    let mut writing: JoinSet<Option<String>> = JoinSet::new();
+    let mut writing: JoinSet<Written> = JoinSet::new();
     loop {
         while writing.len() < WRITING {
             let attempt = shared.state().attempt(clock::instant());
@@ -91,7 +97,7 @@ async fn schedule(writer: &Writer, shared: &Shared, stop: &CancellationToken) {
             writing.spawn(async move { writer.write(attempt).await });
         }
         let deadline = shared.state().deadline();
-        let backoff_over = async {
+        let something_is_due = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
@@ -100,84 +106,14 @@ async fn schedule(writer: &Writer, shared: &Shared, stop: &CancellationToken) {
         let room = writing.len() < WRITING;
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(done) = writing.join_next(), if !writing.is_empty() => {
-                if let Ok(Some(uid)) = done {
-                    shared.state().unbound(&uid, clock::instant());
-                }
-            }
+            Some(written) = writing.join_next(), if !writing.is_empty() => match written {
+                Ok(Written::Unbound { uid }) => shared.state().unbound(&uid, clock::instant()),
+                Ok(Written::Preempted { uid, deleted }) => shared.state().preempted(&uid, deleted),
+                Ok(Written::Done) | Err(_) => {}
+            },
             () = shared.changed.notified(), if room => {}
-            () = backoff_over, if room => {}
+            () = something_is_due, if room => {}
         }
     }
     while writing.join_next().await.is_some() {}
-}
-
-#[derive(Clone)]
-struct Writer {
-    client: kube::Client,
-    recorder: Recorder,
-    pods: &'static Resource,
-}
-
-impl Writer {
-    async fn write(&self, attempt: Attempt) -> Option<String> {
-        match attempt {
-            Attempt::Place { pod, node } => self.bind(&pod, &node).await,
-            Attempt::Refused { pod, message } => {
-                self.refuse(&pod, message).await;
-                None
-            }
-        }
-    }
-
-    async fn bind(&self, pod: &PodInfo, node: &str) -> Option<String> {
-        let body = json!({
-            "apiVersion": "v1", "kind": "Binding",
-            "metadata": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid },
-            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
-        });
-        let request = Request::new(Verb::Create, self.pods, &pod.namespace, &pod.name, body).on("binding");
-        if let Err(error) = request.write(&self.client).await {
-            if error.class() != Class::NotFound {
-                tracing::warn!(namespace = pod.namespace, pod = pod.name, node, %error, "binding failed");
-                let message = format!("binding rejected: {error}");
-                self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
-            }
-            return Some(pod.uid.clone());
-        }
-        let message = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
-        self.recorder.note(note(pod, false, "Scheduled", "Binding", message));
-        None
-    }
-
-    async fn refuse(&self, pod: &PodInfo, message: String) {
-        self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message.clone()));
-        if pod.wants.as_ref().and_then(|w| w.told.as_ref()) == Some(&message) {
-            return;
-        }
-        let body = json!({
-            "metadata": { "uid": pod.uid },
-            "status": { "conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-                "lastProbeTime": null, "lastTransitionTime": clock::time(),
-            }] },
-        });
-        let request = Request::new(Verb::StrategicPatch, self.pods, &pod.namespace, &pod.name, body).on("status");
-        if let Err(error) = request.write(&self.client).await {
-            tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "condition not written");
-        }
-    }
-}
-
-fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str, message: String) -> Note {
-    let regarding = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: Some(pod.namespace.clone()),
-        name: Some(pod.name.clone()),
-        uid: Some(pod.uid.clone()),
-        resource_version: Some(pod.resource_version.clone()),
-        field_path: None,
-    };
-    Note { regarding, warning, reason, message, component: COMPONENT, action }
 }

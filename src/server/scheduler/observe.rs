@@ -1,23 +1,60 @@
-//! Loop: feeds the scheduler's state from three watches. Objects are reduced at once; none is kept whole.
+//! Loop: feeds the scheduler's state from watches. Objects are reduced at once; none is kept whole.
 
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::selector::{Labels, Selector};
 use super::state::State;
+use super::workloads::OwnerKind;
 use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 
 /// Watches that must have listed before the first attempt.
-pub const SOURCES: usize = 3;
+pub const SOURCES: usize = 8;
+
+/// Of a namespace only its labels.
+#[derive(Deserialize)]
+struct Named {
+    metadata: ObjectMeta,
+}
+
+/// Of a Service or a ReplicationController only whom it selects.
+#[derive(Deserialize)]
+struct Exact {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ExactSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct ExactSpec {
+    selector: Option<Labels>,
+}
+
+/// The same of a ReplicaSet or a StatefulSet.
+#[derive(Deserialize)]
+struct Selecting {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: SelectingSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct SelectingSpec {
+    selector: Option<LabelSelector>,
+}
 
 pub fn feed(
     client: &kube::Client,
@@ -34,7 +71,12 @@ pub fn feed(
         stop: stop.clone(),
     };
     tasks.spawn(follower().follow("nodes", node));
+    tasks.spawn(follower().follow("namespaces", namespace));
     tasks.spawn(follower().follow("services", service));
+    tasks.spawn(follower().follow("replicationcontrollers", replication_controller));
+    tasks.spawn(follower().follow("apps/replicasets", replica_set));
+    tasks.spawn(follower().follow("apps/statefulsets", stateful_set));
+    tasks.spawn(follower().follow("policy/poddisruptionbudgets", budget));
     tasks.spawn(follower().follow("pods", pod));
     synced
 }
@@ -94,34 +136,126 @@ fn node(state: &mut State, event: Event<Node>) -> bool {
             let listed: HashSet<&str> = nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
             let known: Vec<String> = state.snapshot.node_names().cloned().collect();
             for name in known.iter().filter(|n| !listed.contains(n.as_str())) {
-                state.forget_node(name);
+                state.forget_node(name, now);
             }
             for node in nodes {
                 state.observe_node(node, now);
             }
         }
         Event::Set(node) => state.observe_node(node, now),
-        Event::Gone(node) => {
-            state.forget_node(node.metadata.name.as_deref().unwrap_or_default());
-            return false;
-        }
+        Event::Gone(node) => state.forget_node(node.metadata.name.as_deref().unwrap_or_default(), now),
         Event::Bookmark(_) => return false,
     }
     true
 }
 
-fn service(state: &mut State, event: Event<Service>) -> bool {
+fn namespace(state: &mut State, event: Event<Named>) -> bool {
+    let now = clock::instant();
+    let labels = |n: Named| (n.metadata.name.unwrap_or_default(), n.metadata.labels.unwrap_or_default());
     match event {
-        Event::Replace(services, _) => {
-            state.forget_services();
-            for service in services {
-                state.observe_service(service);
+        Event::Replace(namespaces, _) => {
+            let listed: HashSet<&str> = namespaces.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+            let known: Vec<String> = state.snapshot.namespaces.keys().cloned().collect();
+            for name in known.iter().filter(|n| !listed.contains(n.as_str())) {
+                state.observe_namespace(name, None, now);
+            }
+            for (name, labels) in namespaces.into_iter().map(labels) {
+                state.observe_namespace(&name, Some(labels), now);
             }
         }
-        Event::Set(service) => state.observe_service(service),
+        Event::Set(namespace) => {
+            let (name, labels) = labels(namespace);
+            state.observe_namespace(&name, Some(labels), now);
+        }
+        Event::Gone(namespace) => state.observe_namespace(&labels(namespace).0, None, now),
+        Event::Bookmark(_) => return false,
+    }
+    true
+}
+
+fn names(meta: ObjectMeta) -> (String, String) {
+    (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default())
+}
+
+fn budget(state: &mut State, event: Event<PodDisruptionBudget>) -> bool {
+    match event {
+        Event::Replace(budgets, _) => {
+            state.forget_budgets();
+            budgets.into_iter().for_each(|budget| state.observe_budget(budget));
+        }
+        Event::Set(budget) => state.observe_budget(budget),
+        Event::Gone(budget) => {
+            let (namespace, name) = names(budget.metadata);
+            state.forget_budget(&namespace, &name);
+        }
+        Event::Bookmark(_) => {}
+    }
+    false
+}
+
+/// Selectors only move scores: nobody who waits is helped.
+fn service(state: &mut State, event: Event<Exact>) -> bool {
+    let workloads = &mut state.snapshot.workloads;
+    match event {
+        Event::Replace(services, _) => {
+            workloads.forget_services();
+            for service in services {
+                let (namespace, name) = names(service.metadata);
+                workloads.set_service(&namespace, &name, service.spec.selector);
+            }
+        }
+        Event::Set(service) => {
+            let (namespace, name) = names(service.metadata);
+            workloads.set_service(&namespace, &name, service.spec.selector);
+        }
         Event::Gone(service) => {
-            let meta = service.metadata;
-            state.forget_service(&meta.namespace.unwrap_or_default(), &meta.name.unwrap_or_default());
+            let (namespace, name) = names(service.metadata);
+            workloads.set_service(&namespace, &name, None);
+        }
+        Event::Bookmark(_) => {}
+    }
+    false
+}
+
+fn replication_controller(state: &mut State, event: Event<Exact>) -> bool {
+    owner(state, OwnerKind::ReplicationController, event, |o| {
+        let selector = o.spec.selector.filter(|s| !s.is_empty()).map(|s| Selector::exact(&s));
+        (names(o.metadata), selector)
+    })
+}
+
+fn replica_set(state: &mut State, event: Event<Selecting>) -> bool {
+    owner(state, OwnerKind::ReplicaSet, event, selecting)
+}
+
+fn stateful_set(state: &mut State, event: Event<Selecting>) -> bool {
+    owner(state, OwnerKind::StatefulSet, event, selecting)
+}
+
+fn selecting(object: Selecting) -> ((String, String), Option<Selector>) {
+    let selector = object.spec.selector.map(|s| Selector::new(Some(&s)));
+    (names(object.metadata), selector)
+}
+
+type Read<K> = fn(K) -> ((String, String), Option<Selector>);
+
+fn owner<K>(state: &mut State, kind: OwnerKind, event: Event<K>, read: Read<K>) -> bool {
+    let workloads = &mut state.snapshot.workloads;
+    match event {
+        Event::Replace(objects, _) => {
+            workloads.forget_owners(kind);
+            for object in objects {
+                let ((namespace, name), selector) = read(object);
+                workloads.set_owner(kind, &namespace, &name, selector);
+            }
+        }
+        Event::Set(object) => {
+            let ((namespace, name), selector) = read(object);
+            workloads.set_owner(kind, &namespace, &name, selector);
+        }
+        Event::Gone(object) => {
+            let ((namespace, name), _) = read(object);
+            workloads.set_owner(kind, &namespace, &name, None);
         }
         Event::Bookmark(_) => {}
     }

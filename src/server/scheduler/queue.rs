@@ -4,7 +4,7 @@
 //!  add ─▶ active ─▶ (attempt) ─▶ bound
 //!           ▲           │ fits nowhere
 //!           │           ▼
-//!           ├─ event that can help, back-off over ── unschedulable
+//!           ├─ event that can help, back-off over ── unschedulable ── five minutes ─▶ active
 //!           │                                            │ event that can help, back-off not over
 //!           └────────── back-off over ── back-off ◀──────┘
 //! ```
@@ -16,21 +16,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::filter::{NODE_PORTS, NODE_RESOURCES_FIT};
+use super::plugins::Refusers;
 
 /// Delay after the first failed attempt, doubled with each further one. Upstream starts at a second; here an event
 /// wakes the pod, so a short first delay only matters while the cluster starts.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
-
-/// What happened that could make room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Helps {
-    /// A pod left its node.
-    RoomFreed,
-    /// A node came or changed.
-    Node,
-}
+/// After this a pod is tried again although nothing that is known could help it.
+const FLUSH: Duration = Duration::from_mins(5);
 
 /// Higher priority first, then the older.
 type Rank = (Reverse<i32>, Option<Timestamp>, u64);
@@ -39,10 +32,16 @@ type Rank = (Reverse<i32>, Option<Timestamp>, u64);
 pub struct Queue {
     active: BTreeMap<Rank, String>,
     backoff: BTreeSet<(Instant, String)>,
-    /// Which plugins refused the pod.
-    unschedulable: HashMap<String, Vec<&'static str>>,
+    unschedulable: HashMap<String, Waiting>,
+    /// When each of those is tried again at the latest.
+    flush: BTreeSet<(Instant, String)>,
     entries: HashMap<String, Entry>,
     serial: u64,
+}
+
+struct Waiting {
+    refusers: Refusers,
+    flush_at: Instant,
 }
 
 struct Entry {
@@ -76,7 +75,9 @@ impl Queue {
     }
 
     fn leave(&mut self, uid: &str) {
-        self.unschedulable.remove(uid);
+        if let Some(waiting) = self.unschedulable.remove(uid) {
+            self.flush.remove(&(waiting.flush_at, uid.to_owned()));
+        }
         if let Some(entry) = self.entries.get(uid) {
             self.active.remove(&entry.rank);
             if let Some(at) = entry.not_before {
@@ -87,10 +88,10 @@ impl Queue {
 
     /// The next pod to try.
     pub fn pop(&mut self, now: Instant) -> Option<String> {
-        while let Some((at, uid)) = self.backoff.first().cloned() {
-            if at > now {
-                break;
-            }
+        while let Some((_, uid)) = self.flush.first().filter(|(at, _)| *at <= now).cloned() {
+            self.bring_back(&uid, now);
+        }
+        while let Some((_, uid)) = self.backoff.first().filter(|(at, _)| *at <= now).cloned() {
             self.backoff.pop_first();
             if let Some(entry) = self.entries.get(&uid) {
                 self.active.insert(entry.rank, uid);
@@ -102,42 +103,46 @@ impl Queue {
     /// When [`Queue::pop`] will have something although nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.backoff.first().map(|(at, _)| *at)
+        self.backoff.first().into_iter().chain(self.flush.first()).map(|(at, _)| *at).min()
     }
 
     /// The attempt failed. Refused by plugins: waits for an event that can help. By none (an error): is tried again
     /// after its back-off.
-    pub fn failed(&mut self, uid: &str, plugins: Vec<&'static str>, now: Instant) {
+    pub fn failed(&mut self, uid: &str, refusers: Option<Refusers>, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.attempts += 1;
         let factor = 1_u32.checked_shl(entry.attempts - 1).unwrap_or(u32::MAX);
         let at = now + FIRST_BACKOFF.saturating_mul(factor).min(LAST_BACKOFF);
         entry.not_before = Some(at);
-        if plugins.is_empty() {
-            self.backoff.insert((at, uid.to_owned()));
+        if let Some(refusers) = refusers {
+            let flush_at = now + FLUSH;
+            self.flush.insert((flush_at, uid.to_owned()));
+            self.unschedulable.insert(uid.to_owned(), Waiting { refusers, flush_at });
         } else {
-            self.unschedulable.insert(uid.to_owned(), plugins);
+            self.backoff.insert((at, uid.to_owned()));
         }
     }
 
-    /// Brings back the pods that `event` can help.
-    pub fn wake(&mut self, event: Helps, now: Instant) {
-        let helped = |plugins: &Vec<&str>| match event {
-            Helps::Node => true,
-            Helps::RoomFreed => plugins.iter().any(|p| *p == NODE_PORTS || *p == NODE_RESOURCES_FIT),
-        };
+    /// Brings back those that wait and were refused by one of `listeners`, when `helped` says so.
+    pub fn wake(&mut self, listeners: Refusers, now: Instant, mut helped: impl FnMut(&str, Refusers) -> bool) {
+        let waiting = self.unschedulable.iter().filter(|(_, w)| w.refusers.any_of(listeners));
         let woken: Vec<String> =
-            self.unschedulable.iter().filter(|(_, plugins)| helped(plugins)).map(|(uid, _)| uid.clone()).collect();
+            waiting.filter(|(uid, w)| helped(uid, w.refusers)).map(|(uid, _)| uid.clone()).collect();
         for uid in woken {
-            self.unschedulable.remove(&uid);
-            let Some(entry) = self.entries.get(&uid) else { continue };
-            match entry.not_before {
-                Some(at) if at > now => {
-                    self.backoff.insert((at, uid));
-                }
-                _ => {
-                    self.active.insert(entry.rank, uid);
-                }
+            self.bring_back(&uid, now);
+        }
+    }
+
+    fn bring_back(&mut self, uid: &str, now: Instant) {
+        let Some(waiting) = self.unschedulable.remove(uid) else { return };
+        self.flush.remove(&(waiting.flush_at, uid.to_owned()));
+        let Some(entry) = self.entries.get(uid) else { return };
+        match entry.not_before {
+            Some(at) if at > now => {
+                self.backoff.insert((at, uid.to_owned()));
+            }
+            _ => {
+                self.active.insert(entry.rank, uid.to_owned());
             }
         }
     }
@@ -145,7 +150,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::NODE_AFFINITY;
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -153,30 +157,46 @@ mod tests {
         let mut q = Queue::default();
         let t = |s| Timestamp::from_second(s).ok();
         let now = crate::clock::instant();
+        let (fit, affinity) = (Refusers::named("NodeResourcesFit"), Refusers::named("NodeAffinity"));
         q.add("young", 0, t(2));
         q.add("old", 0, t(1));
         q.add("important", 5, t(3));
         for want in ["important", "old", "young"] {
             assert_eq!(q.pop(now).as_deref(), Some(want));
         }
-        q.failed("old", vec![NODE_RESOURCES_FIT], now);
-        q.failed("young", vec![NODE_AFFINITY], now);
-        q.failed("important", vec![], now);
+        q.failed("old", Some(fit), now);
+        q.failed("young", Some(affinity), now);
+        q.failed("important", None, now);
         assert_eq!(q.deadline(), Some(now + FIRST_BACKOFF), "an error is tried again by itself");
 
         let later = now + Duration::from_secs(1);
         assert_eq!(q.pop(later).as_deref(), Some("important"));
-        q.wake(Helps::RoomFreed, later);
+        q.wake(fit, later, |_, _| true);
         assert_eq!(q.pop(later).as_deref(), Some("old"));
         assert_eq!(q.pop(later), None, "room does not help against node affinity");
-        q.wake(Helps::Node, later);
+        q.wake(affinity, later, |_, _| false);
+        assert_eq!(q.pop(later), None, "another node of the wrong kind does not either");
+        q.wake(affinity, later, |uid, refusers| uid == "young" && refusers == affinity);
         assert_eq!(q.pop(later).as_deref(), Some("young"));
 
-        q.failed("young", vec![NODE_AFFINITY], later);
-        q.wake(Helps::Node, later);
+        q.failed("young", Some(affinity), later);
+        q.wake(affinity, later, |_, _| true);
         assert_eq!(q.pop(later), None, "still backing off");
         assert_eq!(q.deadline(), Some(later + 2 * FIRST_BACKOFF));
         q.remove("young");
         assert_eq!((q.pop(later + LAST_BACKOFF), q.deadline()), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_wakes_is_tried_after_five_minutes() {
+        let mut q = Queue::default();
+        let now = crate::clock::instant();
+        q.add("a", 0, None);
+        q.pop(now);
+        q.failed("a", Some(Refusers::named("NodePorts")), now);
+        assert_eq!(q.deadline(), Some(now + FLUSH));
+        assert_eq!(q.pop(now + FLUSH - Duration::from_millis(1)), None);
+        assert_eq!(q.pop(now + FLUSH).as_deref(), Some("a"));
+        assert_eq!(q.deadline(), None);
     }
 }

@@ -1,52 +1,17 @@
-//! Types: the cluster as the scheduler sees it: per node what it has and what is taken, per pod only what matters
-//! here. Kept up to date change by change, never rebuilt.
+//! Types: the cluster as the scheduler sees it: per node what it has and what is taken. Kept up to date change by
+//! change, never rebuilt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, Taint};
 
-use super::resources::{Amounts, requests};
-
-/// Protocol, address (empty or 0.0.0.0 for all) and port on the node.
-pub type HostPort = (String, String, i32);
-
-/// A pod, reduced to what scheduling looks at.
-#[derive(Clone, Debug, Default)]
-pub struct PodInfo {
-    pub uid: String,
-    pub namespace: String,
-    pub name: String,
-    pub resource_version: String,
-    /// Empty until bound.
-    pub node: String,
-    pub priority: i32,
-    pub created: Option<Timestamp>,
-    pub finished: bool,
-    pub deleting: bool,
-    pub requests: Amounts,
-    pub host_ports: Vec<HostPort>,
-    pub labels: BTreeMap<String, String>,
-    /// uid of the managing owner, empty for none.
-    pub owner: String,
-    /// Only for pods that are to be scheduled.
-    pub wants: Option<Box<Wants>>,
-}
-
-/// Constraints of a pod that is to be scheduled.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wants {
-    pub scheduler: String,
-    pub gated: bool,
-    pub never_preempts: bool,
-    pub node_selector: BTreeMap<String, String>,
-    /// Alternatives; `None` for no requirement.
-    pub affinity: Option<Vec<NodeSelectorTerm>>,
-    pub preferred: Vec<PreferredSchedulingTerm>,
-    pub tolerations: Vec<Toleration>,
-    /// Message of the `PodScheduled` condition when that says Unschedulable.
-    pub told: Option<String>,
-}
+use super::cohorts::{Cohort, Cohorts, Namespaces};
+use super::pod::{HostPort, PodInfo};
+use super::resources::Amounts;
+use super::topology::Domains;
+use super::workloads::Workloads;
 
 /// A node and what is taken of it.
 #[derive(Clone, Debug, Default)]
@@ -57,86 +22,15 @@ pub struct NodeInfo {
     pub unschedulable: bool,
     pub allocatable: Amounts,
     pub used: Amounts,
-    /// As `used`, with defaults for containers that ask for nothing: scores spread such pods too.
-    pub scored: Amounts,
+    /// CPU and memory with defaults for containers that ask for nothing: scores spread such pods too.
+    pub scored: (i64, i64),
     /// Pods on the node by uid, assumed ones included.
-    pub pods: HashMap<String, PodInfo>,
+    pub pods: HashMap<String, Arc<PodInfo>>,
+    pub ports: Vec<HostPort>,
+    /// Numbers of the images it has, in order, with their bytes.
+    images: Vec<(u32, i64)>,
     /// False while only pods are known of it.
     pub known: bool,
-}
-
-/// What a pod counts for in scores when it asks for nothing: 100 millicores and 200 MiB, as upstream.
-const DEFAULT_CPU: i64 = 100;
-const DEFAULT_MEMORY: i64 = 200 << 20;
-
-impl PodInfo {
-    #[must_use]
-    pub fn new(pod: Pod) -> Self {
-        let spec = pod.spec.unwrap_or_default();
-        let status = pod.status.unwrap_or_default();
-        let meta = pod.metadata;
-        let mut host_ports = Vec::new();
-        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        for port in spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten()) {
-            if let Some(number) = port.host_port.filter(|p| *p > 0) {
-                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-                host_ports.push((protocol, port.host_ip.clone().unwrap_or_default(), number));
-            }
-        }
-        let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true));
-        let node = spec.node_name.clone().unwrap_or_default();
-        let requests = requests(&spec);
-        let told = status
-            .conditions
-            .into_iter()
-            .flatten()
-            .find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"))
-            .and_then(|c| c.message);
-        let affinity = spec.affinity.and_then(|a| a.node_affinity).unwrap_or_default();
-        let wants = node.is_empty().then(|| {
-            Box::new(Wants {
-                scheduler: spec.scheduler_name.unwrap_or_else(|| "default-scheduler".into()),
-                gated: spec.scheduling_gates.is_some_and(|g| !g.is_empty()),
-                never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
-                node_selector: spec.node_selector.unwrap_or_default(),
-                affinity: affinity
-                    .required_during_scheduling_ignored_during_execution
-                    .map(|required| required.node_selector_terms),
-                preferred: affinity.preferred_during_scheduling_ignored_during_execution.unwrap_or_default(),
-                tolerations: spec.tolerations.unwrap_or_default(),
-                told,
-            })
-        });
-        Self {
-            owner: owner.map(|o| o.uid.clone()).unwrap_or_default(),
-            uid: meta.uid.unwrap_or_default(),
-            namespace: meta.namespace.unwrap_or_default(),
-            name: meta.name.unwrap_or_default(),
-            resource_version: meta.resource_version.unwrap_or_default(),
-            node,
-            priority: spec.priority.unwrap_or(0),
-            created: meta.creation_timestamp.map(|t| t.0),
-            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            deleting: meta.deletion_timestamp.is_some(),
-            requests,
-            host_ports,
-            labels: meta.labels.unwrap_or_default(),
-            wants,
-        }
-    }
-
-    fn scored(&self) -> Amounts {
-        let mut scored = self.requests.clone();
-        scored.0.entry("cpu".into()).or_insert(DEFAULT_CPU);
-        scored.0.entry("memory".into()).or_insert(DEFAULT_MEMORY);
-        scored
-    }
-}
-
-/// Amount that a node's scored use would be with the pod on it.
-#[must_use]
-pub fn scored_with(node: &NodeInfo, pod: &PodInfo, resource: &str) -> i64 {
-    node.scored.get(resource) + pod.scored().get(resource)
 }
 
 impl NodeInfo {
@@ -150,91 +44,280 @@ impl NodeInfo {
         self.known = true;
     }
 
-    pub fn add(&mut self, pod: PodInfo) {
-        self.remove(&pod.uid);
-        self.used.add(&pod.requests);
-        self.scored.add(&pod.scored());
+    fn add(&mut self, pod: Arc<PodInfo>) {
+        self.used.add(&pod.taken.requests);
+        self.scored.0 += pod.taken.scored.0;
+        self.scored.1 += pod.taken.scored.1;
+        self.ports.extend(pod.host_ports.iter().cloned());
         self.pods.insert(pod.uid.clone(), pod);
     }
 
-    pub fn remove(&mut self, uid: &str) -> Option<PodInfo> {
+    fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let pod = self.pods.remove(uid)?;
-        self.used.subtract(&pod.requests);
-        self.scored.subtract(&pod.scored());
+        self.used.subtract(&pod.taken.requests);
+        self.scored.0 -= pod.taken.scored.0;
+        self.scored.1 -= pod.taken.scored.1;
+        remove_ports(&mut self.ports, &pod);
         Some(pod)
     }
+
+    /// Bytes of an image that the node has.
+    #[must_use]
+    pub fn image(&self, number: u32) -> Option<i64> {
+        self.images.binary_search_by_key(&number, |(n, _)| *n).ok().map(|at| self.images[at].1)
+    }
 }
+
+/// Takes the ports of a pod out of a list, each once.
+pub fn remove_ports(ports: &mut Vec<HostPort>, pod: &PodInfo) {
+    for port in &pod.host_ports {
+        if let Some(at) = ports.iter().position(|p| p == port) {
+            ports.swap_remove(at);
+        }
+    }
+}
+
+/// What of a node has changed, as far as scheduling looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    pub added: bool,
+    pub labels: bool,
+    pub taints: bool,
+    pub allocatable: bool,
+}
+
+impl NodeChange {
+    #[must_use]
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// An image that nodes have.
+struct Image {
+    number: u32,
+    /// How many nodes.
+    on: usize,
+}
+
+/// Topology keys that are kept numbered at once. Pods name any they like; real clusters know three.
+const KEYS: usize = 32;
 
 #[derive(Default)]
 pub struct Snapshot {
-    nodes: BTreeMap<String, NodeInfo>,
-    /// Node of each placed pod by uid, assumed ones included.
-    placed: HashMap<String, String>,
+    /// By slot. A slot is given to another node only when its node and all its pods are gone.
+    nodes: Vec<NodeInfo>,
+    free: Vec<usize>,
+    slots: HashMap<String, usize>,
+    /// Slots of the nodes that exist, the zones taking turns; empty when it has to be made again.
+    order: Vec<usize>,
+    /// Slot of each placed pod by uid, assumed ones included.
+    placed: HashMap<String, usize>,
+    cohorts: Cohorts,
+    /// Cohorts after the last sweep.
+    swept: usize,
+    images: HashMap<String, Image>,
+    next_image: u32,
+    domains: RefCell<HashMap<String, Arc<Domains>>>,
+    pub namespaces: Namespaces,
+    pub workloads: Workloads,
 }
 
 impl Snapshot {
-    /// Nodes that exist, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values().filter(|n| n.known)
+    #[must_use]
+    pub fn node(&self, slot: usize) -> &NodeInfo {
+        &self.nodes[slot]
     }
 
-    /// True when something that scheduling looks at has changed.
-    pub fn observe_node(&mut self, node: Node) -> bool {
-        let name = node.metadata.name.clone().unwrap_or_default();
+    #[must_use]
+    pub fn slot(&self, node: &str) -> Option<usize> {
+        self.slots.get(node).copied()
+    }
+
+    /// Slots are less than this.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Names of nodes, also of those of which only pods are known.
+    pub fn node_names(&self) -> impl Iterator<Item = &String> {
+        self.slots.keys()
+    }
+
+    /// Slots of the nodes that exist, as of the last [`Snapshot::arrange`].
+    #[must_use]
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// Puts the nodes in order if they have changed. Zones take turns, so that the first hundred are of all zones
+    /// (upstream's `nodeTree`).
+    pub fn arrange(&mut self) {
+        if self.order.is_empty() {
+            let mut zones: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+            let mut known: Vec<usize> = (0..self.nodes.len()).filter(|s| self.nodes[*s].known).collect();
+            known.sort_unstable_by_key(|slot| &self.nodes[*slot].name);
+            for slot in known {
+                let label = |key: &str| self.nodes[slot].labels.get(key).map_or("", String::as_str);
+                let zone = (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"));
+                zones.entry(zone).or_default().push(slot);
+            }
+            let longest = zones.values().map(Vec::len).max().unwrap_or(0);
+            let turns = (0..longest).flat_map(|turn| zones.values().filter_map(move |zone| zone.get(turn)));
+            self.order = turns.copied().collect();
+        }
+    }
+
+    /// What has changed, and in which slot.
+    pub fn observe_node(&mut self, mut node: Node) -> (usize, NodeChange) {
+        let images = node.status.as_mut().and_then(|s| s.images.take()).unwrap_or_default();
         let mut fresh = NodeInfo::default();
         fresh.observe(node);
-        let info = self.nodes.entry(name).or_default();
-        let differs = !info.known
-            || info.labels != fresh.labels
-            || info.taints != fresh.taints
-            || info.unschedulable != fresh.unschedulable
-            || info.allocatable != fresh.allocatable;
-        info.name = fresh.name;
+        let slot = self.slot_of(&fresh.name);
+        self.set_images(slot, images);
+        let info = &mut self.nodes[slot];
+        let change = NodeChange {
+            added: !info.known,
+            labels: info.labels != fresh.labels,
+            taints: info.taints != fresh.taints || info.unschedulable != fresh.unschedulable,
+            allocatable: info.allocatable != fresh.allocatable,
+        };
         info.labels = fresh.labels;
         info.taints = fresh.taints;
         info.unschedulable = fresh.unschedulable;
         info.allocatable = fresh.allocatable;
         info.known = true;
-        differs
+        if change.added || change.labels {
+            self.topology_changed();
+        }
+        (slot, change)
     }
 
-    pub fn forget_node(&mut self, name: &str) {
-        let Some(info) = self.nodes.get_mut(name) else { return };
-        if info.pods.is_empty() {
-            self.nodes.remove(name);
-        } else {
-            info.known = false;
+    /// The slot it had.
+    pub fn forget_node(&mut self, name: &str) -> Option<usize> {
+        let slot = self.slot(name)?;
+        self.set_images(slot, Vec::new());
+        self.nodes[slot].known = false;
+        self.topology_changed();
+        self.release(slot);
+        Some(slot)
+    }
+
+    fn slot_of(&mut self, name: &str) -> usize {
+        if let Some(slot) = self.slots.get(name) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(NodeInfo::default());
+            self.nodes.len() - 1
+        });
+        self.nodes[slot] = NodeInfo { name: name.to_owned(), ..NodeInfo::default() };
+        self.slots.insert(name.to_owned(), slot);
+        slot
+    }
+
+    fn release(&mut self, slot: usize) {
+        let node = &self.nodes[slot];
+        if !node.known && node.pods.is_empty() {
+            self.slots.remove(&node.name);
+            self.nodes[slot] = NodeInfo::default();
+            self.free.push(slot);
         }
     }
 
-    pub fn place(&mut self, pod: PodInfo) {
-        self.unplace(&pod.uid);
-        self.placed.insert(pod.uid.clone(), pod.node.clone());
-        self.nodes.entry(pod.node.clone()).or_default().add(pod);
+    fn topology_changed(&mut self) {
+        self.order.clear();
+        self.domains.borrow_mut().clear();
     }
 
-    /// True when room was freed.
-    pub fn unplace(&mut self, uid: &str) -> bool {
-        let Some(name) = self.placed.remove(uid) else { return false };
-        let Some(info) = self.nodes.get_mut(&name) else { return false };
-        let freed = info.remove(uid).is_some();
-        if info.pods.is_empty() && !info.known {
-            self.nodes.remove(&name);
+    /// The domains of a topology key as the nodes are now.
+    #[must_use]
+    pub fn domains(&self, key: &str) -> Arc<Domains> {
+        let mut known = self.domains.borrow_mut();
+        if let Some(domains) = known.get(key) {
+            return Arc::clone(domains);
         }
-        freed
+        if known.len() >= KEYS {
+            known.clear();
+        }
+        let domains = Arc::new(Domains::new(key, &self.nodes));
+        known.insert(key.to_owned(), Arc::clone(&domains));
+        domains
+    }
+
+    fn set_images(&mut self, slot: usize, images: Vec<ContainerImage>) {
+        let mut named: BTreeMap<String, i64> = BTreeMap::new();
+        for image in images {
+            let bytes = image.size_bytes.unwrap_or(0);
+            named.extend(image.names.into_iter().flatten().map(|name| (name, bytes)));
+        }
+        let mut numbers: Vec<(u32, i64)> = Vec::with_capacity(named.len());
+        for (name, bytes) in named {
+            let next = self.next_image;
+            let image = self.images.entry(name).or_insert_with(|| {
+                self.next_image = next.wrapping_add(1);
+                Image { number: next, on: 0 }
+            });
+            image.on += 1;
+            numbers.push((image.number, bytes));
+        }
+        numbers.sort_unstable();
+        let before = std::mem::replace(&mut self.nodes[slot].images, numbers);
+        if !before.is_empty() {
+            let gone: HashSet<u32> = before.iter().map(|(n, _)| *n).collect();
+            self.images.retain(|_, image| {
+                image.on -= usize::from(gone.contains(&image.number));
+                image.on > 0
+            });
+        }
+    }
+
+    /// Number of an image, and how many nodes have it.
+    #[must_use]
+    pub fn image(&self, name: &str) -> Option<(u32, usize)> {
+        self.images.get(name).map(|image| (image.number, image.on))
     }
 
     #[must_use]
-    pub fn is_placed(&self, uid: &str) -> bool {
-        self.placed.contains_key(uid)
+    pub fn cohorts(&self) -> &Cohorts {
+        &self.cohorts
     }
 
-    /// With those of which only pods are known.
-    pub fn nodes_all(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+    /// The one cohort that all alike pods share.
+    pub fn shared(&mut self, cohort: Cohort) -> Arc<Cohort> {
+        if self.cohorts.len() > 2 * self.swept + 64 {
+            self.cohorts.sweep();
+            self.swept = self.cohorts.len();
+        }
+        self.cohorts.shared(cohort)
     }
 
-    pub fn node_names(&self) -> impl Iterator<Item = &String> {
-        self.nodes.keys()
+    pub fn place(&mut self, pod: Arc<PodInfo>) -> usize {
+        self.unplace(&pod.uid);
+        let slot = self.slot_of(&pod.node);
+        self.placed.insert(pod.uid.clone(), slot);
+        self.cohorts.place(&pod.cohort, slot, pod.deleting);
+        self.nodes[slot].add(pod);
+        slot
+    }
+
+    /// The pod that was there, and in which slot.
+    pub fn unplace(&mut self, uid: &str) -> Option<(Arc<PodInfo>, usize)> {
+        let slot = self.placed.remove(uid)?;
+        let pod = self.nodes[slot].remove(uid)?;
+        self.cohorts.unplace(&pod.cohort, slot, pod.deleting);
+        self.release(slot);
+        Some((pod, slot))
+    }
+
+    #[must_use]
+    pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.nodes[*self.placed.get(uid)?].pods.get(uid)
+    }
+
+    /// uids of all placed pods.
+    pub fn placed_uids(&self) -> impl Iterator<Item = &String> {
+        self.placed.keys()
     }
 }

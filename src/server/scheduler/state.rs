@@ -1,51 +1,74 @@
 //! Decides: where each pod goes. Takes observations, keeps snapshot and queue, and answers with placements.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
-use super::filter::{Refusal, filter};
-use super::queue::{Helps, Queue};
-use super::score::{Selectors, best};
-use super::snapshot::{NodeInfo, PodInfo, Snapshot};
+use super::plugins::{Cycle, Happened, Refusers};
+use super::pod::PodInfo;
+use super::preempt::{Budget, Candidate, Preemption, preempt};
+use super::queue::Queue;
+use super::search::{Diagnosis, best, feasible};
+use super::selector::{Labels, Selector};
+use super::snapshot::Snapshot;
 
 /// What came of one attempt.
 #[derive(Debug)]
 pub enum Attempt {
     /// Reserved there; to be bound.
-    Place { pod: Box<PodInfo>, node: String },
-    /// To be told in an Event, and in the pod's condition when that does not say so already.
-    Refused { pod: Box<PodInfo>, message: String },
+    Place { pod: Arc<PodInfo>, node: String },
+    /// Fits nowhere as it is.
+    Refused(Box<Refused>),
+}
+
+/// To be told in an Event, and in the pod's condition when that does not say so already.
+#[derive(Debug)]
+pub struct Refused {
+    pub pod: Arc<PodInfo>,
+    pub message: String,
+    /// A new `status.nominatedNodeName`; empty to clear it.
+    pub nominate: Option<String>,
+    /// Pods that have to go for it, to be deleted. [`State::preempted`] is told how it went.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// Less important pods whose nomination for the same node ends.
+    pub displaced: Vec<Arc<PodInfo>>,
 }
 
 /// Pods of other schedulers are placed but never scheduled by this one.
-const SCHEDULER: &str = "default-scheduler";
+pub const SCHEDULER: &str = "default-scheduler";
 
 #[derive(Default)]
 pub struct State {
     pub snapshot: Snapshot,
     queue: Queue,
     /// Pods to be scheduled, by uid.
-    pending: HashMap<String, PodInfo>,
+    pending: HashMap<String, Arc<PodInfo>>,
     /// Pods placed by us that the watch does not show as bound yet.
     assumed: HashSet<String>,
-    /// Selectors by namespace and name of their Service.
-    services: HashMap<String, BTreeMap<String, BTreeMap<String, String>>>,
+    /// Pending pods that are nominated for a node.
+    nominees: HashSet<String>,
+    /// Pods whose victims are being deleted just now, and whether they were woken meanwhile.
+    preempting: HashMap<String, bool>,
+    /// By namespace and name.
+    budgets: BTreeMap<(String, String), Budget>,
     attempts: usize,
+    /// Where the next search begins among the nodes.
+    start: usize,
 }
 
 impl State {
     pub fn observe_pod(&mut self, pod: Pod, now: Instant) {
-        let pod = PodInfo::new(pod);
+        let mut pod = PodInfo::new(pod);
         if pod.finished {
             return self.forget_pod(&pod.uid, now);
         }
+        let cohort = std::mem::take(&mut pod.cohort);
+        pod.cohort = self.snapshot.shared(Arc::unwrap_or_clone(cohort));
         if !pod.node.is_empty() {
-            self.assumed.remove(&pod.uid);
-            self.pending.remove(&pod.uid);
-            self.queue.remove(&pod.uid);
-            return self.snapshot.place(pod);
+            return self.observe_placed(pod, now);
         }
         // A late sight of a pod that we have just placed.
         if self.assumed.contains(&pod.uid) {
@@ -53,63 +76,115 @@ impl State {
         }
         let Some(wants) = &pod.wants else { return };
         if wants.scheduler != SCHEDULER || wants.gated || pod.deleting {
-            self.pending.remove(&pod.uid);
-            return self.queue.remove(&pod.uid);
+            return self.drop_pending(&pod.uid, now);
         }
-        let known = self.pending.get(&pod.uid);
-        if known.is_none_or(|old| !same_wants(old, &pod)) {
+        let known = self.pending.get(&pod.uid).cloned();
+        if known.as_ref().is_none_or(|old| !old.wants_the_same(&pod)) {
             self.queue.add(&pod.uid, pod.priority, pod.created);
         }
-        self.pending.insert(pod.uid.clone(), pod);
+        let nominated = pod.nominated.clone();
+        if let Some(old) = &known {
+            pod.nominated.clone_from(&old.nominated);
+        }
+        let uid = pod.uid.clone();
+        let unsaid = known.is_some_and(|old| old.told_nomination == nominated);
+        pod.told_nomination.clone_from(&nominated);
+        self.pending.insert(uid.clone(), Arc::new(pod));
+        // What we have nominated ourselves holds until the API says something else than before.
+        if !unsaid {
+            self.nominate(&uid, &nominated, now);
+        }
+    }
+
+    fn observe_placed(&mut self, pod: PodInfo, now: Instant) {
+        self.assumed.remove(&pod.uid);
+        self.end_nomination(&pod.uid, Some(&pod.node), now);
+        self.forget_pending(&pod.uid);
+        let pod = Arc::new(PodInfo { wants: None, ..pod });
+        let before = self.snapshot.unplace(&pod.uid);
+        let slot = self.snapshot.place(Arc::clone(&pod));
+        let old = match before {
+            Some((old, was)) if was == slot => old,
+            elsewhere => {
+                if let Some((old, was)) = elsewhere {
+                    self.happened(&Happened::Gone { pod: &old, slot: was }, now);
+                }
+                return self.happened(&Happened::Placed(&pod), now);
+            }
+        };
+        if old.cohort != pod.cohort || old.taken != pod.taken || old.deleting != pod.deleting {
+            self.happened(&Happened::Changed { old: &old, new: &pod, slot }, now);
+        }
     }
 
     pub fn forget_pod(&mut self, uid: &str, now: Instant) {
         self.assumed.remove(uid);
+        self.drop_pending(uid, now);
+        if let Some((pod, slot)) = self.snapshot.unplace(uid) {
+            self.happened(&Happened::Gone { pod: &pod, slot }, now);
+        }
+    }
+
+    fn drop_pending(&mut self, uid: &str, now: Instant) {
+        self.end_nomination(uid, None, now);
+        self.forget_pending(uid);
+    }
+
+    fn forget_pending(&mut self, uid: &str) {
         self.pending.remove(uid);
         self.queue.remove(uid);
-        if self.snapshot.unplace(uid) {
-            self.queue.wake(Helps::RoomFreed, now);
-        }
     }
 
     pub fn observe_node(&mut self, node: Node, now: Instant) {
-        if self.snapshot.observe_node(node) {
-            self.queue.wake(Helps::Node, now);
+        let (slot, change) = self.snapshot.observe_node(node);
+        if change.any() {
+            self.happened(&Happened::Node { slot, change }, now);
         }
     }
 
-    pub fn forget_node(&mut self, name: &str) {
-        self.snapshot.forget_node(name);
-    }
-
-    pub fn observe_service(&mut self, service: Service) {
-        let (ns, name) = (service.metadata.namespace.unwrap_or_default(), service.metadata.name.unwrap_or_default());
-        match service.spec.and_then(|s| s.selector).filter(|s| !s.is_empty()) {
-            Some(selector) => {
-                self.services.entry(ns).or_default().insert(name, selector);
-            }
-            None => self.forget_service(&ns, &name),
+    pub fn forget_node(&mut self, name: &str, now: Instant) {
+        if self.snapshot.forget_node(name).is_some() {
+            self.happened(&Happened::NodeGone, now);
         }
     }
 
-    pub fn forget_service(&mut self, namespace: &str, name: &str) {
-        if let Some(of_namespace) = self.services.get_mut(namespace) {
-            of_namespace.remove(name);
-            if of_namespace.is_empty() {
-                self.services.remove(namespace);
-            }
+    /// `None` for a namespace that is gone.
+    pub fn observe_namespace(&mut self, name: &str, labels: Option<Labels>, now: Instant) {
+        let before = match labels.clone() {
+            Some(labels) => self.snapshot.namespaces.insert(name.to_owned(), labels),
+            None => self.snapshot.namespaces.remove(name),
+        };
+        if before.unwrap_or_default() != labels.unwrap_or_default() {
+            self.happened(&Happened::Namespace, now);
         }
     }
 
-    pub fn forget_services(&mut self) {
-        self.services.clear();
+    /// Budgets say whom to spare, not whether anyone may go: no pod waits for one.
+    pub fn observe_budget(&mut self, budget: PodDisruptionBudget) {
+        let (namespace, name) =
+            (budget.metadata.namespace.unwrap_or_default(), budget.metadata.name.unwrap_or_default());
+        let status = budget.status.unwrap_or_default();
+        let known = Budget {
+            namespace: namespace.clone(),
+            selector: Selector::new(budget.spec.and_then(|s| s.selector).as_ref()),
+            allowed: status.disruptions_allowed.unwrap_or(0),
+            disrupted: status.disrupted_pods.into_iter().flatten().map(|(pod, _)| pod).collect(),
+        };
+        self.budgets.insert((namespace, name), known);
+    }
+
+    pub fn forget_budget(&mut self, namespace: &str, name: &str) {
+        self.budgets.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    pub fn forget_budgets(&mut self) {
+        self.budgets.clear();
     }
 
     /// All pods known, for comparing with a complete list.
     #[must_use]
     pub fn pod_uids(&self) -> Vec<String> {
-        let placed = self.snapshot.nodes_all().flat_map(|n| n.pods.keys().cloned());
-        self.pending.keys().cloned().chain(placed).collect()
+        self.pending.keys().chain(self.snapshot.placed_uids()).cloned().collect()
     }
 
     #[must_use]
@@ -117,110 +192,159 @@ impl State {
         self.queue.deadline()
     }
 
+    /// Wakes the pods that an event can help.
+    fn happened(&mut self, happened: &Happened, now: Instant) {
+        let Self { queue, pending, snapshot, .. } = self;
+        queue.wake(Refusers::that_hear_of(happened), now, |uid, refusers| {
+            pending.get(uid).is_some_and(|pod| refusers.are_helped(pod, happened, snapshot))
+        });
+    }
+
+    /// Notes for which node a pending pod is nominated.
+    fn nominate(&mut self, uid: &str, node: &str, now: Instant) {
+        if self.pending.get(uid).is_none_or(|pod| pod.nominated == node) {
+            if !node.is_empty() {
+                self.nominees.insert(uid.to_owned());
+            }
+            return;
+        }
+        self.end_nomination(uid, Some(node), now);
+        if let Some(pod) = self.pending.get_mut(uid) {
+            node.clone_into(&mut Arc::make_mut(pod).nominated);
+        }
+        if !node.is_empty() {
+            self.nominees.insert(uid.to_owned());
+        }
+    }
+
+    /// The pod takes no room any more where it was nominated, unless it is nominated or placed there again.
+    fn end_nomination(&mut self, uid: &str, again: Option<&str>, now: Instant) {
+        if !self.nominees.remove(uid) {
+            return;
+        }
+        let Some(pod) = self.pending.get(uid).cloned() else { return };
+        let slot = self.snapshot.slot(&pod.nominated);
+        if let Some(slot) = slot.filter(|_| again != Some(pod.nominated.as_str())) {
+            self.happened(&Happened::Gone { pod: &pod, slot }, now);
+        }
+    }
+
     /// Tries the next pod, if there is one.
     pub fn attempt(&mut self, now: Instant) -> Option<Attempt> {
-        let uid = loop {
+        let pod = loop {
             let uid = self.queue.pop(now)?;
-            if self.pending.contains_key(&uid) {
-                break uid;
+            if let Some(woken) = self.preempting.get_mut(&uid) {
+                *woken = true;
+            } else if let Some(pod) = self.pending.get(&uid).filter(|_| !self.assumed.contains(&uid)) {
+                break Arc::clone(pod);
             }
         };
-        let pod = self.pending.get(&uid)?.clone();
-        let wants = pod.wants.clone()?;
+        let wants = pod.wants.as_deref()?;
         self.attempts = self.attempts.wrapping_add(1);
-        let mut feasible: Vec<&NodeInfo> = Vec::new();
-        let mut refusals: Vec<Refusal> = Vec::new();
-        for node in self.snapshot.nodes() {
-            match filter(&pod, &wants, node) {
-                Ok(()) => feasible.push(node),
-                Err(refusal) => refusals.push(refusal),
+        self.snapshot.arrange();
+        let nodes = self.snapshot.order().len();
+        let mut cycle = Cycle::new(&pod, wants, &self.snapshot, nodes);
+        for other in self.nominees.iter().filter(|uid| **uid != pod.uid).filter_map(|uid| self.pending.get(uid)) {
+            if let Some(slot) = self.snapshot.slot(&other.nominated).filter(|_| other.priority >= pod.priority) {
+                cycle.nominated.entry(slot).or_default().push(Arc::clone(other));
             }
         }
-        let of_namespace = self.services.get(&pod.namespace);
-        let services: Selectors<'_> = of_namespace
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .filter(|s| s.iter().all(|(k, v)| pod.labels.get(k) == Some(v)))
-            .collect();
-        if let Some(node) = best(&pod, &wants, &feasible, &services, self.attempts) {
-            let node = node.name.clone();
-            let mut placed = pod.clone();
-            placed.node.clone_from(&node);
-            placed.wants = None;
-            self.assumed.insert(uid.clone());
-            self.snapshot.place(placed);
-            return Some(Attempt::Place { pod: Box::new(pod), node });
+        match feasible(&mut cycle, self.start) {
+            Ok(found) => {
+                let slot = best(&cycle, &found.slots, self.attempts)?;
+                self.start = (self.start + found.looked_at) % nodes.max(1);
+                Some(self.placed(&pod, slot, now))
+            }
+            Err(diagnosis) => {
+                let budgets: Vec<&Budget> = self.budgets.values().collect();
+                let outcome = preempt(&mut cycle, &diagnosis, &budgets, self.attempts);
+                Some(self.refused(&pod, &diagnosis, outcome, now))
+            }
         }
-        let mut plugins: Vec<&'static str> = refusals.iter().map(|r| r.plugin).collect();
-        plugins.sort_unstable();
-        plugins.dedup();
-        if plugins.is_empty() {
-            // No nodes at all: only a node can help.
-            plugins.push(super::filter::NODE_NAME);
+    }
+
+    fn placed(&mut self, pod: &Arc<PodInfo>, slot: usize, now: Instant) -> Attempt {
+        let node = self.snapshot.node(slot).name.clone();
+        let placed = Arc::new(PodInfo { node: node.clone(), wants: None, ..(**pod).clone() });
+        self.assumed.insert(pod.uid.clone());
+        self.snapshot.place(Arc::clone(&placed));
+        self.end_nomination(&pod.uid, Some(&node), now);
+        self.happened(&Happened::Placed(&placed), now);
+        Attempt::Place { pod: Arc::clone(pod), node }
+    }
+
+    fn refused(&mut self, pod: &Arc<PodInfo>, diagnosis: &Diagnosis, outcome: Preemption, now: Instant) -> Attempt {
+        let mut refusers = diagnosis.refusers;
+        if diagnosis.node_count == 0 {
+            // Only a node can help.
+            refusers.join(Refusers::named("NodeName"));
         }
-        self.queue.failed(&uid, plugins, now);
-        let message = message(&refusals, wants.never_preempts);
-        Some(Attempt::Refused { pod: Box::new(pod), message })
+        self.queue.failed(&pod.uid, Some(refusers), now);
+        let mut refused = Refused {
+            pod: Arc::clone(pod),
+            message: String::new(),
+            nominate: None,
+            victims: Vec::new(),
+            displaced: Vec::new(),
+        };
+        let why = match outcome {
+            Preemption::NotEligible(why) => Some(why.to_owned()),
+            Preemption::Nowhere(why) => {
+                refused.nominate = (!pod.nominated.is_empty()).then(String::new);
+                Some(why)
+            }
+            Preemption::Chosen(candidate) => {
+                self.preempt(&mut refused, candidate, now);
+                None
+            }
+        };
+        if let Some(node) = &refused.nominate {
+            self.nominate(&pod.uid, node, now);
+        }
+        refused.message = diagnosis.message(why.as_deref());
+        Attempt::Refused(Box::new(refused))
+    }
+
+    fn preempt(&mut self, refused: &mut Refused, candidate: Candidate, now: Instant) {
+        let node = self.snapshot.node(candidate.slot).name.clone();
+        refused.victims = candidate.victims.into_iter().filter(|v| !v.deleting).collect();
+        if !refused.victims.is_empty() {
+            self.preempting.insert(refused.pod.uid.clone(), false);
+        }
+        let lesser = |p: &&Arc<PodInfo>| p.nominated == node && p.priority < refused.pod.priority;
+        let nominees = self.nominees.iter().filter_map(|uid| self.pending.get(uid));
+        refused.displaced = nominees.filter(lesser).map(Arc::clone).collect();
+        for other in &refused.displaced {
+            self.nominate(&other.uid, "", now);
+            // It looks for another place at once.
+            self.queue.add(&other.uid, other.priority, other.created);
+        }
+        refused.nominate = Some(node);
+    }
+
+    /// The victims of a pod are deleted, or could not be. Until now it was not tried again: it would have chosen
+    /// others.
+    pub fn preempted(&mut self, uid: &str, deleted: bool) {
+        let woken = self.preempting.remove(uid).unwrap_or_default();
+        if let Some(pod) = self.pending.get(uid).filter(|_| woken || !deleted) {
+            self.queue.add(uid, pod.priority, pod.created);
+        }
     }
 
     /// The binding of a placed pod failed: it is tried again later, unless it is gone.
     pub fn unbound(&mut self, uid: &str, now: Instant) {
-        if self.assumed.remove(uid) {
-            self.snapshot.unplace(uid);
-            if let Some(pod) = self.pending.get(uid) {
-                self.queue.restore(uid, pod.priority, pod.created);
-                self.queue.failed(uid, Vec::new(), now);
+        if !self.assumed.remove(uid) {
+            return;
+        }
+        if let Some(pod) = self.pending.get(uid) {
+            self.queue.restore(uid, pod.priority, pod.created);
+            self.queue.failed(uid, None, now);
+            if !pod.nominated.is_empty() {
+                self.nominees.insert(uid.to_owned());
             }
-            self.queue.wake(Helps::RoomFreed, now);
+        }
+        if let Some((pod, slot)) = self.snapshot.unplace(uid) {
+            self.happened(&Happened::Gone { pod: &pod, slot }, now);
         }
     }
 }
-
-/// Equal but for what the scheduler itself writes.
-fn same_wants(a: &PodInfo, b: &PodInfo) -> bool {
-    let wants = |p: &PodInfo| {
-        p.wants.as_ref().map(|w| {
-            let mut w = w.clone();
-            w.told = None;
-            w
-        })
-    };
-    a.priority == b.priority && a.requests == b.requests && a.labels == b.labels && wants(a) == wants(b)
-}
-
-/// As upstream's `FitError`: reasons with their counts, sorted as text, then why nothing was preempted.
-#[must_use]
-pub fn message(refusals: &[Refusal], never_preempts: bool) -> String {
-    if refusals.is_empty() {
-        return "no nodes available to schedule pods".into();
-    }
-    let total = refusals.len();
-    let reasons = histogram(refusals.iter().flat_map(|r| r.reasons.iter().map(String::as_str)));
-    let preemption = if never_preempts {
-        "not eligible due to preemptionPolicy=Never.".to_owned()
-    } else {
-        let why = histogram(refusals.iter().map(|r| {
-            if r.resolvable {
-                "No preemption victims found for incoming pod"
-            } else {
-                "Preemption is not helpful for scheduling"
-            }
-        }));
-        format!("0/{total} nodes are available: {why}.")
-    };
-    // Both are post-filters of upstream's default profile: dynamic resources, then preemption.
-    format!("0/{total} nodes are available: {reasons}. no new claims to deallocate, preemption: {preemption}")
-}
-
-fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in reasons {
-        *counts.entry(reason).or_insert(0) += 1;
-    }
-    let mut lines: Vec<String> = counts.into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    lines.sort();
-    lines.join(", ")
-}
-
-#[cfg(test)]
-mod tests;

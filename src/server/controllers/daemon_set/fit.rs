@@ -1,5 +1,7 @@
 //! Decides: which nodes a DaemonSet runs on, and how its pods are made for one node.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::DaemonSetSpec;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, Taint, Toleration,
@@ -7,8 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::HASH;
-use crate::server::scheduler::filter::{term_matches, tolerated};
-use crate::server::scheduler::snapshot::NodeInfo;
+use crate::server::scheduler::filter::{node_allowed, tolerated};
 
 /// Counted by the server with each new template; older clients know pods by it.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -27,7 +28,6 @@ const NETWORK_UNAVAILABLE: (&str, &str) = ("node.kubernetes.io/network-unavailab
 /// What a DaemonSet asks of nodes.
 pub struct Fit<'a> {
     spec: Option<&'a PodSpec>,
-    terms: Option<&'a [NodeSelectorTerm]>,
     tolerations: Vec<Toleration>,
 }
 
@@ -42,13 +42,7 @@ pub struct Verdict {
 impl<'a> Fit<'a> {
     pub fn of(spec: &'a DaemonSetSpec) -> Self {
         let spec = spec.template.spec.as_ref();
-        let affinity = spec.and_then(|s| s.affinity.as_ref()?.node_affinity.as_ref());
-        let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        Self {
-            spec,
-            terms: required.map(|r| r.node_selector_terms.as_slice()),
-            tolerations: spec.map(tolerations).unwrap_or_default(),
-        }
+        Self { spec, tolerations: spec.map(tolerations).unwrap_or_default() }
     }
 
     pub fn on(&self, node: &Node) -> Verdict {
@@ -69,16 +63,8 @@ impl<'a> Fit<'a> {
         if spec.node_name.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != name) {
             return false;
         }
-        let labels = node.metadata.labels.as_ref();
-        let has = |(k, v): (&String, &String)| labels.and_then(|l| l.get(k)) == Some(v);
-        if !spec.node_selector.iter().flatten().all(has) {
-            return false;
-        }
-        self.terms.is_none_or(|terms| {
-            let labels = labels.cloned().unwrap_or_default();
-            let node = NodeInfo { name: name.to_owned(), labels, ..NodeInfo::default() };
-            terms.iter().any(|term| term_matches(term, &node))
-        })
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        node_allowed(spec, name, node.metadata.labels.as_ref().unwrap_or(&NONE))
     }
 }
 

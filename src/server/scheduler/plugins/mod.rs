@@ -1,0 +1,327 @@
+//! Decides: the table of plugins, in upstream's order and with its default weights
+//! (`pkg/scheduler/apis/config/v1/default_plugins.go`).
+//!
+//! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
+//! - [`resources`]: what is free; [`image_locality`]: which images are there
+//! - [`spread`], [`inter_pod_affinity`]: where other pods are
+//!
+//! A plugin may refuse nodes, score those that are left, and say which events can help a pod that it refused. What it
+//! computes once for an attempt is a field of [`Cycle`].
+
+pub mod image_locality;
+pub mod inter_pod_affinity;
+pub mod node;
+pub mod resources;
+pub mod spread;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::pod::{HostPort, PodInfo, Wants};
+use super::resources::Amounts;
+use super::snapshot::{NodeChange, NodeInfo, Snapshot, remove_ports};
+
+/// Score of the best node.
+pub const MAX_SCORE: i64 = 100;
+
+/// Why a plugin refuses a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reasons {
+    pub texts: Vec<Cow<'static, str>>,
+    /// Removing pods from the node could change it.
+    pub resolvable: bool,
+}
+
+impl Reasons {
+    #[must_use]
+    pub fn one(text: &'static str, resolvable: bool) -> Self {
+        Self { texts: vec![text.into()], resolvable }
+    }
+}
+
+/// Why a node was refused, and by which plugin of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub plugin: usize,
+    pub reasons: Reasons,
+}
+
+/// Something that could help a pod that waits.
+#[derive(Clone, Copy, Debug)]
+pub enum Happened<'a> {
+    /// A pod has come to a node.
+    Placed(&'a PodInfo),
+    /// A pod that is on a node has other labels, asks for less or has begun to end.
+    Changed {
+        old: &'a PodInfo,
+        new: &'a PodInfo,
+        slot: usize,
+    },
+    /// A pod, or one that was nominated, is no longer on a node.
+    Gone {
+        pod: &'a PodInfo,
+        slot: usize,
+    },
+    Node {
+        slot: usize,
+        change: NodeChange,
+    },
+    /// Its domains may have gone with it.
+    NodeGone,
+    /// Labels of a namespace.
+    Namespace,
+}
+
+impl Happened<'_> {
+    fn kind(self) -> u8 {
+        match self {
+            Self::Placed(_) => PLACED,
+            Self::Changed { .. } => CHANGED,
+            Self::Gone { .. } => GONE,
+            Self::Node { .. } => NODE,
+            Self::NodeGone => NODE_GONE,
+            Self::Namespace => NAMESPACE,
+        }
+    }
+}
+
+const PLACED: u8 = 1;
+const CHANGED: u8 = 2;
+const GONE: u8 = 4;
+const NODE: u8 = 8;
+const NODE_GONE: u8 = 16;
+const NAMESPACE: u8 = 32;
+
+type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
+/// Scores of the given slots, 0 to [`MAX_SCORE`]; `None` when the plugin has nothing to say about this pod.
+type Scores = fn(&Cycle, &[usize]) -> Option<Vec<i64>>;
+
+/// One row of the table.
+pub struct Plugin {
+    pub name: &'static str,
+    pub filter: Option<Filter>,
+    /// Weight and scorer.
+    pub score: Option<(i64, Scores)>,
+    /// Kinds of events it asks to hear of.
+    events: u8,
+    /// Whether an event can help a pod that it refused. May be true too often, never too seldom.
+    helps: fn(&PodInfo, &Wants, &Happened, &Snapshot) -> bool,
+}
+
+/// Those of volumes belong between `NodeResourcesFit` and `PodTopologySpread`: `VolumeRestrictions`,
+/// `NodeVolumeLimits`, `VolumeBinding`, `VolumeZone`.
+pub const PLUGINS: &[Plugin] = &[
+    Plugin {
+        name: "NodeUnschedulable",
+        filter: Some(node::unschedulable),
+        score: None,
+        events: NODE,
+        helps: node::unschedulable_helps,
+    },
+    Plugin { name: "NodeName", filter: Some(node::name), score: None, events: NODE, helps: node::name_helps },
+    Plugin {
+        name: "TaintToleration",
+        filter: Some(node::taints),
+        score: Some((3, node::taint_scores)),
+        events: NODE,
+        helps: node::taints_helps,
+    },
+    Plugin {
+        name: NODE_AFFINITY,
+        filter: Some(node::affinity),
+        score: Some((2, node::affinity_scores)),
+        events: NODE,
+        helps: node::affinity_helps,
+    },
+    Plugin { name: "NodePorts", filter: Some(node::ports), score: None, events: NODE | GONE, helps: node::ports_helps },
+    Plugin {
+        name: "NodeResourcesFit",
+        filter: Some(resources::fit),
+        score: Some((1, resources::least_allocated)),
+        events: NODE | GONE | CHANGED,
+        helps: resources::helps,
+    },
+    Plugin {
+        name: "PodTopologySpread",
+        filter: Some(spread::filter),
+        score: Some((2, spread::scores)),
+        events: NODE | NODE_GONE | PLACED | CHANGED | GONE,
+        helps: spread::helps,
+    },
+    Plugin {
+        name: "InterPodAffinity",
+        filter: Some(inter_pod_affinity::filter),
+        score: Some((2, inter_pod_affinity::scores)),
+        events: NODE | NODE_GONE | PLACED | CHANGED | GONE | NAMESPACE,
+        helps: inter_pod_affinity::helps,
+    },
+    Plugin {
+        name: "NodeResourcesBalancedAllocation",
+        filter: None,
+        score: Some((1, resources::balanced_allocation)),
+        events: 0,
+        helps: |_, _, _, _| false,
+    },
+    Plugin {
+        name: "ImageLocality",
+        filter: None,
+        score: Some((1, image_locality::scores)),
+        events: 0,
+        helps: |_, _, _, _| false,
+    },
+];
+
+pub const NODE_AFFINITY: &str = "NodeAffinity";
+
+/// The plugins that refused a pod, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusers(u32);
+
+impl Refusers {
+    pub fn add(&mut self, plugin: usize) {
+        self.0 |= 1 << plugin;
+    }
+
+    /// # Panics
+    /// When there is no plugin of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut refusers = Self::default();
+        refusers.add(PLUGINS.iter().position(|p| p.name == name).expect("a plugin of the table"));
+        refusers
+    }
+
+    pub fn join(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    fn each(self) -> impl Iterator<Item = &'static Plugin> {
+        PLUGINS.iter().enumerate().filter(move |(i, _)| self.0 & (1 << i) != 0).map(|(_, plugin)| plugin)
+    }
+
+    /// Those that ask for events of this kind.
+    #[must_use]
+    pub fn that_hear_of(happened: &Happened) -> Self {
+        let mut all = Self::default();
+        PLUGINS.iter().enumerate().filter(|(_, p)| p.events & happened.kind() != 0).for_each(|(i, _)| all.add(i));
+        all
+    }
+
+    #[must_use]
+    pub fn any_of(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Whether the event can help a pod that these refused.
+    #[must_use]
+    pub fn are_helped(self, pod: &PodInfo, happened: &Happened, snapshot: &Snapshot) -> bool {
+        let Some(wants) = &pod.wants else { return false };
+        self.each().any(|p| p.events & happened.kind() != 0 && (p.helps)(pod, wants, happened, snapshot))
+    }
+}
+
+/// One attempt: the pod, and what is computed once for all nodes.
+pub struct Cycle<'a> {
+    pub pod: &'a PodInfo,
+    pub wants: &'a Wants,
+    pub snapshot: &'a Snapshot,
+    /// Nodes that exist.
+    pub node_count: usize,
+    /// Pods nominated for the nodes in these slots that are at least as important: they count as if they were there.
+    pub nominated: HashMap<usize, Vec<Arc<PodInfo>>>,
+    spread: spread::Hard,
+    affinity: inter_pod_affinity::Required,
+}
+
+impl<'a> Cycle<'a> {
+    #[must_use]
+    pub fn new(pod: &'a PodInfo, wants: &'a Wants, snapshot: &'a Snapshot, node_count: usize) -> Self {
+        let spread = spread::Hard::new(pod, wants, snapshot);
+        let affinity = inter_pod_affinity::Required::new(pod, snapshot);
+        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), spread, affinity }
+    }
+
+    /// Counts a pod that comes to a node (`1`) or leaves it (`-1`) in this attempt only.
+    pub fn adjust(&mut self, other: &PodInfo, slot: usize, by: i32) {
+        self.spread.adjust(self.pod, other, slot, by);
+        self.affinity.adjust(self.pod, other, slot, by, self.snapshot);
+    }
+
+    /// Whether the pod can run there with those that are nominated, and without them.
+    ///
+    /// # Errors
+    /// When the pod cannot run on the node.
+    pub fn fits(&mut self, room: &mut Room) -> Result<(), Refusal> {
+        if let Some(nominated) = self.nominated.get(&room.slot).cloned() {
+            for other in &nominated {
+                room.add(other);
+                self.adjust(other, room.slot, 1);
+            }
+            let verdict = self.filter(room);
+            for other in &nominated {
+                room.remove(other);
+                self.adjust(other, room.slot, -1);
+            }
+            verdict?;
+        }
+        self.filter(room)
+    }
+
+    /// Asks every plugin, in order; the first that refuses says why.
+    fn filter(&self, room: &Room) -> Result<(), Refusal> {
+        for (plugin, row) in PLUGINS.iter().enumerate() {
+            if let Some(filter) = row.filter {
+                filter(self, room).map_err(|reasons| Refusal { plugin, reasons })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node and what would be taken of it with pods added or removed.
+#[derive(Clone)]
+pub struct Room<'a> {
+    pub slot: usize,
+    pub node: &'a NodeInfo,
+    pub used: Cow<'a, Amounts>,
+    pub pods: usize,
+    pub ports: Cow<'a, [HostPort]>,
+}
+
+impl<'a> Room<'a> {
+    #[must_use]
+    pub fn new(slot: usize, node: &'a NodeInfo) -> Self {
+        let (used, ports) = (Cow::Borrowed(&node.used), Cow::Borrowed(node.ports.as_slice()));
+        Self { slot, node, used, pods: node.pods.len(), ports }
+    }
+
+    pub fn add(&mut self, pod: &PodInfo) {
+        self.used.to_mut().add(&pod.taken.requests);
+        self.pods += 1;
+        if !pod.host_ports.is_empty() {
+            self.ports.to_mut().extend(pod.host_ports.iter().cloned());
+        }
+    }
+
+    pub fn remove(&mut self, pod: &PodInfo) {
+        self.used.to_mut().subtract(&pod.taken.requests);
+        self.pods -= 1;
+        if !pod.host_ports.is_empty() {
+            remove_ports(self.ports.to_mut(), pod);
+        }
+    }
+}
+
+/// The most gets [`MAX_SCORE`], the others their share of it (upstream's `DefaultNormalizeScore`).
+#[must_use]
+pub fn most(counts: Vec<i64>) -> Vec<i64> {
+    let max = counts.iter().copied().max().unwrap_or(0);
+    counts.into_iter().map(|n| if max == 0 { 0 } else { MAX_SCORE * n / max }).collect()
+}
+
+/// The reverse of [`most`].
+#[must_use]
+pub fn fewest(counts: Vec<i64>) -> Vec<i64> {
+    most(counts).into_iter().map(|n| MAX_SCORE - n).collect()
+}

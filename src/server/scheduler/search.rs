@@ -1,0 +1,146 @@
+//! Decides: which nodes a pod can run on, which of them is best, and what is told when there is none.
+
+use std::collections::BTreeMap;
+
+use super::plugins::{Cycle, NODE_AFFINITY, PLUGINS, Refusal, Refusers, Room, node};
+
+/// With fewer nodes all are looked at.
+const LEAST_NODES: usize = 100;
+
+/// Why a pod fits nowhere.
+#[derive(Debug, Default)]
+pub struct Diagnosis {
+    pub node_count: usize,
+    /// By slot. Nodes that are not here were not looked at, for the reason in `others`.
+    pub refusals: Vec<(usize, Refusal)>,
+    others: Option<&'static str>,
+    /// Nothing about nodes: the pod contradicts itself.
+    pub contradiction: bool,
+    pub refusers: Refusers,
+}
+
+/// Feasible nodes, and how many were looked at for them.
+#[derive(Debug)]
+pub struct Found {
+    pub slots: Vec<usize>,
+    pub looked_at: usize,
+}
+
+/// How many feasible nodes are enough to choose from (upstream's `numFeasibleNodesToFind`).
+fn enough(nodes: usize) -> usize {
+    if nodes < LEAST_NODES {
+        return nodes;
+    }
+    let percentage = 50_usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percentage / 100).max(LEAST_NODES)
+}
+
+/// Looks from `start` on, round the nodes, until there are enough.
+///
+/// # Errors
+/// When there is none.
+pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
+    let order = cycle.snapshot.order();
+    let mut diagnosis = Diagnosis { node_count: order.len(), ..Diagnosis::default() };
+    // Where other pods have been put out for it, it goes if it can.
+    if let Some(slot) = cycle.snapshot.slot(&cycle.pod.nominated).filter(|slot| cycle.snapshot.node(*slot).known)
+        && cycle.fits(&mut Room::new(slot, cycle.snapshot.node(slot))).is_ok()
+    {
+        return Ok(Found { slots: vec![slot], looked_at: 0 });
+    }
+    let pinned: Option<Vec<usize>> = node::pinned(cycle.wants).map(|names| {
+        diagnosis.contradiction = names.is_empty();
+        diagnosis.others = Some("node(s) didn't satisfy plugin(s) [NodeAffinity]");
+        diagnosis.refusers = Refusers::named(NODE_AFFINITY);
+        let slots = names.iter().filter_map(|name| cycle.snapshot.slot(name));
+        slots.filter(|slot| cycle.snapshot.node(*slot).known).collect()
+    });
+    let mut found = Found { slots: Vec::new(), looked_at: 0 };
+    let (among, wanted) = match &pinned {
+        Some(slots) => (slots.as_slice(), slots.len()),
+        None => (order, enough(order.len())),
+    };
+    let first = start.checked_rem(among.len()).unwrap_or(0);
+    for slot in among[first..].iter().chain(&among[..first]).copied() {
+        if found.slots.len() >= wanted {
+            break;
+        }
+        found.looked_at += 1;
+        match cycle.fits(&mut Room::new(slot, cycle.snapshot.node(slot))) {
+            Ok(()) => found.slots.push(slot),
+            Err(refusal) => {
+                diagnosis.refusers.add(refusal.plugin);
+                diagnosis.refusals.push((slot, refusal));
+            }
+        }
+    }
+    if pinned.is_some() {
+        // The next pod starts where it would have.
+        found.looked_at = 0;
+    }
+    if found.slots.is_empty() { Err(diagnosis) } else { Ok(found) }
+}
+
+/// The best of `slots`. Of equals `tie` chooses (upstream: at random).
+#[must_use]
+pub fn best(cycle: &Cycle, slots: &[usize], tie: usize) -> Option<usize> {
+    if slots.len() < 2 {
+        return slots.first().copied();
+    }
+    let mut totals = vec![0; slots.len()];
+    for (weight, scores) in PLUGINS.iter().filter_map(|p| p.score) {
+        if let Some(scores) = scores(cycle, slots) {
+            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
+        }
+    }
+    let top = totals.iter().copied().max()?;
+    let ties: Vec<usize> = (0..slots.len()).filter(|i| totals[*i] == top).collect();
+    Some(slots[ties[tie % ties.len()]])
+}
+
+impl Diagnosis {
+    /// As upstream's `FitError`: reasons with their counts, sorted as text, then what preemption says.
+    #[must_use]
+    pub fn message(&self, preemption: Option<&str>) -> String {
+        if self.node_count == 0 {
+            return "no nodes available to schedule pods".into();
+        }
+        let reasons = if self.contradiction {
+            "pod affinity terms conflict".to_owned()
+        } else {
+            let given = self.refusals.iter().flat_map(|(_, r)| r.reasons.texts.iter().map(|t| &**t));
+            let left = self.node_count - self.refusals.len();
+            histogram(given.chain(self.others.into_iter().flat_map(|why| std::iter::repeat_n(why, left))))
+        };
+        let said = format!("0/{} nodes are available: {reasons}.", self.node_count);
+        // Both are post-filters of upstream's default profile: dynamic resources, then preemption.
+        match preemption {
+            Some(why) => format!("{said} no new claims to deallocate, preemption: {why}"),
+            None => said,
+        }
+    }
+}
+
+/// What was counted, as text.
+pub fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_insert(0) += 1;
+    }
+    let mut lines: Vec<String> = counts.into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+    lines.sort();
+    lines.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enough_nodes() {
+        for (nodes, want) in [(0, 0), (3, 3), (99, 99), (100, 100), (150, 100), (500, 230), (5000, 500), (10_000, 500)]
+        {
+            assert_eq!(enough(nodes), want, "{nodes}");
+        }
+    }
+}

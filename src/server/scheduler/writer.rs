@@ -1,0 +1,146 @@
+//! Effects: binds pods, deletes victims, and tells what came of each attempt in Events and conditions.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use serde_json::{Value, json};
+
+use super::pod::PodInfo;
+use super::state::{Attempt, Refused, SCHEDULER};
+use crate::api::resource::Resource;
+use crate::client::correlator::Note;
+use crate::client::recorder::Recorder;
+use crate::client::request::{Answer, Class, Error, Request, Verb};
+use crate::clock;
+
+/// What the state has to know of a write.
+#[derive(Debug)]
+pub enum Written {
+    /// Nothing: the watches show it.
+    Done,
+    /// The binding of a pod failed.
+    Unbound { uid: String },
+    /// The victims of a pod are deleted, or could not all be.
+    Preempted { uid: String, deleted: bool },
+}
+
+#[derive(Clone)]
+pub struct Writer {
+    pub client: kube::Client,
+    pub recorder: Recorder,
+    pub pods: &'static Resource,
+}
+
+impl Writer {
+    pub async fn write(&self, attempt: Attempt) -> Written {
+        match attempt {
+            Attempt::Place { pod, node } => self.bind(&pod, &node).await,
+            Attempt::Refused(refused) => self.refuse(*refused).await,
+        }
+    }
+
+    async fn bind(&self, pod: &PodInfo, node: &str) -> Written {
+        let body = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": { "name": pod.name, "namespace": pod.namespace(), "uid": pod.uid },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        let request = Request::new(Verb::Create, self.pods, pod.namespace(), &pod.name, body).on("binding");
+        if let Err(error) = request.write(&self.client).await {
+            if error.class() != Class::NotFound {
+                tracing::warn!(namespace = pod.namespace(), pod = pod.name, node, %error, "binding failed");
+                let message = format!("binding rejected: {error}");
+                self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
+            }
+            return Written::Unbound { uid: pod.uid.clone() };
+        }
+        let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name);
+        self.recorder.note(note(pod, false, "Scheduled", "Binding", message));
+        Written::Done
+    }
+
+    async fn refuse(&self, refused: Refused) -> Written {
+        let Refused { pod, message, nominate, victims, displaced } = refused;
+        self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message.clone()));
+        let told = pod.wants.as_ref().and_then(|w| w.told.as_ref()) == Some(&message);
+        if !told || nominate.is_some() {
+            let mut status = json!({ "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+                "lastProbeTime": null, "lastTransitionTime": clock::time(),
+            }] });
+            if let Some(node) = &nominate {
+                // An empty one is taken out.
+                status["nominatedNodeName"] = if node.is_empty() { Value::Null } else { node.as_str().into() };
+            }
+            if let Err(error) = self.patch_status(&pod, status).await {
+                tracing::debug!(namespace = pod.namespace(), pod = pod.name, %error, "condition not written");
+            }
+        }
+        let Some(node) = nominate.filter(|_| !victims.is_empty()) else { return Written::Done };
+        for other in &displaced {
+            if let Err(error) = self.patch_status(other, json!({ "nominatedNodeName": null })).await {
+                tracing::debug!(namespace = other.namespace(), pod = other.name, %error, "nomination not cleared");
+            }
+        }
+        let mut deleted = true;
+        for victim in &victims {
+            deleted &= self.preempt(&pod, victim, &node).await;
+        }
+        Written::Preempted { uid: pod.uid.clone(), deleted }
+    }
+
+    /// Deletes a victim; false when it is still there.
+    async fn preempt(&self, pod: &PodInfo, victim: &Arc<PodInfo>, node: &str) -> bool {
+        let status = json!({ "conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{SCHEDULER}: preempting to accommodate a higher priority pod"),
+            "lastProbeTime": null, "lastTransitionTime": clock::time(),
+        }] });
+        let told = self.patch_status(victim, status).await.map(drop);
+        let delete = Request::delete(self.pods, victim.namespace(), &victim.name, &victim.uid);
+        let gone = match told {
+            Ok(()) => delete.write(&self.client).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match gone {
+            Ok(()) => {
+                tracing::info!(
+                    namespace = victim.namespace(),
+                    pod = victim.name,
+                    node,
+                    preemptor = pod.name,
+                    "preempted"
+                );
+                let message = format!("Preempted by pod {} on node {node}", pod.uid);
+                self.recorder.note(note(victim, false, "Preempted", "Preempting", message));
+                true
+            }
+            // Gone already, or another pod of that name by now.
+            Err(error) if matches!(error.class(), Class::NotFound | Class::Conflict) => true,
+            Err(error) => {
+                tracing::warn!(namespace = victim.namespace(), pod = victim.name, node, %error, "victim not deleted");
+                false
+            }
+        }
+    }
+
+    /// The uid makes it fail when the name belongs to another pod by now.
+    async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<Answer, Error> {
+        let body = json!({ "metadata": { "uid": pod.uid }, "status": status });
+        let request = Request::new(Verb::StrategicPatch, self.pods, pod.namespace(), &pod.name, body).on("status");
+        request.write(&self.client).await
+    }
+}
+
+fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str, message: String) -> Note {
+    let regarding = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace().to_owned()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        resource_version: Some(pod.resource_version.clone()),
+        field_path: None,
+    };
+    Note { regarding, warning, reason, message, component: SCHEDULER, action }
+}
