@@ -13,8 +13,8 @@
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
-//! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`], [`service_account`], [`root_ca`], [`api_services`],
-//!   [`extension_authentication`]
+//! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`],
+//!   [`service_account`], [`root_ca`], [`api_services`], [`extension_authentication`]
 
 pub mod action;
 pub mod api_services;
@@ -27,6 +27,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod driver;
+pub mod endpoint_slice_mirroring;
 pub mod endpoint_slices;
 pub mod endpoints;
 pub mod extension_authentication;
@@ -128,6 +129,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(cron_job::CronJobController),
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slices::EndpointSlices),
+        Arc::new(endpoint_slice_mirroring::EndpointSliceMirroring),
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),
         Arc::new(node_role::NodeRole::new(config.control_plane_node)),
         Arc::new(node_health::NodeHealth::default()),
