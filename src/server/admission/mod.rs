@@ -148,6 +148,7 @@ pub fn default_chain(objects: &SharedObjects, authorizer: &Arc<Authorizer>, clie
         Box::new(priority::Priority::new(shared())),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(default_storage_class::DefaultStorageClass::new(shared())),
+        Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
         Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(shared())),
         Box::new(runtime_class::RuntimeClass::new(shared())),
         Box::new(certificates::CertificateApproval(authorizer.clone())),

@@ -11,7 +11,6 @@ const PROTECTED: [(&str, &str); 3] = [
     ("storage.k8s.io/volumeattributesclasses", "kubernetes.io/vac-protection"),
 ];
 
-/// Not part of the default chain as long as nothing takes these finalizers off: what has one could never be deleted.
 pub struct StorageObjectInUseProtection;
 
 impl Plugin for StorageObjectInUseProtection {

@@ -11,6 +11,7 @@
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - storage: [`persistent_volumes`]
 //! - ends: [`namespace`], [`garbage`]
+//! - storage: [`protection`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
 //! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`],
@@ -46,6 +47,7 @@ pub mod persistent_volumes;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
+pub mod protection;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod revisions;
@@ -110,7 +112,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, stop: Cancella
 /// Every controller. Their order is of no consequence.
 #[must_use]
 pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
-    vec![
+    let mut all: Vec<Arc<dyn Controller>> = vec![
         Arc::new(bootstrap::Bootstrap::new(&config)),
         Arc::new(flow_control::FlowControl::default()),
         Arc::new(cluster_role_aggregation::ClusterRoleAggregation),
@@ -143,5 +145,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),
-    ]
+    ];
+    all.extend(protection::Protection::all().map(|one| Arc::new(one) as Arc<dyn Controller>));
+    all
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use super::{ApiService, Definition};
 use crate::client::store::{Kind, Meta};
 use crate::server::controllers::custom_resources::APPROVED;
-use crate::server::controllers::owners;
+use crate::server::controllers::{owners, pods};
 
 macro_rules! kinds {
     ($($kind:ty => |$object:ident| $trim:expr),* $(,)?) => { $(
@@ -68,8 +68,8 @@ kinds! {
 fn trim_pod(pod: &mut Pod) {
     let of = |group, kind| owners::controller_named(&pod.metadata, group, kind).is_some();
     let (of_job, of_daemon_set) = (of("batch", "Job"), of("apps", "DaemonSet"));
+    pods::keep_claims(pod);
     if let Some(spec) = &mut pod.spec {
-        spec.volumes = None;
         spec.ephemeral_containers = None;
         spec.topology_spread_constraints = None;
         // A DaemonSet's pod says there which node it is for.
