@@ -7,11 +7,10 @@
 //! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`]; what may be evicted of them:
 //!   [`disruption`]
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
-//! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]
+//! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
-//! - storage: [`persistent_volumes`]
+//! - storage: [`persistent_volumes`], [`protection`]
 //! - ends: [`namespace`], [`garbage`]
-//! - storage: [`protection`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
 //! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`],
@@ -53,6 +52,7 @@ pub mod resource_quota;
 pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_cidr;
 pub mod service_pods;
 pub mod share;
 pub mod stateful_set;
@@ -142,6 +142,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(certificates::Certificates::new(config.sign)),
+        Arc::new(service_cidr::ServiceCidrs::new(config.cluster.service_cidr)),
         Arc::new(custom_resources::CustomResources::default()),
         Arc::new(namespace::NamespaceDeletion::default()),
         Arc::new(garbage::GarbageCollector::default()),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 
@@ -47,6 +48,8 @@ kinds! {
     PersistentVolumeClaim => |_o| (),
     StorageClass => |_o| (),
     Service => |_o| (),
+    IPAddress => |_o| (),
+    ServiceCIDR => |_o| (),
     Endpoints => |_o| (),
     EndpointSlice => |_o| (),
     Node => |node| trim_node(node),

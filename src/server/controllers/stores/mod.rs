@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 
@@ -28,6 +29,7 @@ use super::certificates::REQUESTS;
 use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
 use super::partial::Partial;
+use super::service_cidr::{ADDRESSES, SERVICE_CIDRS};
 use crate::api::resource::custom::{DEFINITIONS, Rows};
 use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_kind, find_storage};
 use crate::client::reflector::{Sink, Source};
@@ -107,6 +109,8 @@ stores! {
     resource_quotas: ResourceQuota = "resourcequotas",
     budgets: PodDisruptionBudget = BUDGETS,
     certificate_requests: CertificateSigningRequest = REQUESTS,
+    addresses: IPAddress = ADDRESSES,
+    service_cidrs: ServiceCIDR = SERVICE_CIDRS,
     cluster_roles: cluster_role_aggregation::Role = CLUSTER_ROLES,
 }
 
