@@ -16,7 +16,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::ending::Ending;
-use super::indexes::Indexes;
 use super::policy::Verdict;
 use super::view::{View, is_tracked};
 use crate::client::request::{Class, Request, Verb};
@@ -34,7 +33,7 @@ const MOST_UNCOUNTED: usize = 500;
 pub fn track<'a>(view: &View<'a>, ending: Option<&Ending>, status: &mut JobStatus) -> (Vec<&'a Arc<Pod>>, bool) {
     let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
     count(view, status, &mut uncounted);
-    let (mut untrack, mut done, mut full) = (Vec::new(), Vec::new(), false);
+    let (mut untrack, mut done, mut full) = (Vec::new(), 0, false);
     for pod in view.pods.iter().copied().filter(|p| is_tracked(p) && may_go(view, ending, p)) {
         untrack.push(pod);
         let uid = pod.metadata.uid();
@@ -42,7 +41,7 @@ pub fn track<'a>(view: &View<'a>, ending: Option<&Ending>, status: &mut JobStatu
         if pods::phase(pod) == "Succeeded" && !failed_before {
             if view.is_indexed() {
                 // The index is enough to count it once.
-                done.extend(view.place(pod).filter(|index| !view.completed_before.has(*index)));
+                done += usize::from(view.place(pod).is_some_and(|index| !view.completed_before.has(index)));
             } else if !view.uncounted_succeeded.contains(uid) {
                 uncounted.succeeded.get_or_insert_default().push(uid.to_owned());
             }
@@ -52,15 +51,14 @@ pub fn track<'a>(view: &View<'a>, ending: Option<&Ending>, status: &mut JobStatu
                 uncounted.failed.get_or_insert_default().push(uid.to_owned());
             }
         }
-        if done.len() + waiting(&uncounted) >= MOST_UNCOUNTED {
+        if done + waiting(&uncounted) >= MOST_UNCOUNTED {
             full = true;
             break;
         }
     }
     if view.is_indexed() {
-        let completed = view.completed.union(&done.into_iter().collect::<Indexes>());
-        status.succeeded = Some(completed.total());
-        status.completed_indexes = Some(completed.to_string());
+        status.succeeded = Some(view.completed.total());
+        status.completed_indexes = Some(view.completed.to_string());
         status.failed_indexes = view.failed_indexes.as_ref().map(ToString::to_string);
     }
     status.uncounted_terminated_pods = Some(uncounted);

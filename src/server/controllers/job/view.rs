@@ -148,16 +148,20 @@ impl<'a> View<'a> {
         self.failed = old.failed.unwrap_or(0) + failed + count(self.uncounted_failed.iter());
     }
 
+    /// An index is done or given up, whichever was first: a pod that was given up when it was deleted may succeed yet, and
+    /// one that is no longer needed may fail.
     fn count_indexes(&mut self) {
         let completions = self.spec.completions.unwrap_or(0);
         let parse = |text: Option<&String>| Indexes::parse(text.map_or("", String::as_str), completions);
         self.completed_before = parse(self.status().and_then(|s| s.completed_indexes.as_ref()));
-        let places = |pods: &mut dyn Iterator<Item = &'a Arc<Pod>>| pods.filter_map(|p| self.place(p)).collect();
-        let new: Indexes = places(&mut self.fresh().filter(|p| pods::phase(p) == "Succeeded"));
+        let failed_before = parse(self.status().and_then(|s| s.failed_indexes.as_ref()));
+        let succeeded = self.fresh().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| self.place(p));
+        let new: Indexes = succeeded.filter(|index| !failed_before.has(*index)).collect();
         let completed = self.completed_before.union(&new);
         if let Some(limit) = self.limit_per_index() {
-            let new: Indexes = places(&mut self.fresh().filter(|p| self.fails_index(p, limit)));
-            let failed = parse(self.status().and_then(|s| s.failed_indexes.as_ref())).union(&new);
+            let failed = self.fresh().filter(|p| self.fails_index(p, limit)).filter_map(|p| self.place(p));
+            let new: Indexes = failed.filter(|index| !completed.has(*index)).collect();
+            let failed = failed_before.union(&new);
             self.replaced = self.to_replace(&completed, &failed);
             self.failed_indexes = Some(failed);
         }

@@ -148,6 +148,21 @@ fn an_index_that_failed_too_often_is_not_tried_again() {
 }
 
 #[test]
+fn an_index_is_never_both_done_and_given_up() {
+    // Given up when its pod was deleted, which succeeded at last.
+    let given_up = json!({ "failedIndexes": "0", "uncountedTerminatedPods": { "failed": ["a"] } });
+    let idle = json!({ "parallelism": 0 });
+    check(limited(idle.clone(), given_up), &[tried("1", with_index("0", succeeded("a")))], &["untrack a"]);
+    // A second pod of an index that is done fails.
+    let both = [with_index("0", succeeded("a")), tried("1", with_index("0", failed("b")))];
+    check(
+        limited(idle, json!({})),
+        &both,
+        &["status succeeded=1 indexes=0 failed-indexes= uncounted-failed=b", "untrack a", "untrack b"],
+    );
+}
+
+#[test]
 fn a_policy_may_give_up_an_index_or_try_it_for_free() {
     let policy = |action: &str| json!({ "podFailurePolicy": { "rules": [{ "action": action, "onExitCodes": { "operator": "In", "values": [42] } }] } });
     let pods = [tried("0", with_index("0", exited(42, failed("a")))), tried("0", with_index("1", running("b")))];
