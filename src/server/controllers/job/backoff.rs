@@ -1,5 +1,6 @@
 //! Decides: how long after failures no pod is made: 10 s, doubled with each in a row, up to 10 min.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,8 +19,8 @@ const KEPT: usize = 7;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     succeeded: Option<Timestamp>,
-    /// When, and the uid of the pod: the same pod is seen many times. Oldest first.
-    failed: Vec<(Timestamp, Box<str>)>,
+    /// When, by the uid of the pod: the same pod is seen many times.
+    failed: HashMap<Box<str>, Timestamp>,
 }
 
 impl Failures {
@@ -28,16 +29,24 @@ impl Failures {
     }
 
     pub fn note_failure(&mut self, pod: &Pod) {
-        self.failed.retain(|(_, uid)| **uid != *pod.metadata.uid());
-        self.failed.push((finished_at(pod), pod.metadata.uid().into()));
+        self.failed.insert(pod.metadata.uid().into(), finished_at(pod));
+    }
+
+    /// Forgets what makes no difference any more.
+    pub fn trim(&mut self) {
+        self.failed.retain(|_, at| Some(*at) > self.succeeded);
+        if self.failed.len() > KEPT {
+            let mut all: Vec<_> = self.failed.drain().map(|(uid, at)| (at, uid)).collect();
+            all.sort_unstable();
+            self.failed.extend(all.into_iter().rev().take(KEPT).map(|(at, uid)| (uid, at)));
+        }
     }
 
     /// When pods may be made again, from now. Zero is now.
-    pub fn wait(&mut self, now: Timestamp) -> Duration {
-        self.failed.retain(|(at, _)| Some(*at) > self.succeeded);
-        self.failed.sort_unstable();
-        self.failed.drain(..self.failed.len().saturating_sub(KEPT));
-        self.failed.last().map_or(Duration::ZERO, |(last, _)| after(self.failed.len(), *last, now))
+    #[must_use]
+    pub fn wait(&self, now: Timestamp) -> Duration {
+        let last = self.failed.values().max();
+        last.map_or(Duration::ZERO, |last| after(self.failed.len(), *last, now))
     }
 }
 
@@ -133,20 +142,19 @@ mod tests {
     #[test]
     fn failures_in_a_row_count_and_a_success_ends_the_row() {
         let mut failures = Failures::default();
-        assert_eq!(failures.wait(at(0)), Duration::ZERO);
-        for _ in 0..3 {
-            failures.note_failure(&ended("a", 1));
-        }
-        assert_eq!(failures.wait(at(1)).as_secs(), 10, "one pod that is seen three times is one failure");
-        failures.note_failure(&ended("b", 12));
-        assert_eq!(failures.wait(at(12)).as_secs(), 20);
-        failures.note_success(&ended("c", 11));
-        assert_eq!(failures.wait(at(12)).as_secs(), 10, "one failure was before the success");
-        failures.note_success(&ended("d", 12));
-        assert_eq!(failures.wait(at(12)), Duration::ZERO);
-        for i in 0..100 {
-            failures.note_failure(&ended(&i.to_string(), 20 + i));
-        }
-        assert_eq!((failures.wait(at(119)).as_secs(), failures.failed.len()), (600, KEPT));
+        let mut note = |success: bool, pods: &[Pod], now: i64| {
+            for pod in pods {
+                if success { failures.note_success(pod) } else { failures.note_failure(pod) }
+            }
+            failures.trim();
+            (failures.wait(at(now)).as_secs(), failures.failed.len())
+        };
+        assert_eq!(note(false, &[], 0), (0, 0));
+        assert_eq!(note(false, &[ended("a", 1), ended("a", 1)], 1), (10, 1), "one pod that is seen twice");
+        assert_eq!(note(false, &[ended("b", 12)], 12), (20, 2));
+        assert_eq!(note(true, &[ended("c", 11)], 12), (10, 1), "one failure was before the success");
+        assert_eq!(note(true, &[ended("d", 12)], 12), (0, 0));
+        let many: Vec<Pod> = (0..100).map(|i| ended(&i.to_string(), 20 + i)).collect();
+        assert_eq!(note(false, &many, 119), (600, KEPT));
     }
 }

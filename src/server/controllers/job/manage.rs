@@ -34,7 +34,7 @@ pub struct Changes<'a> {
 }
 
 /// `plan` looks again when a pause after failures ends.
-pub fn changes<'a>(view: &View<'a>, control: &PodControl<'_>, failures: &mut Failures, plan: &mut Plan) -> Changes<'a> {
+pub fn changes<'a>(view: &View<'a>, control: &PodControl<'_>, failures: &Failures, plan: &mut Plan) -> Changes<'a> {
     let mut changes = Changes::default();
     if view.is_suspended() {
         changes.remove.clone_from(&view.active);

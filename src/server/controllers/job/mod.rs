@@ -154,7 +154,7 @@ pub fn plan(observed: &Observed, failures: &mut Failures, moment: Moment<'_>) ->
 fn decide(
     view: &View<'_>,
     control: &PodControl<'_>,
-    failures: &mut Failures,
+    failures: &Failures,
     moment: Moment<'_>,
     mut plan: Plan,
 ) -> Planned {
@@ -170,9 +170,10 @@ fn decide(
     } else if view.job.metadata.deletion_timestamp.is_none() {
         changes = manage::changes(view, control, failures, &mut plan);
     }
-    // What is about to be done is told with it. Had it failed before, only what is seen would be true.
+    // What is about to be done is told with it, unless it failed before: then only what is seen is true.
+    let failed = moment.failure.is_some_and(|f| f.class != Class::Conflict);
     let nothing = Changes::default();
-    foresee(view, if moment.failure.is_none() { &changes } else { &nothing }, &mut status);
+    foresee(view, if failed { &nothing } else { &changes }, &mut status);
     let ending = early.clone().or_else(|| ending::complete(view, status.active.unwrap_or(0)));
     if ending.is_none() && view.job.metadata.deletion_timestamp.is_none() {
         events.extend(suspension(view, control, &mut status));
@@ -202,7 +203,7 @@ fn decide(
     let managing = untracks(&tracked).into_iter().chain(deletes).chain(creates);
     report.extend(untracks(&untrack));
     // What failed before may fail again and end the plan: it must not keep the ends of pods from being counted.
-    if moment.failure.is_some() {
+    if failed {
         plan.actions.extend(report.into_iter().chain(managing));
     } else {
         plan.actions.extend(managing.chain(report));

@@ -191,8 +191,11 @@ pub fn conclude(view: &View<'_>, ending: &Ending, at_rest: bool, status: &mut Jo
         return false;
     }
     set_condition(status, ending.terminal(), true, because, &now);
+    // The server wants to know of a start, and none after the end. One that is suspended has none yet, and a clock may
+    // have been set back.
+    let start = status.start_time.get_or_insert_with(|| now.clone()).clone();
     if ending.success {
-        status.completion_time = Some(now);
+        status.completion_time = Some(now.max(start));
     }
     true
 }

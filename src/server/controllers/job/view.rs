@@ -128,6 +128,7 @@ impl<'a> View<'a> {
                 failures.note_failure(pod);
             }
         }
+        failures.trim();
     }
 
     /// Pods that ended and are neither counted nor about to be.

@@ -41,6 +41,18 @@ fn a_job_completes_when_all_is_counted_and_has_ended() {
 }
 
 #[test]
+fn a_job_that_ends_has_started_before() {
+    let met = json!([condition("SuccessCriteriaMet", "CompletionsReached")]);
+    for (start, want) in [(Value::Null, NOW), (json!("2026-01-01T03:00:00Z"), "2026-01-01T03:00:00Z")] {
+        let status = json!({ "succeeded": 2, "startTime": start, "conditions": met });
+        let planned = plan_of(job(json!({ "suspend": true }), status), &[], None);
+        let Action::Write(write) = &planned.plan.actions[0] else { panic!() };
+        let status = &write.request.body["status"];
+        assert_eq!((&status["startTime"], &status["completionTime"]), (&json!(want), &json!(want)));
+    }
+}
+
+#[test]
 fn too_many_failures_end_a_job() {
     let limit = json!({ "backoffLimit": 1, "completions": 9 });
     check(
