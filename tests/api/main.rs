@@ -47,6 +47,7 @@ mod extension;
 mod flow;
 mod fuzz;
 mod hook;
+mod jobs;
 mod limits;
 mod openapi;
 mod options;
