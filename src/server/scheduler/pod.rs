@@ -20,6 +20,7 @@ pub struct PodInfo {
     pub uid: String,
     pub name: String,
     pub resource_version: String,
+    pub generation: i64,
     /// Namespace, labels and affinity to other pods.
     pub cohort: Arc<Cohort>,
     /// Empty until bound.
@@ -113,6 +114,7 @@ impl PodInfo {
             uid: meta.uid.unwrap_or_default(),
             name: meta.name.unwrap_or_default(),
             resource_version: meta.resource_version.unwrap_or_default(),
+            generation: meta.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             created: meta.creation_timestamp.map(|t| t.0),
             started: status.start_time.as_ref().map(|t| t.0),

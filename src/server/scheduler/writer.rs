@@ -62,12 +62,17 @@ impl Writer {
     async fn refuse(&self, refused: Refused) -> Written {
         let Refused { pod, message, nominate, victims, displaced } = refused;
         self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message.clone()));
-        let told = pod.wants.as_ref().and_then(|w| w.told.as_ref()) == Some(&message);
-        if !told || nominate.is_some() {
-            let mut status = json!({ "conditions": [{
+        let told = pod.wants.as_ref().and_then(|w| w.told.as_ref());
+        if told != Some(&message) || nominate.is_some() {
+            let mut condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-                "lastProbeTime": null, "lastTransitionTime": clock::time(),
-            }] });
+                "lastProbeTime": null, "observedGeneration": pod.generation,
+            });
+            if told.is_none() {
+                // Another message is no transition.
+                condition["lastTransitionTime"] = json!(clock::time());
+            }
+            let mut status = json!({ "conditions": [condition] });
             if let Some(node) = &nominate {
                 // An empty one is taken out.
                 status["nominatedNodeName"] = if node.is_empty() { Value::Null } else { node.as_str().into() };
@@ -76,12 +81,12 @@ impl Writer {
                 tracing::debug!(namespace = pod.namespace(), pod = pod.name, %error, "condition not written");
             }
         }
-        let Some(node) = nominate.filter(|_| !victims.is_empty()) else { return Written::Done };
         for other in &displaced {
             if let Err(error) = self.patch_status(other, json!({ "nominatedNodeName": null })).await {
                 tracing::debug!(namespace = other.namespace(), pod = other.name, %error, "nomination not cleared");
             }
         }
+        let Some(node) = nominate.filter(|_| !victims.is_empty()) else { return Written::Done };
         let mut deleted = true;
         for victim in &victims {
             deleted &= self.preempt(&pod, victim, &node).await;
@@ -94,7 +99,7 @@ impl Writer {
         let status = json!({ "conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
             "message": format!("{SCHEDULER}: preempting to accommodate a higher priority pod"),
-            "lastProbeTime": null, "lastTransitionTime": clock::time(),
+            "lastProbeTime": null, "lastTransitionTime": clock::time(), "observedGeneration": victim.generation,
         }] });
         let told = self.patch_status(victim, status).await.map(drop);
         let delete = Request::delete(self.pods, victim.namespace(), &victim.name, &victim.uid);
