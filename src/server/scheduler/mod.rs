@@ -4,7 +4,7 @@
 //! - [`queue`]: whose turn it is
 //! - [`search`]: which nodes are feasible, which is best; [`preempt`]: who has to go when there is none
 //! - [`plugins`]: the constraints and scores, in a table; [`filter`]: those that others ask for too
-//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`selector`], [`resources`]: what is known
+//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`selector`], [`resources`]: what is known
 //!
 //! A placement is reserved in the snapshot before its binding is written, so the next attempt counts it; bindings
 //! are written side by side.
@@ -22,6 +22,7 @@ pub mod selector;
 pub mod snapshot;
 pub mod state;
 pub mod topology;
+pub mod volumes;
 pub mod workloads;
 mod writer;
 
@@ -108,6 +109,7 @@ async fn schedule(writer: &Writer, shared: &Shared, stop: &CancellationToken) {
             () = stop.cancelled() => break,
             Some(written) = writing.join_next(), if !writing.is_empty() => match written {
                 Ok(Written::Unbound { uid }) => shared.state().unbound(&uid, clock::instant()),
+                Ok(Written::Promised { uid, revision }) => shared.state().promised(&uid, revision),
                 Ok(Written::Preempted { uid, deleted }) => shared.state().preempted(&uid, deleted),
                 Ok(Written::Done) | Err(_) => {}
             },

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +23,7 @@ use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 
 /// Watches that must have listed before the first attempt.
-pub const SOURCES: usize = 8;
+pub const SOURCES: usize = 11;
 
 /// Of a namespace only its labels.
 #[derive(Deserialize)]
@@ -77,6 +78,9 @@ pub fn feed(
     tasks.spawn(follower().follow("apps/replicasets", replica_set));
     tasks.spawn(follower().follow("apps/statefulsets", stateful_set));
     tasks.spawn(follower().follow("policy/poddisruptionbudgets", budget));
+    tasks.spawn(follower().follow("storage.k8s.io/storageclasses", class));
+    tasks.spawn(follower().follow("persistentvolumes", volume));
+    tasks.spawn(follower().follow("persistentvolumeclaims", claim));
     tasks.spawn(follower().follow("pods", pod));
     synced
 }
@@ -191,6 +195,60 @@ fn budget(state: &mut State, event: Event<PodDisruptionBudget>) -> bool {
         Event::Bookmark(_) => {}
     }
     false
+}
+
+fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
+    let volumes = &mut state.snapshot.volumes;
+    match event {
+        Event::Replace(claims, _) => {
+            let listed: HashSet<(String, String)> = claims.iter().map(|c| names(c.metadata.clone())).collect();
+            let known: Vec<(String, String)> = volumes.claim_keys().filter(|k| !listed.contains(k)).cloned().collect();
+            known.iter().for_each(|(namespace, name)| volumes.forget_claim(namespace, name));
+            claims.into_iter().for_each(|claim| volumes.set_claim(claim));
+        }
+        Event::Set(claim) => volumes.set_claim(claim),
+        Event::Gone(claim) => {
+            let (namespace, name) = names(claim.metadata);
+            volumes.forget_claim(&namespace, &name);
+        }
+        Event::Bookmark(_) => return false,
+    }
+    state.volumes_changed(clock::instant());
+    true
+}
+
+fn volume(state: &mut State, event: Event<PersistentVolume>) -> bool {
+    let volumes = &mut state.snapshot.volumes;
+    match event {
+        Event::Replace(all, _) => {
+            let listed: HashSet<String> = all.iter().filter_map(|v| v.metadata.name.clone()).collect();
+            let known: Vec<String> = volumes.volume_names().filter(|n| !listed.contains(*n)).cloned().collect();
+            known.iter().for_each(|name| volumes.forget_volume(name));
+            all.into_iter().for_each(|volume| volumes.set_volume(volume));
+        }
+        Event::Set(volume) => volumes.set_volume(volume),
+        Event::Gone(volume) => volumes.forget_volume(&names(volume.metadata).1),
+        Event::Bookmark(_) => return false,
+    }
+    state.volumes_changed(clock::instant());
+    true
+}
+
+fn class(state: &mut State, event: Event<StorageClass>) -> bool {
+    let volumes = &mut state.snapshot.volumes;
+    match event {
+        Event::Replace(all, _) => {
+            let listed: HashSet<String> = all.iter().filter_map(|c| c.metadata.name.clone()).collect();
+            let known: Vec<String> = volumes.class_names().filter(|n| !listed.contains(*n)).cloned().collect();
+            known.iter().for_each(|name| volumes.forget_class(name));
+            all.into_iter().for_each(|class| volumes.set_class(class));
+        }
+        Event::Set(class) => volumes.set_class(class),
+        Event::Gone(class) => volumes.forget_class(&names(class.metadata).1),
+        Event::Bookmark(_) => return false,
+    }
+    state.volumes_changed(clock::instant());
+    true
 }
 
 /// Selectors only move scores: nobody who waits is helped.

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use super::cohorts::{Cohort, PodTerms};
 use super::resources::{Taken, taken};
 use super::selector::{Labels, Selector};
+use super::volumes::{ClaimUse, claims_of};
 use super::workloads::OwnerKind;
 
 /// Protocol, address (empty or 0.0.0.0 for all) and port on the node.
@@ -38,6 +39,7 @@ pub struct PodInfo {
     pub preempted: bool,
     pub taken: Taken,
     pub host_ports: Vec<HostPort>,
+    pub claims: Vec<ClaimUse>,
     /// Only for pods that are to be scheduled.
     pub wants: Option<Box<Wants>>,
 }
@@ -96,6 +98,7 @@ impl Spread {
 impl PodInfo {
     #[must_use]
     pub fn new(pod: Pod) -> Self {
+        let claims = claims_of(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let meta = pod.metadata;
@@ -125,6 +128,7 @@ impl PodInfo {
             told_nomination: status.nominated_node_name.clone().unwrap_or_default(),
             taken,
             host_ports,
+            claims,
             wants: node.is_empty().then(|| Box::new(Wants::new(spec, status, &labels, owner))),
             node,
             cohort: Arc::new(Cohort { namespace, labels, affinity }),

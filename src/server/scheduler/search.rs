@@ -14,8 +14,8 @@ pub struct Diagnosis {
     /// By slot. Nodes that are not here were not looked at, for the reason in `others`.
     pub refusals: Vec<(usize, Refusal)>,
     others: Option<&'static str>,
-    /// Nothing about nodes: the pod contradicts itself.
-    pub contradiction: bool,
+    /// Nothing about nodes: what it asks for is not there, or contradicts itself.
+    pub refusal: Option<String>,
     pub refusers: Refusers,
 }
 
@@ -42,6 +42,11 @@ fn enough(nodes: usize) -> usize {
 pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
     let order = cycle.snapshot.order();
     let mut diagnosis = Diagnosis { node_count: order.len(), ..Diagnosis::default() };
+    if let Some((plugin, why)) = cycle.volumes.refusal.take() {
+        diagnosis.refusers = Refusers::named(plugin);
+        diagnosis.refusal = Some(why);
+        return Err(diagnosis);
+    }
     // Where other pods have been put out for it, it goes if it can.
     if let Some(slot) = cycle.snapshot.slot(&cycle.pod.nominated).filter(|slot| cycle.snapshot.node(*slot).known)
         && cycle.fits(&mut Room::new(slot, cycle.snapshot.node(slot))).is_ok()
@@ -49,7 +54,7 @@ pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
         return Ok(Found { slots: vec![slot], looked_at: 0 });
     }
     let pinned: Option<Vec<usize>> = node::pinned(cycle.wants).map(|names| {
-        diagnosis.contradiction = names.is_empty();
+        diagnosis.refusal = names.is_empty().then(|| "pod affinity terms conflict".to_owned());
         diagnosis.others = Some("node(s) didn't satisfy plugin(s) [NodeAffinity]");
         diagnosis.refusers = Refusers::named(NODE_AFFINITY);
         let slots = names.iter().filter_map(|name| cycle.snapshot.slot(name));
@@ -105,8 +110,8 @@ impl Diagnosis {
         if self.node_count == 0 {
             return "no nodes available to schedule pods".into();
         }
-        let reasons = if self.contradiction {
-            "pod affinity terms conflict".to_owned()
+        let reasons = if let Some(why) = &self.refusal {
+            why.clone()
         } else {
             let given = self.refusals.iter().flat_map(|(_, r)| r.reasons.texts.iter().map(|t| &**t));
             let left = self.node_count - self.refusals.len();

@@ -11,6 +11,7 @@ use super::cohorts::{Cohort, Cohorts, Namespaces};
 use super::pod::{HostPort, PodInfo};
 use super::resources::Amounts;
 use super::topology::Domains;
+use super::volumes::Volumes;
 use super::workloads::Workloads;
 
 /// A node and what is taken of it.
@@ -121,6 +122,7 @@ pub struct Snapshot {
     domains: RefCell<HashMap<String, Arc<Domains>>>,
     pub namespaces: Namespaces,
     pub workloads: Workloads,
+    pub volumes: Volumes,
 }
 
 impl Snapshot {

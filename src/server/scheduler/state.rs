@@ -1,25 +1,31 @@
 //! Decides: where each pod goes. Takes observations, keeps snapshot and queue, and answers with placements.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
-use super::plugins::{Cycle, Happened, Refusers};
+use super::plugins::{Cycle, Happened, Refusers, volumes};
 use super::pod::PodInfo;
 use super::preempt::{Budget, Candidate, Preemption, preempt};
 use super::queue::Queue;
 use super::search::{Diagnosis, best, feasible};
 use super::selector::{Labels, Selector};
 use super::snapshot::Snapshot;
+use super::volumes::Promise;
 
 /// What came of one attempt.
 #[derive(Debug)]
 pub enum Attempt {
     /// Reserved there; to be bound.
     Place { pod: Arc<PodInfo>, node: String },
+    /// Reserved there; its claims are to be told first. It is placed when they are bound.
+    Promise { pod: Arc<PodInfo>, node: String, promises: Vec<Promise> },
+    /// Its claims could not be bound. It is tried again.
+    Unbindable { pod: Arc<PodInfo>, why: String },
     /// Fits nowhere as it is.
     Refused(Box<Refused>),
 }
@@ -40,6 +46,19 @@ pub struct Refused {
 /// Pods of other schedulers are placed but never scheduled by this one.
 pub const SCHEDULER: &str = "default-scheduler";
 
+/// How long claims may take to be bound (upstream's `BindTimeoutSeconds`).
+const BIND_TIME: Duration = Duration::from_mins(10);
+
+/// A placed pod whose claims are not bound yet.
+struct Binding {
+    pod: Arc<PodInfo>,
+    node: String,
+    promises: Vec<Promise>,
+    until: Instant,
+    /// Revision of what was written on the claims.
+    written: Option<u64>,
+}
+
 #[derive(Default)]
 pub struct State {
     pub snapshot: Snapshot,
@@ -54,6 +73,10 @@ pub struct State {
     preempting: HashMap<String, bool>,
     /// By namespace and name.
     budgets: BTreeMap<(String, String), Budget>,
+    /// Placed pods that wait for their claims, by uid.
+    binding: HashMap<String, Binding>,
+    /// What came of them.
+    ready: VecDeque<Attempt>,
     attempts: usize,
     /// Where the next search begins among the nodes.
     start: usize,
@@ -119,6 +142,7 @@ impl State {
 
     pub fn forget_pod(&mut self, uid: &str, now: Instant) {
         self.assumed.remove(uid);
+        self.withdraw(uid, now);
         self.drop_pending(uid, now);
         if let Some((pod, slot)) = self.snapshot.unplace(uid) {
             self.happened(&Happened::Gone { pod: &pod, slot }, now);
@@ -189,7 +213,55 @@ impl State {
 
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.queue.deadline()
+        self.binding.values().map(|b| b.until).chain(self.queue.deadline()).min()
+    }
+
+    /// Of claims, volumes or classes.
+    pub fn volumes_changed(&mut self, now: Instant) {
+        self.happened(&Happened::Volumes, now);
+        self.settle(now);
+    }
+
+    /// The claims of a pod have been told.
+    pub fn promised(&mut self, uid: &str, revision: u64) {
+        if let Some(binding) = self.binding.get_mut(uid) {
+            binding.written = Some(revision);
+        }
+    }
+
+    /// Looks at the pods that wait for their claims.
+    fn settle(&mut self, now: Instant) {
+        let mut over: Vec<(String, Result<bool, String>)> = Vec::new();
+        for (uid, binding) in &self.binding {
+            let verdict = volumes::settled(&binding.pod, &self.snapshot, &binding.node, binding.written);
+            if verdict == Ok(false) && binding.until <= now {
+                over.push((uid.clone(), Err("binding volumes: context deadline exceeded".to_owned())));
+            } else if verdict != Ok(false) {
+                over.push((uid.clone(), verdict));
+            }
+        }
+        for (uid, verdict) in over {
+            match verdict {
+                Ok(_) => {
+                    let Some(Binding { pod, node, .. }) = self.binding.remove(&uid) else { continue };
+                    self.ready.push_back(Attempt::Place { pod, node });
+                }
+                Err(why) => {
+                    let Some(pod) = self.binding.get(&uid).map(|b| Arc::clone(&b.pod)) else { continue };
+                    self.unbound(&uid, now);
+                    self.ready.push_back(Attempt::Unbindable { pod, why });
+                }
+            }
+        }
+    }
+
+    /// Its claims need not wait for it any more.
+    fn withdraw(&mut self, uid: &str, now: Instant) {
+        let Some(binding) = self.binding.remove(uid) else { return };
+        for promise in &binding.promises {
+            self.snapshot.volumes.withdraw(promise);
+        }
+        self.happened(&Happened::Volumes, now);
     }
 
     /// Wakes the pods that an event can help.
@@ -231,6 +303,12 @@ impl State {
 
     /// Tries the next pod, if there is one.
     pub fn attempt(&mut self, now: Instant) -> Option<Attempt> {
+        if self.binding.values().any(|b| b.until <= now) {
+            self.settle(now);
+        }
+        if let Some(done) = self.ready.pop_front() {
+            return Some(done);
+        }
         let pod = loop {
             let uid = self.queue.pop(now)?;
             if let Some(woken) = self.preempting.get_mut(&uid) {
@@ -253,7 +331,10 @@ impl State {
             Ok(found) => {
                 let slot = best(&cycle, &found.slots, self.attempts)?;
                 self.start = (self.start + found.looked_at) % nodes.max(1);
-                Some(self.placed(&pod, slot, now))
+                let needs = &cycle.volumes;
+                let promises =
+                    if needs.is_settled() { None } else { needs.promises(&self.snapshot, self.snapshot.node(slot)) };
+                Some(self.placed(&pod, slot, promises, now))
             }
             Err(diagnosis) => {
                 let budgets: Vec<&Budget> = self.budgets.values().collect();
@@ -263,14 +344,20 @@ impl State {
         }
     }
 
-    fn placed(&mut self, pod: &Arc<PodInfo>, slot: usize, now: Instant) -> Attempt {
+    /// `promises`: of claims that have no volume yet.
+    fn placed(&mut self, pod: &Arc<PodInfo>, slot: usize, promises: Option<Vec<Promise>>, now: Instant) -> Attempt {
         let node = self.snapshot.node(slot).name.clone();
         let placed = Arc::new(PodInfo { node: node.clone(), wants: None, ..(**pod).clone() });
         self.assumed.insert(pod.uid.clone());
         self.snapshot.place(Arc::clone(&placed));
         self.end_nomination(&pod.uid, Some(&node), now);
         self.happened(&Happened::Placed(&placed), now);
-        Attempt::Place { pod: Arc::clone(pod), node }
+        let Some(promises) = promises else { return Attempt::Place { pod: Arc::clone(pod), node } };
+        promises.iter().for_each(|promise| self.snapshot.volumes.promise(promise));
+        let (until, waiting) = (now + BIND_TIME, promises.clone());
+        let binding = Binding { pod: Arc::clone(pod), node: node.clone(), promises: waiting, until, written: None };
+        self.binding.insert(pod.uid.clone(), binding);
+        Attempt::Promise { pod: Arc::clone(pod), node, promises }
     }
 
     fn refused(&mut self, pod: &Arc<PodInfo>, diagnosis: &Diagnosis, outcome: Preemption, now: Instant) -> Attempt {
@@ -336,6 +423,7 @@ impl State {
         if !self.assumed.remove(uid) {
             return;
         }
+        self.withdraw(uid, now);
         if let Some(pod) = self.pending.get(uid) {
             self.queue.restore(uid, pod.priority, pod.created);
             self.queue.failed(uid, None, now);

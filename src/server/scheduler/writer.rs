@@ -7,17 +7,22 @@ use serde_json::{Value, json};
 
 use super::pod::PodInfo;
 use super::state::{Attempt, Refused, SCHEDULER};
+use super::volumes::Promise;
 use crate::api::resource::Resource;
 use crate::client::correlator::Note;
 use crate::client::recorder::Recorder;
-use crate::client::request::{Answer, Class, Error, Request, Verb};
+use crate::client::request::{self, Answer, Class, Error, Request, Verb};
 use crate::clock;
+use crate::server::controllers::persistent_volumes::{BOUND_BY_CONTROLLER, SELECTED_NODE};
+use crate::server::controllers::stores::row;
 
 /// What the state has to know of a write.
 #[derive(Debug)]
 pub enum Written {
     /// Nothing: the watches show it.
     Done,
+    /// Claims of a pod are told their volumes or their node.
+    Promised { uid: String, revision: u64 },
     /// The binding of a pod failed.
     Unbound { uid: String },
     /// The victims of a pod are deleted, or could not all be.
@@ -35,6 +40,12 @@ impl Writer {
     pub async fn write(&self, attempt: Attempt) -> Written {
         match attempt {
             Attempt::Place { pod, node } => self.bind(&pod, &node).await,
+            Attempt::Promise { pod, node, promises } => self.promise(&pod, &node, &promises).await,
+            Attempt::Unbindable { pod, why } => {
+                let message = format!("running PreBind plugin \"VolumeBinding\": {why}");
+                self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message));
+                Written::Done
+            }
             Attempt::Refused(refused) => self.refuse(*refused).await,
         }
     }
@@ -57,6 +68,21 @@ impl Writer {
         let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name);
         self.recorder.note(note(pod, false, "Scheduled", "Binding", message));
         Written::Done
+    }
+
+    /// Tells claims where the pod will be. The controllers of volumes do the rest, and the state waits for it.
+    async fn promise(&self, pod: &PodInfo, node: &str, promises: &[Promise]) -> Written {
+        let mut revision = 0;
+        for promise in promises {
+            match promise_request(promise).write(&self.client).await {
+                Ok(answer) => revision = revision.max(request::revision(&answer.metadata.resource_version)),
+                Err(error) => {
+                    tracing::debug!(namespace = pod.namespace(), pod = pod.name, node, %error, "volumes not bound");
+                    return Written::Unbound { uid: pod.uid.clone() };
+                }
+            }
+        }
+        Written::Promised { uid: pod.uid.clone(), revision }
     }
 
     async fn refuse(&self, refused: Refused) -> Written {
@@ -134,6 +160,24 @@ impl Writer {
         let body = json!({ "metadata": { "uid": pod.uid }, "status": status });
         let request = Request::new(Verb::StrategicPatch, self.pods, pod.namespace(), &pod.name, body).on("status");
         request.write(&self.client).await
+    }
+}
+
+fn promise_request(promise: &Promise) -> Request {
+    match promise {
+        Promise::Volume { claim, volume, revision } => {
+            let reference = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name,
+                "namespace": claim.namespace, "uid": claim.uid });
+            let body = json!({
+                "metadata": { "resourceVersion": revision, "annotations": { BOUND_BY_CONTROLLER: "yes" } },
+                "spec": { "claimRef": reference },
+            });
+            Request::new(Verb::MergePatch, row("persistentvolumes"), "", volume, body)
+        }
+        Promise::Node { claim, node } => {
+            let body = json!({ "metadata": { "uid": claim.uid, "annotations": { SELECTED_NODE: node } } });
+            Request::new(Verb::MergePatch, row("persistentvolumeclaims"), &claim.namespace, &claim.name, body)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use super::matching::{self, class_of_claim};
+use super::matching::{self, class_of_claim, waits_for_consumer};
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, claim_ref, is_claimed_by, note_on_claim,
     phase_of_volume, provision, volume_name,
@@ -127,10 +127,6 @@ fn default_class(stores: &Stores) -> Option<String> {
         made(a).cmp(&made(b)).then_with(|| b.metadata.name().cmp(a.metadata.name()))
     });
     newest.map(|c| c.metadata.name().to_owned())
-}
-
-pub fn waits_for_consumer(class: &StorageClass) -> bool {
-    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
 }
 
 /// What is missing of a binding: the volume's claim, its phase, the claim's volume, its phase.

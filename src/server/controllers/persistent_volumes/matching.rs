@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{annotation, claim_ref, is_claimed_by, phase_of_volume};
@@ -13,7 +14,14 @@ use crate::server::controllers::owners;
 /// The field that names the class was an annotation once.
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
+/// Its volumes are bound or made when it is known where the first pod runs.
+#[must_use]
+pub fn waits_for_consumer(class: &StorageClass) -> bool {
+    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+}
+
 /// The class that a claim asks for, "" for none; `None` when it leaves that open.
+#[must_use]
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> Option<&str> {
     annotation(claim, CLASS).or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref())
 }
@@ -28,6 +36,7 @@ fn storage(list: Option<&std::collections::BTreeMap<String, Quantity>>) -> i64 {
     text.and_then(|q| quantity::Quantity::parse(&q.0).ok()).map_or(0, |q| q.value())
 }
 
+#[must_use]
 pub fn capacity(volume: &PersistentVolume) -> i64 {
     storage(volume.spec.as_ref().and_then(|s| s.capacity.as_ref()))
 }
@@ -41,6 +50,7 @@ fn mode(mode: Option<&String>) -> &str {
 }
 
 /// Why the volume cannot serve the claim, although one names the other; in upstream's words.
+#[must_use]
 pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
     let (of, by) = (volume.spec.as_ref()?, claim.spec.as_ref()?);
     let modes = by.access_modes.iter().flatten();
@@ -64,6 +74,7 @@ pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Opt
 }
 
 /// A volume that names the claim, else, unless `only_named`, the smallest free one that fits.
+#[must_use]
 pub fn best<'a>(
     volumes: &'a [Arc<PersistentVolume>],
     claim: &PersistentVolumeClaim,

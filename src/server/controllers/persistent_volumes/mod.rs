@@ -15,7 +15,7 @@
 
 mod claim;
 mod local_path;
-mod matching;
+pub mod matching;
 mod provision;
 mod volume;
 
@@ -32,13 +32,16 @@ use crate::client::request::Request;
 use crate::client::store::Meta as _;
 
 pub use self::local_path::PROVISIONER as LOCAL_PATH;
+pub use self::provision::NOBODY;
 
 const COMPONENT: &str = "persistentvolume-controller";
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// On claims whose binding was completed once.
+pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// On what was bound without the user saying so.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Where the scheduler wants the first pod of a claim (`WaitForFirstConsumer`).
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// Keys with a namespace are claims, those without are volumes.
 pub struct PersistentVolumes {

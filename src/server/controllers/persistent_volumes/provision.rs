@@ -13,7 +13,7 @@ use crate::server::controllers::stores::Stores;
 const WANTED_FROM: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 /// A class whose volumes are all made by hand.
-const NOBODY: &str = "kubernetes.io/no-provisioner";
+pub const NOBODY: &str = "kubernetes.io/no-provisioner";
 
 pub fn plan(stores: &Stores, claim: &PersistentVolumeClaim, class: &StorageClass, local_path: bool, plan: &mut Plan) {
     let provisioner = class.provisioner.as_str();

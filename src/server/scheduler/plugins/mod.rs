@@ -3,6 +3,7 @@
 //!
 //! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
 //! - [`resources`]: what is free; [`image_locality`]: which images are there
+//! - [`volumes`]: where claims have, or can get, their volumes
 //! - [`spread`], [`inter_pod_affinity`]: where other pods are
 //!
 //! A plugin may refuse nodes, score those that are left, and say which events can help a pod that it refused. What it
@@ -13,6 +14,7 @@ pub mod inter_pod_affinity;
 pub mod node;
 pub mod resources;
 pub mod spread;
+pub mod volumes;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -71,6 +73,8 @@ pub enum Happened<'a> {
     NodeGone,
     /// Labels of a namespace.
     Namespace,
+    /// A claim, a volume or a class.
+    Volumes,
 }
 
 impl Happened<'_> {
@@ -82,6 +86,7 @@ impl Happened<'_> {
             Self::Node { .. } => NODE,
             Self::NodeGone => NODE_GONE,
             Self::Namespace => NAMESPACE,
+            Self::Volumes => VOLUMES,
         }
     }
 }
@@ -92,6 +97,7 @@ const GONE: u8 = 4;
 const NODE: u8 = 8;
 const NODE_GONE: u8 = 16;
 const NAMESPACE: u8 = 32;
+const VOLUMES: u8 = 64;
 
 type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
 /// Scores of the given slots, 0 to [`MAX_SCORE`]; `None` when the plugin has nothing to say about this pod.
@@ -109,8 +115,7 @@ pub struct Plugin {
     helps: fn(&PodInfo, &Wants, &Happened, &Snapshot) -> bool,
 }
 
-/// Those of volumes belong between `NodeResourcesFit` and `PodTopologySpread`: `VolumeRestrictions`,
-/// `NodeVolumeLimits`, `VolumeBinding`, `VolumeZone`.
+/// `NodeVolumeLimits` is not among them: there are no CSI drivers on these nodes yet.
 pub const PLUGINS: &[Plugin] = &[
     Plugin {
         name: "NodeUnschedulable",
@@ -141,6 +146,21 @@ pub const PLUGINS: &[Plugin] = &[
         score: Some((1, resources::least_allocated)),
         events: NODE | GONE | CHANGED,
         helps: resources::helps,
+    },
+    Plugin { name: volumes::RESTRICTIONS, filter: None, score: None, events: VOLUMES | GONE, helps: volumes::helps },
+    Plugin {
+        name: volumes::BINDING,
+        filter: Some(volumes::binding),
+        score: None,
+        events: VOLUMES | NODE,
+        helps: volumes::helps,
+    },
+    Plugin {
+        name: "VolumeZone",
+        filter: Some(volumes::zone),
+        score: None,
+        events: VOLUMES | NODE,
+        helps: volumes::helps,
     },
     Plugin {
         name: "PodTopologySpread",
@@ -230,6 +250,7 @@ pub struct Cycle<'a> {
     pub node_count: usize,
     /// Pods nominated for the nodes in these slots that are at least as important: they count as if they were there.
     pub nominated: HashMap<usize, Vec<Arc<PodInfo>>>,
+    pub volumes: volumes::Needs,
     spread: spread::Hard,
     affinity: inter_pod_affinity::Required,
 }
@@ -239,7 +260,8 @@ impl<'a> Cycle<'a> {
     pub fn new(pod: &'a PodInfo, wants: &'a Wants, snapshot: &'a Snapshot, node_count: usize) -> Self {
         let spread = spread::Hard::new(pod, wants, snapshot);
         let affinity = inter_pod_affinity::Required::new(pod, snapshot);
-        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), spread, affinity }
+        let volumes = volumes::Needs::new(pod, snapshot);
+        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), volumes, spread, affinity }
     }
 
     /// Counts a pod that comes to a node (`1`) or leaves it (`-1`) in this attempt only.

@@ -5,6 +5,7 @@ mod filters;
 mod preemption;
 mod scores;
 mod simulation;
+mod volumes;
 mod wakes;
 
 use std::time::Duration;
@@ -131,6 +132,8 @@ impl World {
     fn outcome(&mut self) -> Option<Result<String, String>> {
         self.attempt().map(|attempt| match attempt {
             Attempt::Place { node, .. } => Ok(node),
+            Attempt::Promise { node, promises, .. } => Ok(format!("{node} after {}", promises.len())),
+            Attempt::Unbindable { why, .. } => Err(why),
             Attempt::Refused(refused) => Err(refused.message),
         })
     }

@@ -246,6 +246,7 @@ impl Truth {
                     self.world.pod(pod.clone());
                     self.placed.push(pod);
                 }
+                other @ (Attempt::Promise { .. } | Attempt::Unbindable { .. }) => panic!("{other:?}"),
                 Attempt::Refused(refused) => {
                     if let Some(node) = refused.nominate {
                         self.nominated.insert(refused.pod.name.clone(), node);
