@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::conformance::{running, running_of};
+use crate::conformance::{feed, running, running_of};
 use crate::lab::{IMAGE, Lab, variable, wait_for};
 use crate::support::skip;
 
@@ -43,7 +43,8 @@ fn stateful_set() -> Value {
 }
 
 fn stateful_sets_keep_names_order_and_data(lab: &Lab) {
-    lab.apply(&stateful_set().to_string());
+    // kubectl warns of an undo of what it has applied.
+    feed(lab, &["create", "-f", "-"], &stateful_set());
     lab.kubectl(&["rollout", "status", "statefulset/web", "--timeout=60s"]);
     assert_eq!(running_of(lab, "app=web", 2), ["web-0", "web-1"]);
     let first = running(lab, "web-0");
@@ -125,7 +126,7 @@ fn jobs_run_to_completion(lab: &Lab) {
         template["spec"]["restartPolicy"] = "Never".into();
         let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
             "spec": {"template": template}});
-        crate::lab::merge(&mut job, &json!({"spec": more}));
+        crate::lab::merge(&mut job["spec"], &more);
         lab.apply(&job.to_string());
     };
     let indexed = json!({"completions": 3, "parallelism": 2, "completionMode": "Indexed"});
