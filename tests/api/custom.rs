@@ -129,9 +129,13 @@ async fn what_is_defined_is_served_and_discovered() {
     assert_eq!((&resources[0]["shortNames"], &resources[0]["categories"]), (&json!(["ct"]), &json!(["all"])));
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let aggregated = server.ask("GET", "/apis", &[("accept", accept)], "").await.json();
-    let last = aggregated["items"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!(last["metadata"]["name"], "example.com");
-    assert_eq!(last["versions"][1]["version"], "v1beta1");
+    // After it only what is measured, which metrics-server registers as the least.
+    let [.., own, measured] = aggregated["items"].as_array().unwrap().as_slice() else { panic!("{aggregated}") };
+    assert_eq!(
+        (&own["metadata"]["name"], &measured["metadata"]["name"]),
+        (&json!("example.com"), &json!("metrics.k8s.io"))
+    );
+    assert_eq!(own["versions"][1]["version"], "v1beta1");
 
     let index = server.get("/openapi/v3").await.json();
     let at = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
