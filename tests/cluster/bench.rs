@@ -99,13 +99,13 @@ fn started(event: &WatchEvent<Pod>) -> bool {
     matches!(event, WatchEvent::Added(p) | WatchEvent::Modified(p) if is_running(p))
 }
 
-struct Usage {
-    pss_kib: u64,
-    cpu_ticks: u64,
-    written: u64,
+pub struct Usage {
+    pub pss_kib: u64,
+    pub cpu_ticks: u64,
+    pub written: u64,
 }
 
-fn usage(pid: u32) -> Usage {
+pub fn usage(pid: u32) -> Usage {
     let field = |file: &str, name: &str| -> u64 {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
@@ -446,7 +446,7 @@ async fn watchers((kubeconfig, pid): (&Path, u32), count: usize) {
     let all: Vec<Watches> = (0..count)
         .collect::<Vec<_>>()
         .chunks(WATCHES_PER_CONNECTION)
-        .map(|shared| Watches::open(&target, path, shared.len()))
+        .map(|shared| Watches::open(&target, shared.iter().map(|_| path.as_str())))
         .collect();
     let (sender, receiver) = tokio::sync::watch::channel(None::<Instant>);
     let ready = Arc::new(tokio::sync::Barrier::new(all.len() + 1));
@@ -461,7 +461,7 @@ async fn watchers((kubeconfig, pid): (&Path, u32), count: usize) {
             let mut delays = Vec::new();
             for _ in 0..EVENTS {
                 for _ in 0..shared {
-                    watches.next();
+                    watches.next().expect("an open connection");
                     delays.push(milliseconds(sent.borrow().unwrap().elapsed()));
                 }
                 runtime.block_on(ready.wait());

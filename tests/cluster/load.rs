@@ -43,6 +43,11 @@ impl Target {
         Connection { stream: self.stream(&[]), buffer: vec![0; 65_536] }
     }
 
+    /// `None` while nobody listens there.
+    pub fn try_connect(&self) -> Option<Connection> {
+        TcpStream::connect(self.address).ok().map(|_| self.connect())
+    }
+
     /// For one of these protocols (ALPN).
     pub fn stream(&self, protocols: &[&[u8]]) -> StreamOwned<ClientConnection, TcpStream> {
         let stream = TcpStream::connect(self.address).unwrap();

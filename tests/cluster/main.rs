@@ -17,6 +17,7 @@ mod controller;
 mod custom_resources;
 mod deletion;
 mod extension;
+mod fleet;
 mod languages;
 mod pods;
 mod quotas;

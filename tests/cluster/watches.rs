@@ -31,6 +31,8 @@ pub struct Watches {
     start: usize,
     /// What is read next.
     piece: Box<[u8]>,
+    /// What the last frames said.
+    text: Vec<u8>,
 }
 
 /// One frame, as far as it matters here.
@@ -41,34 +43,45 @@ struct Frame {
 }
 
 impl Watches {
-    /// Opens so many watches; all of them have been answered when this returns.
-    pub fn open(target: &Target, path: &str, count: usize) -> Self {
-        let mut watches =
-            Self { stream: target.stream(&[b"h2"]), buffer: Vec::new(), start: 0, piece: vec![0; 65_536].into() };
+    /// Opens one watch for each path; all of them have been answered when this returns.
+    pub fn open<'p>(target: &Target, paths: impl IntoIterator<Item = &'p str>) -> Self {
+        let mut watches = Self {
+            stream: target.stream(&[b"h2"]),
+            buffer: Vec::new(),
+            start: 0,
+            piece: vec![0; 65_536].into(),
+            text: Vec::new(),
+        };
         watches.stream.write_all(PREFACE).unwrap();
         let mut window = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
         window.extend(WINDOW.to_be_bytes());
         watches.send(SETTINGS, 0, 0, &window);
         watches.send(WINDOW_UPDATE, 0, 0, &(WINDOW - FIRST_WINDOW).to_be_bytes());
-        let fields = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "skiff")];
-        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
-        for n in 0..u32::try_from(count).unwrap() {
-            watches.send(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &block);
+        let mut asked = 0;
+        for (path, stream) in paths.into_iter().zip((1..).step_by(2)) {
+            let fields = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "skiff")];
+            let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
+            watches.send(HEADERS, END_STREAM | END_HEADERS, stream, &block);
+            asked += 1;
         }
-        let mut answered = 0;
-        while answered < count {
-            answered += usize::from(watches.frame().kind == HEADERS);
+        while asked > 0 {
+            asked -= usize::from(watches.frame().expect("an open connection").kind == HEADERS);
         }
         watches
     }
 
-    /// Reads until a line of one of the watches is whole.
-    pub fn next(&mut self) {
+    /// Reads until a line of one of the watches is whole. The text means something when there is only one; `None` when
+    /// the server has closed the connection.
+    pub fn next(&mut self) -> Option<&[u8]> {
+        self.text.clear();
         loop {
-            let frame = self.frame();
+            let frame = self.frame()?;
             assert_ne!((frame.kind, frame.flags & END_STREAM), (DATA, END_STREAM), "the watch stays open");
-            if frame.kind == DATA && self.buffer[frame.payload].ends_with(b"\n") {
-                return;
+            if frame.kind == DATA {
+                self.text.extend_from_slice(&self.buffer[frame.payload]);
+                if self.text.ends_with(b"\n") {
+                    return Some(&self.text);
+                }
             }
         }
     }
@@ -81,12 +94,12 @@ impl Watches {
         self.stream.write_all(&frame).unwrap();
     }
 
-    fn frame(&mut self) -> Frame {
-        self.fill(HEADER);
+    fn frame(&mut self) -> Option<Frame> {
+        self.fill(HEADER)?;
         let head = &self.buffer[self.start..];
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let (kind, flags) = (head[3], head[4]);
-        self.fill(HEADER + length);
+        self.fill(HEADER + length)?;
         let payload = self.start + HEADER..self.start + HEADER + length;
         self.start = payload.end;
         match kind {
@@ -97,17 +110,17 @@ impl Watches {
             }
             _ => {}
         }
-        Frame { kind, flags, payload }
+        Some(Frame { kind, flags, payload })
     }
 
     /// Reads until so many bytes are there.
-    fn fill(&mut self, wanted: usize) {
+    fn fill(&mut self, wanted: usize) -> Option<()> {
         while self.buffer.len() - self.start < wanted {
             self.buffer.drain(..std::mem::take(&mut self.start));
-            let count = self.stream.read(&mut self.piece).unwrap();
-            assert_ne!(count, 0, "the server closed the connection");
+            let count = self.stream.read(&mut self.piece).ok().filter(|count| *count > 0)?;
             self.buffer.extend_from_slice(&self.piece[..count]);
         }
+        Some(())
     }
 }
 
