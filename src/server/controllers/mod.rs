@@ -9,7 +9,7 @@
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
-//! - storage: [`persistent_volumes`], [`protection`]
+//! - storage: [`persistent_volumes`], [`ephemeral_volume`], [`protection`]
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
@@ -30,6 +30,7 @@ pub mod driver;
 pub mod endpoint_slice_mirroring;
 pub mod endpoint_slices;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod extension_authentication;
 pub mod flow_control;
 pub mod garbage;
@@ -141,6 +142,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
+        Arc::new(ephemeral_volume::EphemeralVolumes::default()),
         Arc::new(certificates::Certificates::new(config.sign)),
         Arc::new(service_cidr::ServiceCidrs::new(config.cluster.service_cidr)),
         Arc::new(custom_resources::CustomResources::default()),

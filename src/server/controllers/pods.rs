@@ -5,25 +5,44 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-/// Names of claims with commas between them, on pods as they are kept in stores: a `Volume` takes three kilobytes.
+/// Names with commas between them, on pods as they are kept in stores: a `Volume` takes three kilobytes. Of claims; and
+/// of volumes that a claim is made for.
 const CLAIMS: &str = "skiff.io/claims";
+const EPHEMERAL: &str = "skiff.io/ephemeral-volumes";
 
-/// Drops the volumes of a pod, but for the names of the claims among them.
+/// Drops the volumes of a pod, but for the names of the claims among them, and of those that want a claim of their own.
 pub fn keep_claims(pod: &mut Pod) {
     let volumes = pod.spec.as_mut().and_then(|s| s.volumes.take()).unwrap_or_default();
-    let claims: Vec<String> = volumes.into_iter().filter_map(|v| Some(v.persistent_volume_claim?.claim_name)).collect();
-    if !claims.is_empty() {
-        pod.metadata.annotations.get_or_insert_default().insert(CLAIMS.into(), claims.join(","));
-    } else if let Some(annotations) = &mut pod.metadata.annotations {
-        // Nobody else says that.
-        annotations.remove(CLAIMS);
+    let (mut claims, mut ephemeral) = (Vec::new(), Vec::new());
+    for volume in volumes {
+        claims.extend(volume.persistent_volume_claim.map(|claim| claim.claim_name));
+        if volume.ephemeral.is_some() {
+            ephemeral.push(volume.name);
+        }
+    }
+    for (key, names) in [(CLAIMS, claims), (EPHEMERAL, ephemeral)] {
+        if !names.is_empty() {
+            pod.metadata.annotations.get_or_insert_default().insert(key.into(), names.join(","));
+        } else if let Some(annotations) = &mut pod.metadata.annotations {
+            // Nobody else says that.
+            annotations.remove(key);
+        }
     }
 }
 
 /// The claims that a pod of a store has among its volumes.
 pub fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
-    let kept = pod.metadata.annotations.as_ref().and_then(|a| a.get(CLAIMS));
-    kept.into_iter().flat_map(|names| names.split(','))
+    kept(pod, CLAIMS)
+}
+
+/// The volumes of a pod of a store that a claim is made for.
+pub fn ephemeral_volumes(pod: &Pod) -> impl Iterator<Item = &str> {
+    kept(pod, EPHEMERAL)
+}
+
+fn kept<'a>(pod: &'a Pod, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let names = pod.metadata.annotations.as_ref().and_then(|a| a.get(key));
+    names.into_iter().flat_map(|names| names.split(','))
 }
 
 #[must_use]
