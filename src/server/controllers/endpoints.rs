@@ -1,20 +1,23 @@
 //! Decides: the Endpoints object of each Service with a selector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
-use super::action::{Controller, Enqueue, Moment, Name, Plan, Write};
-use super::pods;
+use super::action::{Controller, Enqueue, Moment, Name, Plan, Report, Write};
 use super::service_pods as behind;
 use super::stores::{Stores, row};
+use super::{owners, pods};
 use crate::client::request::{Class, Request, Verb};
 
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
-/// Addresses of one object, as upstream (`MaxEndpointsPerSubset` in total); what does not fit is in the slices.
+/// Addresses of one object, as upstream (`maxCapacity`); what does not fit is in the slices.
 const MAX_ADDRESSES: usize = 1000;
+const OVER_CAPACITY: (&str, &str) = ("endpoints.kubernetes.io/over-capacity", "truncated");
 
 pub struct EndpointsController;
 
@@ -39,7 +42,7 @@ impl Controller for EndpointsController {
         let Some(service) = stores.services.get(&key.namespace, &key.name) else {
             return abandoned(existing.as_deref());
         };
-        if behind::selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
+        if behind::selector(&service).is_none() {
             return Plan::nothing();
         }
         let selected = stores.pods.find(&key.namespace, |p| behind::selects(&service, p));
@@ -64,7 +67,8 @@ fn abandoned(existing: Option<&Endpoints>) -> Plan {
 #[must_use]
 pub fn plan(service: &Service, selected: &[Arc<Pod>], existing: Option<&Endpoints>) -> Plan {
     let mut plan = Plan::default();
-    let subsets = subsets(service, selected);
+    let mut subsets = subsets(service, selected);
+    let truncated = truncate(&mut subsets);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
     if behind::is_headless(service) {
@@ -72,30 +76,91 @@ pub fn plan(service: &Service, selected: &[Arc<Pod>], existing: Option<&Endpoint
     } else {
         labels.remove(behind::HEADLESS);
     }
+    let mut annotations = existing.and_then(|e| e.metadata.annotations.clone()).unwrap_or_default();
+    let same = existing.is_some_and(|old| {
+        old.subsets.as_deref().unwrap_or_default() == subsets
+            && old.metadata.labels.as_ref() == Some(&labels)
+            && annotations.contains_key(OVER_CAPACITY.0) == truncated
+    });
+    if same {
+        return plan;
+    }
+    let since = trigger_time(service, selected, existing).map(|at| at.to_string());
+    for (key, value) in [(OVER_CAPACITY.0, truncated.then(|| OVER_CAPACITY.1.into())), (behind::TRIGGER_TIME, since)] {
+        match value {
+            Some(value) => annotations.insert(key.into(), value),
+            None => annotations.remove(key),
+        };
+    }
     let (ns, name) = (behind::ns(service), behind::name(service));
     let mut body = json!({
         "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": { "name": name, "namespace": ns, "labels": labels },
+        "metadata": { "name": name, "namespace": ns, "labels": labels, "annotations": annotations },
         "subsets": subsets,
     });
     match existing {
         None => {
-            let mut write = Write::new(Request::create(row("endpoints"), ns, body));
+            let meta = ObjectMeta { name: Some(name.into()), namespace: Some(ns.into()), ..ObjectMeta::default() };
+            let failed =
+                ("FailedToCreateEndpoint", format!("Failed to create endpoint for service {ns}/{name}: {{error}}"));
+            let mut write = Write::new(Request::create(row("endpoints"), ns, body)).reported(report(&meta, failed));
             write.fine = &[Class::AlreadyExists];
             plan.push(write);
         }
         Some(old) => {
-            let same =
-                old.subsets.as_deref().unwrap_or_default() == subsets && old.metadata.labels.as_ref() == Some(&labels);
-            if !same {
-                body["metadata"]["resourceVersion"] = json!(old.metadata.resource_version);
-                body["metadata"]["annotations"] = json!(old.metadata.annotations);
-                body["metadata"]["ownerReferences"] = json!(old.metadata.owner_references);
-                plan.push(Request::new(Verb::Update, row("endpoints"), ns, name, body));
-            }
+            body["metadata"]["resourceVersion"] = json!(old.metadata.resource_version);
+            body["metadata"]["ownerReferences"] = json!(old.metadata.owner_references);
+            let failed = ("FailedToUpdateEndpoint", format!("Failed to update endpoint {ns}/{name}: {{error}}"));
+            let update = Request::new(Verb::Update, row("endpoints"), ns, name, body);
+            plan.push(Write::new(update).reported(report(&old.metadata, failed)));
         }
     }
     plan
+}
+
+fn report(about: &ObjectMeta, failed: (&'static str, String)) -> Report {
+    let regarding = owners::object_reference(row("endpoints"), about);
+    Report { regarding, component: "endpoint-controller", ok: None, failed: Some(failed) }
+}
+
+fn trigger_time(service: &Service, selected: &[Arc<Pod>], existing: Option<&Endpoints>) -> Option<Timestamp> {
+    let mut written = HashMap::new();
+    for subset in existing.and_then(|e| e.subsets.as_ref()).into_iter().flatten() {
+        for (list, ready) in [(&subset.addresses, true), (&subset.not_ready_addresses, false)] {
+            let uids = list.iter().flatten().filter_map(|a| a.target_ref.as_ref()?.uid.as_deref());
+            written.extend(uids.map(|uid| (uid, ready)));
+        }
+    }
+    let there = selected.iter().filter(|p| behind::belongs(p, behind::publishes_unready(service)));
+    behind::trigger_time(service, existing.is_some(), there, &written)
+}
+
+/// Leaves out what is too much: those that are not ready first, and of each subset the same share. True when there was
+/// too much.
+fn truncate(subsets: &mut [EndpointSubset]) -> bool {
+    let count = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
+    let ready: usize = subsets.iter().map(|s| count(&s.addresses)).sum();
+    let unready: usize = subsets.iter().map(|s| count(&s.not_ready_addresses)).sum();
+    if ready + unready <= MAX_ADDRESSES {
+        return false;
+    }
+    let of_ready = ready > MAX_ADDRESSES;
+    let (total, most) = if of_ready { (ready, MAX_ADDRESSES) } else { (unready, MAX_ADDRESSES - ready) };
+    let mut room = most;
+    for subset in subsets {
+        if of_ready {
+            subset.not_ready_addresses = None;
+        }
+        let list = if of_ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let share = (count(list) * most).div_ceil(total).min(room);
+        if let Some(addresses) = list {
+            addresses.truncate(share);
+            room -= addresses.len();
+        }
+        // An empty list is none: that is how it comes back.
+        list.take_if(|l| l.is_empty());
+    }
+    true
 }
 
 /// Ports that lead to the same addresses share a subset.
@@ -105,13 +170,8 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     let v6 = wants_v6(service);
     // By the port's place in the Service and its number on the pods; `None`: headless without ports.
     let mut by_port: BTreeMap<Option<(usize, i32)>, Addresses> = BTreeMap::new();
-    let mut count = 0;
     for pod in selected.iter().filter(|p| behind::belongs(p, unready_too)) {
         let Some(ip) = behind::ip(pod, v6) else { continue };
-        if count == MAX_ADDRESSES {
-            break;
-        }
-        count += 1;
         let address = EndpointAddress {
             ip,
             node_name: Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()),
@@ -247,5 +307,54 @@ mod tests {
             &pods,
             json!([]),
         );
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_and_said() {
+        let service: Service =
+            serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "ns", "uid": "s",
+                "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "selector": { "app": "a" }, "ports": [{ "port": 80, "targetPort": 8080 }] } }))
+            .unwrap();
+        let pods = |count: usize, ready: usize| -> Vec<Arc<Pod>> {
+            let pod = |i: usize| pod(&format!("p{i}"), &format!("10.0.{}.{}", i / 250, i % 250), i < ready, json!({}));
+            (0..count).map(pod).collect()
+        };
+        let check = |pods: &[Arc<Pod>], want: (usize, usize), over: bool| {
+            let plan = plan(&service, pods, None);
+            let [Action::Write(write)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+            let written: Endpoints = serde_json::from_value(write.request.body.clone()).unwrap();
+            let count = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
+            let subset = &written.subsets.as_ref().unwrap()[0];
+            assert_eq!((count(&subset.addresses), count(&subset.not_ready_addresses)), want);
+            let annotations = written.metadata.annotations.clone().unwrap();
+            assert_eq!(
+                annotations.get("endpoints.kubernetes.io/over-capacity").is_some_and(|v| v == "truncated"),
+                over
+            );
+            assert_eq!(annotations[behind::TRIGGER_TIME], "2026-01-01T00:00:00Z");
+            assert!(super::plan(&service, pods, Some(&written)).actions.is_empty(), "written again");
+            written
+        };
+        check(&pods(1000, 900), (900, 100), false);
+        check(&pods(1200, 900), (900, 100), true);
+        let over = check(&pods(1200, 1100), (1000, 0), true);
+        // With fewer pods the annotation goes.
+        let plan = plan(&service, &pods(3, 3), Some(&over));
+        let [Action::Write(write)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+        assert_eq!(write.request.body["metadata"]["annotations"], json!({}));
+    }
+
+    #[test]
+    fn subsets_are_cut_by_their_share() {
+        let subset = |count: usize, name: &str| EndpointSubset {
+            addresses: Some(vec![EndpointAddress::default(); count]),
+            ports: Some(vec![EndpointPort { name: Some(name.into()), ..EndpointPort::default() }]),
+            ..EndpointSubset::default()
+        };
+        let mut subsets = [subset(900, "a"), subset(300, "b"), subset(300, "c")];
+        assert!(truncate(&mut subsets));
+        let sizes = subsets.each_ref().map(|s| s.addresses.as_ref().map_or(0, Vec::len));
+        assert_eq!(sizes, [600, 200, 200]);
     }
 }

@@ -1,18 +1,22 @@
 //! Decides: which pods stand behind a Service, and on which ports; shared by Endpoints and EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::action::Enqueue;
 use super::pods;
 use super::stores::Stores;
+use crate::client::store::Meta as _;
 
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const ZONE: &str = "topology.kubernetes.io/zone";
+/// Since when what is written has been so, for whoever measures how long it takes to come through.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Services and pods concern both controllers alike.
 pub fn wire(stores: &Arc<Stores>, enqueue: &Enqueue) {
@@ -95,6 +99,23 @@ pub fn ips(pod: &Pod) -> Vec<String> {
 /// Address of the pod in a family: the first without (false) or with (true) colons.
 pub fn ip(pod: &Pod, v6: bool) -> Option<String> {
     ips(pod).into_iter().find(|ip| ip.contains(':') == v6)
+}
+
+/// The first of the pods whose readiness is not what was written of it, by when it became so. A Service that nothing was
+/// written of has been there since it was made.
+///
+/// Upstream remembers these times of all pods (`TriggerTimeTracker`); what was written tells the same.
+pub fn trigger_time<'a>(
+    service: &Service,
+    any_written: bool,
+    pods: impl Iterator<Item = &'a Arc<Pod>>,
+    written: &HashMap<&str, bool>,
+) -> Option<Timestamp> {
+    if !any_written {
+        return service.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    }
+    let changed = pods.filter(|p| written.get(p.metadata.uid()) != Some(&pods::is_ready(p)));
+    changed.filter_map(|p| Some(pods::condition(p, "Ready")?.last_transition_time.as_ref()?.0)).min()
 }
 
 /// `ShouldPodBeInEndpoints`: finished pods never, terminating ones only where the reader can tell them apart.
