@@ -8,7 +8,7 @@
 //!   [`disruption`]
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
-//! - nodes: [`node_health`], [`node_taints`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
+//! - nodes: [`node_health`], [`node_taints`] by [`node_zones`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - storage: [`persistent_volumes`], [`ephemeral_volume`], [`protection`]
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
@@ -41,6 +41,7 @@ pub mod node_health;
 pub mod node_ipam;
 mod node_role;
 pub mod node_taints;
+pub mod node_zones;
 pub mod owners;
 mod partial;
 pub mod persistent_volumes;
@@ -136,8 +137,8 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_ipam::NodeIpam::new(config.cluster.cluster_cidr)),
         Arc::new(node_role::NodeRole::new(config.control_plane_node)),
         Arc::new(node_health::NodeHealth::default()),
-        Arc::new(node_taints::NodeTaints),
-        Arc::new(taint_eviction::TaintEviction),
+        Arc::new(node_taints::NodeTaints::default()),
+        Arc::new(taint_eviction::TaintEviction::default()),
         Arc::new(pod_gc::PodGc::default()),
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod};
 use serde_json::{Value, json};
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Note, Plan, Write};
@@ -18,7 +18,9 @@ use crate::client::request::{Class, Request, Verb};
 use crate::clock;
 
 /// Silence after which a node is given up (`--node-monitor-grace-period`).
-pub const GRACE: Duration = Duration::from_secs(40);
+pub const GRACE: Duration = Duration::from_secs(50);
+/// The same for one that has yet to say how it is (`--node-startup-grace-period`).
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 const LEASES: &str = "kube-node-lease";
 const COMPONENT: &str = "node-controller";
@@ -29,6 +31,8 @@ type Heard = Arc<Mutex<HashMap<Box<str>, Timestamp>>>;
 #[derive(Default)]
 pub struct NodeHealth {
     heard: Heard,
+    /// Uids of the nodes that Events told of.
+    known: Mutex<HashMap<Box<str>, String>>,
 }
 
 fn lock(heard: &Heard) -> MutexGuard<'_, HashMap<Box<str>, Timestamp>> {
@@ -72,16 +76,58 @@ impl Controller for NodeHealth {
                 queue.add("", name);
             }
         });
+        let (queue, nodes) = (enqueue.clone(), Arc::clone(&stores.nodes));
+        stores.pods.subscribe(move |change| {
+            let Some(pod) = change.new else { return };
+            let name = pods::node_name(pod);
+            let came = !name.is_empty() && change.old.is_none_or(|old| pods::node_name(old) != name);
+            let is_silent = |n: &Node| condition(n, "Ready").is_some_and(|c| c.status == "Unknown");
+            if came && nodes.get("", name).is_some_and(|n| is_silent(&n)) {
+                queue.add("", name);
+            }
+        });
     }
 
     fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
-        let Some(node) = stores.nodes.get("", &key.name) else { return Plan::nothing() };
+        let found = stores.nodes.get("", &key.name);
+        let uid = found.as_ref().and_then(|n| n.metadata.uid.clone());
+        let told = self.introduce(&key.name, uid);
+        let Some(node) = found else { return Plan { actions: told, again: None } };
         let heard = *lock(&self.heard).entry(key.name.clone()).or_insert(moment.now);
         let on_node = || {
             let all = stores.pods.all();
             all.into_iter().filter(|p| pods::node_name(p) == &*key.name).collect()
         };
-        plan(&node, heard, on_node, moment.now)
+        let mut plan = plan(&node, heard, on_node, moment.now);
+        plan.actions.splice(0..0, told);
+        plan
+    }
+}
+
+impl NodeHealth {
+    /// Tells of nodes that come and go.
+    fn introduce(&self, name: &str, uid: Option<String>) -> Vec<Action> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(name) == uid.as_ref() {
+            return Vec::new();
+        }
+        let event = |uid: &String, reason, what: String| {
+            let regarding = ObjectReference {
+                kind: Some("Node".into()),
+                api_version: Some("v1".into()),
+                name: Some(name.into()),
+                uid: Some(uid.clone()),
+                ..ObjectReference::default()
+            };
+            let message = format!("Node {name} event: {what}");
+            Action::Event(Note { regarding, warning: false, reason, message, component: COMPONENT, action: "" })
+        };
+        let gone = known.remove(name);
+        let gone = gone.iter().map(|old| event(old, "RemovingNode", format!("Removing Node {name} from Controller")));
+        let came = uid.iter().map(|new| event(new, "RegisteredNode", format!("Registered Node {name} in Controller")));
+        let told = gone.chain(came).collect();
+        known.extend(uid.map(|uid| (name.into(), uid)));
+        told
     }
 }
 
@@ -89,7 +135,8 @@ impl Controller for NodeHealth {
 #[must_use]
 pub fn plan(node: &Node, heard: Timestamp, on_node: impl FnOnce() -> Vec<Arc<Pod>>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let due = heard + SignedDuration::try_from(GRACE).unwrap_or(SignedDuration::MAX);
+    let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
+    let due = heard + SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     if now < due {
         let left = Duration::try_from(due.duration_since(now)).unwrap_or(GRACE);
         plan.look_after(left.max(Duration::from_millis(100)));
@@ -169,12 +216,12 @@ mod tests {
         let healthy = node(json!(
             CONDITIONS.map(|t| json!({ "type": t, "status": if t == "Ready" { "True" } else { "False" } }))
         ));
-        let p = plan(&healthy, ago(30), Vec::new, now);
+        let p = plan(&healthy, ago(40), Vec::new, now);
         assert_eq!((p.actions.len(), p.again), (0, Some(Duration::from_secs(10))));
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }))
         .unwrap();
-        let p = plan(&healthy, ago(40), || vec![Arc::new(pod)], now);
+        let p = plan(&healthy, ago(50), || vec![Arc::new(pod)], now);
         assert_eq!(p.again, None, "nothing to wait for: a renewal or a new status brings it back");
         let [Action::Write(status), Action::Event(_), Action::Write(pod), Action::Event(_)] = &p.actions[..] else {
             panic!("{:?}", p.actions)
@@ -184,8 +231,30 @@ mod tests {
         assert_eq!(pod.request.body["status"]["conditions"][0]["status"], "False");
         let gone = node(json!(CONDITIONS.map(|t| json!({ "type": t, "status": "Unknown" }))));
         assert_eq!(plan(&gone, ago(400), Vec::new, now), Plan::nothing());
-        let never = plan(&node(json!([])), ago(41), Vec::new, now);
+        let never = plan(&node(json!([])), ago(51), Vec::new, now);
+        assert_eq!((never.actions.len(), never.again), (0, Some(Duration::from_secs(9))), "it may still be starting");
+        let never = plan(&node(json!([])), ago(61), Vec::new, now);
         let Action::Write(write) = &never.actions[0] else { panic!() };
         assert_eq!(write.request.body["status"]["conditions"][0]["reason"], "NodeStatusNeverUpdated");
+    }
+
+    #[test]
+    fn nodes_are_introduced_once() {
+        let health = NodeHealth::default();
+        let check = |uid: Option<&str>, want: &[&str]| {
+            let told = health.introduce("n", uid.map(str::to_owned));
+            let message = |action: &Action| match action {
+                Action::Event(note) => note.message.clone(),
+                _ => panic!("{action:?}"),
+            };
+            assert_eq!(told.iter().map(message).collect::<Vec<_>>(), want);
+        };
+        let (came, gone) =
+            ("Node n event: Registered Node n in Controller", "Node n event: Removing Node n from Controller");
+        check(Some("u"), &[came]);
+        check(Some("u"), &[]);
+        check(Some("v"), &[gone, came]);
+        check(None, &[gone]);
+        check(None, &[]);
     }
 }

@@ -1,15 +1,21 @@
 //! Decides: the taints that a node's conditions ask for.
+//!
+//! Those that keep pods away are there at once. Those that make pods leave come to one node after the other, as
+//! [`node_zones`] says: when many nodes are silent, it may be the network, and their pods may be well.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::json;
 
 use super::action::{Controller, Enqueue, Moment, Name, Plan};
+use super::node_zones::{self, Pace, Zone};
 use super::owners;
 use super::stores::{Stores, row};
 use crate::client::request::{Request, Verb};
+use crate::client::store::Meta as _;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -24,7 +30,12 @@ const BY_CONDITION: &[(&str, &str, &str)] = &[
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
-pub struct NodeTaints;
+/// Keys are nodes.
+#[derive(Default)]
+pub struct NodeTaints {
+    /// Of each zone, which node was given up last and when.
+    last: Mutex<HashMap<Zone, (Box<str>, Timestamp)>>,
+}
 
 impl Controller for NodeTaints {
     fn name(&self) -> &'static str {
@@ -32,10 +43,17 @@ impl Controller for NodeTaints {
     }
 
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue) {
-        let queue = enqueue.clone();
+        let (queue, nodes) = (enqueue.clone(), Arc::clone(&stores.nodes));
         stores.nodes.subscribe(move |change| {
             if let Some(node) = change.new {
-                queue.add("", node.metadata.name.as_deref().unwrap_or_default());
+                queue.add("", node.metadata.name());
+            }
+            // What becomes of a node depends on the others.
+            let state = |n: Option<&Arc<Node>>| n.map(|n| (node_zones::is_ready(n), node_zones::zone(n)));
+            if state(change.old) != state(change.new) {
+                for node in nodes.all().iter().filter(|n| !node_zones::is_ready(n)) {
+                    queue.add("", node.metadata.name());
+                }
             }
         });
     }
@@ -43,7 +61,8 @@ impl Controller for NodeTaints {
     fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
         let mut plan = Plan::default();
         let Some(node) = stores.nodes.get("", &key.name) else { return plan };
-        if let Some(taints) = wanted(&node, moment.now) {
+        let evict = self.evict(&stores.nodes.all(), &node, moment.now, &mut plan);
+        if let Some(taints) = wanted(&node, evict, moment.now) {
             let body = json!({
                 "metadata": { "uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version },
                 "spec": { "taints": taints },
@@ -52,6 +71,48 @@ impl Controller for NodeTaints {
         }
         plan
     }
+}
+
+/// Whether pods are to leave a node that is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evict {
+    Yes,
+    /// If they are to leave already; it may be for another reason now.
+    AsBefore,
+    No,
+}
+
+impl NodeTaints {
+    fn evict(&self, nodes: &[Arc<Node>], node: &Node, now: Timestamp, plan: &mut Plan) -> Evict {
+        if node_zones::is_ready(node) {
+            return Evict::No;
+        }
+        let (zone, name) = (node_zones::zone(node), node.metadata.name());
+        let pace = match node_zones::pace(nodes, &zone) {
+            Pace::CallOff => return Evict::No,
+            _ if evicts(node) => return Evict::AsBefore,
+            Pace::Hold => return Evict::AsBefore,
+            Pace::Every(pace) => pace,
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its turn is its own until the taint is seen: the write may have failed.
+        if let Some((whose, when)) = last.get(&zone).filter(|(whose, _)| **whose != *name) {
+            let due = SignedDuration::try_from(pace).ok().and_then(|p| when.checked_add(p).ok()).unwrap_or(now);
+            if now < due {
+                tracing::debug!(node = name, after = %whose, "waits for its turn to be given up");
+                plan.look_after(due.duration_since(now).try_into().unwrap_or(pace));
+                return Evict::AsBefore;
+            }
+        }
+        last.insert(zone, (name.into(), now));
+        Evict::Yes
+    }
+}
+
+/// Pods are to leave it because it is not ready.
+fn evicts(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|t| t.effect == "NoExecute" && is_ours(t))
 }
 
 /// Whether this controller puts the taint on and takes it off.
@@ -65,13 +126,14 @@ fn is_ours(taint: &Taint) -> bool {
 
 /// All taints of the node as they should be; `None` when they are.
 #[must_use]
-pub fn wanted(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+pub fn wanted(node: &Node, evict: Evict, now: Timestamp) -> Option<Vec<Taint>> {
+    let evict = evict == Evict::Yes || (evict == Evict::AsBefore && evicts(node));
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let mut keys: Vec<(&str, &str)> = Vec::new();
     for (kind, status, key) in BY_CONDITION {
         if conditions.iter().any(|c| c.type_ == *kind && c.status == *status) {
             keys.push((key, "NoSchedule"));
-            if *kind == "Ready" {
+            if *kind == "Ready" && evict {
                 keys.push((key, "NoExecute"));
             }
         }
@@ -107,12 +169,16 @@ mod tests {
     use serde_json::Value;
 
     fn check(spec: Value, conditions: Value, want: Option<&[&str]>) {
+        check_evicting(Evict::Yes, spec, conditions, want);
+    }
+
+    fn check_evicting(evict: Evict, spec: Value, conditions: Value, want: Option<&[&str]>) {
         let shown = format!("{spec} {conditions}");
         let node: Node = serde_json::from_value(
             json!({ "metadata": { "name": "n" }, "spec": spec, "status": { "conditions": conditions } }),
         )
         .unwrap();
-        let got = wanted(&node, Timestamp::UNIX_EPOCH).map(|taints| {
+        let got = wanted(&node, evict, Timestamp::UNIX_EPOCH).map(|taints| {
             taints.iter().map(|t| format!("{}:{}", t.key.replace("node.kubernetes.io/", ""), t.effect)).collect()
         });
         assert_eq!(got, want.map(|w| w.iter().map(|s| (*s).to_owned()).collect::<Vec<String>>()), "{shown}");
@@ -132,5 +198,53 @@ mod tests {
         check(json!({ "taints": [{ "key": "mine", "effect": "NoExecute" }] }), ready("True"), None);
         let pressure = json!([{ "type": "Ready", "status": "True" }, { "type": "DiskPressure", "status": "True" }]);
         check(json!({}), pressure, Some(&["disk-pressure:NoSchedule"]));
+    }
+
+    #[test]
+    fn pods_leave_when_it_is_time() {
+        let unknown = json!([{ "type": "Ready", "status": "Unknown" }]);
+        let taint = |key, effect| json!({ "key": key, "effect": effect });
+        let (unreachable, both) = ("unreachable:NoSchedule", ["unreachable:NoSchedule", "unreachable:NoExecute"]);
+        check_evicting(Evict::AsBefore, json!({}), unknown.clone(), Some(&[unreachable]));
+        check_evicting(Evict::No, json!({}), unknown.clone(), Some(&[unreachable]));
+        let not_ready = json!({ "taints": [taint(NOT_READY, "NoExecute")] });
+        check_evicting(Evict::AsBefore, not_ready.clone(), unknown.clone(), Some(&both));
+        check_evicting(Evict::No, not_ready, unknown, Some(&[unreachable]));
+    }
+
+    /// A node of a zone; `spec` may have taints.
+    fn node(name: &str, status: &str, taints: Value) -> Arc<Node> {
+        Arc::new(
+            serde_json::from_value(json!({ "metadata": { "name": name }, "spec": { "taints": taints },
+                "status": { "conditions": [{ "type": "Ready", "status": status }] } }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn one_node_after_the_other_is_given_up() {
+        let all = [
+            node("a", "Unknown", json!([])),
+            node("b", "Unknown", json!([])),
+            node("c", "True", json!([])),
+            node("d", "Unknown", json!([{ "key": NOT_READY, "effect": "NoExecute" }])),
+            node("e", "True", json!([])),
+            node("f", "True", json!([])),
+        ];
+        let taints = NodeTaints::default();
+        let at = |node: usize, second: i64| {
+            let (mut plan, now) = (Plan::default(), Timestamp::from_second(second).unwrap());
+            (taints.evict(&all, &all[node], now, &mut plan), plan.again.map(|d| d.as_secs()))
+        };
+        assert_eq!(at(2, 0), (Evict::No, None), "it is ready");
+        assert_eq!(at(0, 100), (Evict::Yes, None));
+        assert_eq!(at(0, 101), (Evict::Yes, None), "the write may have failed");
+        assert_eq!(at(1, 103), (Evict::AsBefore, Some(8)));
+        assert_eq!(at(3, 103), (Evict::AsBefore, None), "it is given up already");
+        assert_eq!(at(1, 111), (Evict::Yes, None));
+        let silent = &all[..2];
+        let mut plan = Plan::default();
+        assert_eq!(taints.evict(silent, &all[0], Timestamp::UNIX_EPOCH, &mut plan), Evict::No, "all are silent");
+        assert_eq!(plan, Plan::nothing());
     }
 }
