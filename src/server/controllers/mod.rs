@@ -5,7 +5,7 @@
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`], [`share`]: what several controllers decide alike
 //! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`]; what may be evicted of them:
-//!   [`disruption`]
+//!   [`disruption`], [`stale_disruption`]
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`] by [`node_zones`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
@@ -57,6 +57,7 @@ pub mod service_account;
 pub mod service_cidr;
 pub mod service_pods;
 pub mod share;
+pub mod stale_disruption;
 pub mod stateful_set;
 pub mod stores;
 pub mod taint_eviction;
@@ -141,6 +142,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(taint_eviction::TaintEviction::default()),
         Arc::new(pod_gc::PodGc::default()),
         Arc::new(disruption::DisruptionController::default()),
+        Arc::new(stale_disruption::StaleDisruption),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(ephemeral_volume::EphemeralVolumes::default()),
