@@ -9,6 +9,7 @@
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`] by [`node_zones`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
+//! - devices: [`resource_claims`]
 //! - storage: [`persistent_volumes`], [`ephemeral_volume`], [`protection`]
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
@@ -50,6 +51,7 @@ pub mod pod_gc;
 pub mod pods;
 pub mod protection;
 pub mod replica_set;
+pub mod resource_claims;
 pub mod resource_quota;
 pub mod revisions;
 pub mod root_ca;
@@ -143,6 +145,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(pod_gc::PodGc::default()),
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(stale_disruption::StaleDisruption),
+        Arc::new(resource_claims::ResourceClaims::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(ephemeral_volume::EphemeralVolumes::default()),

@@ -12,6 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::{ApiService, Definition};
@@ -59,6 +60,11 @@ kinds! {
     PriorityLevelConfiguration => |_o| (),
     ResourceQuota => |_o| (),
     PodDisruptionBudget => |_o| (),
+    ResourceClaim => |claim| {
+        if let Some(status) = &mut claim.status {
+            status.devices = None;
+        }
+    },
     Definition => |o| {
         if let Some(annotations) = &mut o.metadata.annotations {
             annotations.retain(|name, _| name == APPROVED);

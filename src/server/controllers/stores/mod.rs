@@ -21,6 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 
 pub use self::definitions::{ApiService, Controller, Definition};
@@ -29,6 +30,7 @@ use super::certificates::REQUESTS;
 use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
 use super::partial::Partial;
+use super::resource_claims::CLAIMS;
 use super::service_cidr::{ADDRESSES, SERVICE_CIDRS};
 use crate::api::resource::custom::{DEFINITIONS, Rows};
 use crate::api::resource::{LIST, RESOURCES, Resource, WATCH, find_kind, find_storage};
@@ -111,6 +113,7 @@ stores! {
     certificate_requests: CertificateSigningRequest = REQUESTS,
     addresses: IPAddress = ADDRESSES,
     service_cidrs: ServiceCIDR = SERVICE_CIDRS,
+    resource_claims: ResourceClaim = CLAIMS,
     cluster_roles: cluster_role_aggregation::Role = CLUSTER_ROLES,
 }
 
