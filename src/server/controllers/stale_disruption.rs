@@ -13,7 +13,7 @@ use super::{owners, pods};
 use crate::client::request::{Class, Request, Verb};
 use crate::client::store::Meta as _;
 
-pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 /// A kubelet may take any time to end what it has marked.
 const BY_KUBELET: &str = "TerminationByKubelet";
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(2);

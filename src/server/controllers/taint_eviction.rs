@@ -43,7 +43,7 @@ impl Controller for TaintEviction {
         let queue = enqueue.clone();
         stores.nodes.subscribe(move |change| {
             if change.each().any(|n| !evicting(n).is_empty())
-                && let Some(node) = change.new
+                && let Some(node) = change.new.or(change.old)
             {
                 queue.add("", node.metadata.name.as_deref().unwrap_or_default());
             }
@@ -63,10 +63,11 @@ impl Controller for TaintEviction {
 
     fn plan(&self, stores: &Stores, key: &Name, moment: Moment<'_>) -> Plan {
         let mut plan = Plan::default();
-        let node = stores.nodes.get("", &key.name);
-        let taints = node.as_deref().map(evicting).unwrap_or_default();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let before = watched.remove(&key.name).unwrap_or_default();
+        // Pods of a node that is gone are ended elsewhere.
+        let Some(node) = stores.nodes.get("", &key.name) else { return plan };
+        let taints = evicting(&node);
         if taints.is_empty() && before.waiting.is_empty() {
             return plan;
         }

@@ -12,7 +12,7 @@
 mod of_claim;
 mod of_pod;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
@@ -42,8 +42,8 @@ pub struct ResourceClaims {
 struct Memory {
     /// What the server said, by key and name: a template, or a pod. Used once.
     answers: HashMap<Name, HashMap<String, Option<Value>>>,
-    /// Uids of claims whose allocation was removed here: they need their finalizer no more.
-    released: HashSet<String>,
+    /// Claims whose allocation was removed here, with their uids: they need their finalizer no more.
+    released: HashMap<Name, String>,
 }
 
 /// What a claim of a pod comes to.
@@ -145,8 +145,11 @@ impl Controller for ResourceClaims {
         let answers = memory.answers.remove(key).unwrap_or_default();
         let space = &*key.namespace;
         if let Some(name) = key.name.strip_prefix(CLAIM) {
+            let mut released = memory.released.remove(key);
             let Some(claim) = stores.resource_claims.get(space, name) else { return Plan::nothing() };
-            return of_claim::plan(&claim, |pod| stores.pods.get(space, pod), &answers, &mut memory.released);
+            let plan = of_claim::plan(&claim, |pod| stores.pods.get(space, pod), &answers, &mut released);
+            memory.released.extend(released.map(|uid| (key.clone(), uid)));
+            return plan;
         }
         let pod = stores.pods.get(space, &key.name).filter(|p| pods::is_active(p) && !claims_of(p).is_empty());
         let Some(pod) = pod else { return Plan::nothing() };

@@ -1,6 +1,6 @@
 //! Decides: who still uses a claim, and what becomes of it when nobody does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -17,12 +17,12 @@ use crate::server::controllers::stores::row;
 /// On claims that are allocated.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
-/// `answers`: pods as the server has them, by name. `released`: uids of claims whose allocation was removed here.
+/// `answers`: pods as the server has them, by name. `released`: its uid once its allocation was removed here.
 pub fn plan(
     claim: &ResourceClaim,
     pod: impl Fn(&str) -> Option<Arc<Pod>>,
     answers: &HashMap<String, Option<Value>>,
-    released: &mut HashSet<String>,
+    released: &mut Option<String>,
 ) -> Plan {
     let mut plan = Plan::default();
     let (meta, uid) = (&claim.metadata, claim.metadata.uid());
@@ -56,20 +56,20 @@ pub fn plan(
         // So that it can be allocated elsewhere for whoever comes next.
         if unused && protected {
             wanted["allocation"] = Value::Null;
-            released.insert(uid.to_owned());
+            *released = Some(uid.to_owned());
         }
         plan.push(Write::status(row(CLAIMS), meta, wanted));
     } else if allocated {
         // By the scheduler again.
-        released.remove(uid);
-    } else if unused && protected && (released.contains(uid) || meta.deletion_timestamp.is_some()) {
+        *released = None;
+    } else if unused && protected && (released.as_deref() == Some(uid) || meta.deletion_timestamp.is_some()) {
         // Only then: the scheduler sets the finalizer before it allocates.
         let others: Vec<&String> = meta.finalizers().iter().filter(|f| *f != FINALIZER).collect();
         let body =
             json!({ "metadata": { "uid": uid, "resourceVersion": meta.resource_version, "finalizers": others } });
         plan.push(Request::new(Verb::MergePatch, row(CLAIMS), meta.namespace(), meta.name(), body));
     } else {
-        released.remove(uid);
+        *released = None;
     }
     // A claim made for a pod goes with it; the pod may be kept long after it has finished.
     if unused && meta.deletion_timestamp.is_none() {
