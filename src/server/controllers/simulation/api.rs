@@ -106,6 +106,8 @@ impl Api {
             "pods" => put!(pods),
             "apps/replicasets" => put!(replica_sets),
             "apps/deployments" => put!(deployments),
+            "apps/statefulsets" => put!(stateful_sets),
+            "apps/controllerrevisions" => put!(controller_revisions),
             "batch/jobs" => put!(jobs),
             other => panic!("{other}"),
         }

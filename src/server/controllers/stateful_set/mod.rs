@@ -159,4 +159,6 @@ fn history<'a>(set: &'a StatefulSet, spec: &'a StatefulSetSpec) -> History<'a> {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
