@@ -44,6 +44,10 @@ pub static CLUSTER_ROLES: &[Role] = &[
         rule("get list watch", "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
         rule("get list watch", "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
     ]).part_of("view"),
+    // Not published with the others: metrics-server brings it, whose part is ours here.
+    role("system:aggregated-metrics-reader", &[
+        rule("get list watch", "metrics.k8s.io", "nodes pods"),
+    ]).part_of("admin edit view"),
     role("system:auth-delegator", &[
         rule("create", "authentication.k8s.io", "tokenreviews"),
         rule("create", "authorization.k8s.io", "subjectaccessreviews"),

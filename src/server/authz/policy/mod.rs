@@ -33,7 +33,7 @@ pub struct Role {
     prefix: &'static str,
     name: &'static str,
     rules: &'static [Rule],
-    /// Label `aggregate-to-<this>`.
+    /// Labels `aggregate-to-<each of these>`.
     part_of: &'static str,
     /// Selects what is part of this.
     aggregates: &'static str,
@@ -133,8 +133,8 @@ impl Role {
         if !self.is_aggregate() {
             object["rules"] = json!(self.rules());
         }
-        if !self.part_of.is_empty() {
-            object["metadata"]["labels"][aggregate_label(self.part_of)] = json!("true");
+        for aggregate in self.part_of.split_whitespace() {
+            object["metadata"]["labels"][aggregate_label(aggregate)] = json!("true");
         }
         if self.is_aggregate() {
             let label = aggregate_label(self.aggregates);
