@@ -40,13 +40,15 @@ pub struct DefinitionVersion {
     pub name: String,
     pub served: bool,
     pub storage: bool,
+    /// A scale among them is what autoscalers and budgets go by.
+    pub subresources: Value,
 }
 
 impl Definition {
     /// What it adds to the resource table; `None` before its names are accepted.
     #[must_use]
     pub fn rows(&self) -> Option<Rows> {
-        let version = |v: &DefinitionVersion| json!({"name": v.name, "served": v.served, "storage": v.storage});
+        let version = |v: &DefinitionVersion| json!({"name": v.name, "served": v.served, "storage": v.storage, "subresources": v.subresources});
         let versions: Vec<Value> = self.spec.versions.iter().map(version).collect();
         custom::of(&json!({
             "spec": {"group": self.spec.group, "scope": self.spec.scope, "versions": versions}, "status": self.status,
