@@ -1,4 +1,6 @@
-//! Decides: percent-decoding of paths and query strings, as Go's `net/url` reads them.
+//! Decides: percent-decoding of paths and query strings, as Go's `net/url` reads them, and what it reads back.
+
+use std::fmt::Write as _;
 
 /// The parameters of a query string, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,20 @@ pub fn decode(text: &str, plus: bool) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// One segment of a path, or one value of a query: all but letters, digits and `-._~` is escaped.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +88,13 @@ mod tests {
         assert_eq!(query.all("watch").collect::<Vec<_>>(), ["", "0"]);
         assert_eq!((query.first("x"), query.first("bad")), (None, None));
         assert_eq!(decode("/a%2Fb+c", false).as_deref(), Some("/a/b+c"));
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_back() {
+        assert_eq!(encode("app in (a,b),é=x/y?z"), "app%20in%20%28a%2Cb%29%2C%C3%A9%3Dx%2Fy%3Fz");
+        for text in ["a-b._~", "a=b,c!=d", "100% + 1", "ß/#?&;"] {
+            assert_eq!(decode(&encode(text), true).as_deref(), Some(text));
+        }
     }
 }

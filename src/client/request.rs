@@ -38,7 +38,12 @@ pub struct Request {
     pub body: Value,
     /// What follows the question mark, escaped.
     pub query: &'static str,
+    /// The whole path of a read of what no table knows, escaped. Empty: what the fields above say.
+    pub at: String,
 }
+
+/// What is read at a path.
+static DOCUMENT: Resource = Resource::unstored("", "", "", "");
 
 /// The part of an answer that writers look at.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -111,7 +116,14 @@ impl From<kube::Error> for Error {
 impl Request {
     #[must_use]
     pub fn new(verb: Verb, resource: &'static Resource, namespace: &str, name: &str, body: Value) -> Self {
-        Self { verb, resource, namespace: namespace.into(), name: name.into(), subresource: "", body, query: "" }
+        let (namespace, name) = (namespace.into(), name.into());
+        Self { verb, resource, namespace, name, subresource: "", body, query: "", at: String::new() }
+    }
+
+    /// A read of what is at a path: discovery, metrics of extension servers, lists that select.
+    #[must_use]
+    pub fn at(path: String) -> Self {
+        Self { at: path, ..Self::new(Verb::Get, &DOCUMENT, "", "", Value::Null) }
     }
 
     #[must_use]
@@ -140,6 +152,9 @@ impl Request {
     }
 
     fn path(&self) -> String {
+        if !self.at.is_empty() {
+            return self.at.clone();
+        }
         let mut path = self.resource.path(Some(&self.namespace));
         for part in [self.name.as_str(), self.subresource] {
             if !part.is_empty() {
@@ -186,15 +201,6 @@ impl Request {
     pub async fn read(&self, client: &kube::Client) -> Result<Value, Error> {
         Ok(client.request::<Value>(self.http()?).await?)
     }
-}
-
-/// A document that is no object of a resource: discovery.
-///
-/// # Errors
-/// What the server answered, or that it did not.
-pub async fn document(client: &kube::Client, path: &str) -> Result<Value, Error> {
-    let request = http::Request::get(path).header(http::header::ACCEPT, "application/json").body(Vec::new());
-    Ok(client.request::<Value>(request.map_err(|e| Error::Transport(e.to_string()))?).await?)
 }
 
 /// Numeric form of a resource version: Skiff's are decimal and rise over all resources. 0 when it is not a number.

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 mod aggregation;
 mod api_services;
 mod apply;
+mod autoscaling;
 mod bad_input;
 mod collections;
 mod conformance;

@@ -175,4 +175,10 @@ pub trait Controller: Send + Sync {
 
     /// The answer to an [`Action::Read`] of the plan for `key`; `None` when there is no such object.
     fn learn(&self, _key: &Name, _request: &Request, _answer: Option<Value>) {}
+
+    /// An [`Action::Read`] of the plan for `key` went wrong, or found nothing. True: that is an answer too, and the plan goes
+    /// on. Otherwise it ends there, and is made again later; what is not there is learned.
+    fn refused(&self, _key: &Name, _request: &Request, _failure: &Failure) -> bool {
+        false
+    }
 }

@@ -36,6 +36,7 @@ pub mod extension_authentication;
 pub mod flow_control;
 pub mod garbage;
 pub mod hash;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod namespace;
 pub mod node_health;
@@ -146,6 +147,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(disruption::DisruptionController::default()),
         Arc::new(stale_disruption::StaleDisruption),
         Arc::new(resource_claims::ResourceClaims::default()),
+        Arc::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(ephemeral_volume::EphemeralVolumes::default()),

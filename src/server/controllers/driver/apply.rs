@@ -1,5 +1,7 @@
 //! Effects: carries out a plan in order and stops at the first failure, for planning again is cheap.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ObjectReference;
 
@@ -13,6 +15,8 @@ use crate::server::controllers::action::{Action, Controller, Failure, Name, Repo
 const FIRST_BATCH: usize = 1;
 /// Largest batch: more requests at once would not be quicker.
 const LAST_BATCH: usize = 64;
+/// What is here answers at once, but an extension server may hang: it would hold one of the few places of plans.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub struct Applied {
@@ -62,15 +66,9 @@ pub async fn apply(
             Action::Write(write) => one(client, recorder, &write, &mut applied).await,
             Action::SlowStart(writes) => slow_start(client, recorder, &writes, &mut applied).await,
             Action::Read(request) => {
-                let answer = match request.read(client).await {
-                    Ok(value) => Ok(Some(value)),
-                    Err(error) if error.class() == Class::NotFound => Ok(None),
-                    Err(error) => Err(failure(&error)),
-                };
-                answer.map(|value| {
-                    controller.learn(key, &request, value);
-                    applied.learned = true;
-                })
+                let learned = read(client, controller, key, &request).await;
+                applied.learned |= learned.is_ok();
+                learned
             }
         };
         if let Err(failure) = result {
@@ -79,6 +77,28 @@ pub async fn apply(
         }
     }
     applied
+}
+
+async fn read(
+    client: &kube::Client,
+    controller: &dyn Controller,
+    key: &Name,
+    request: &Request,
+) -> Result<(), Failure> {
+    let answer = tokio::time::timeout(PATIENCE, request.read(client)).await;
+    match answer.unwrap_or_else(|_| Err(Error::Transport(format!("no answer in {PATIENCE:?}")))) {
+        Ok(value) => controller.learn(key, request, Some(value)),
+        Err(error) => {
+            let failure = failure(&error);
+            if !controller.refused(key, request, &failure) {
+                if failure.class != Class::NotFound {
+                    return Err(failure);
+                }
+                controller.learn(key, request, None);
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn slow_start(

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::resource::Resource;
 use crate::api::resource::custom;
-use crate::client::request::document;
+use crate::client::request::Request;
 use crate::server::controllers::stores::{ApiService, Remote, Stores};
 
 /// Nothing tells when an extension server has something new (upstream's garbage collector asks every 30 seconds).
@@ -47,8 +47,8 @@ pub async fn follow(client: kube::Client, stores: Arc<Stores>, changed: watch::S
 async fn resources(client: &kube::Client, service: &ApiService) -> Option<(String, Vec<&'static Resource>)> {
     let name = service.metadata.name.clone().unwrap_or_default();
     let (group, version) = (&*service.spec.group, &*service.spec.version);
-    let path = format!("/apis/{group}/{version}");
-    match tokio::time::timeout(PATIENCE, document(client, &path)).await {
+    let request = Request::at(format!("/apis/{group}/{version}"));
+    match tokio::time::timeout(PATIENCE, request.read(client)).await {
         Ok(Ok(list)) => {
             let entries = list["resources"].as_array().into_iter().flatten();
             Some((name, entries.filter_map(|e| custom::remote(group, version, e)).take(MOST).collect()))

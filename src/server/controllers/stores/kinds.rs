@@ -1,6 +1,7 @@
 //! Types: what is kept of the objects of each kind: what some controller reads.
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -65,6 +66,7 @@ kinds! {
             status.devices = None;
         }
     },
+    HorizontalPodAutoscaler => |_o| (),
     Definition => |o| {
         if let Some(annotations) = &mut o.metadata.annotations {
             annotations.retain(|name, _| name == APPROVED);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -29,6 +30,7 @@ use super::api_services::API_SERVICES;
 use super::certificates::REQUESTS;
 use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
+use super::horizontal_pod_autoscaler::AUTOSCALERS;
 use super::partial::Partial;
 use super::resource_claims::CLAIMS;
 use super::service_cidr::{ADDRESSES, SERVICE_CIDRS};
@@ -110,6 +112,7 @@ stores! {
     api_services: ApiService = API_SERVICES,
     resource_quotas: ResourceQuota = "resourcequotas",
     budgets: PodDisruptionBudget = BUDGETS,
+    autoscalers: HorizontalPodAutoscaler = AUTOSCALERS,
     certificate_requests: CertificateSigningRequest = REQUESTS,
     addresses: IPAddress = ADDRESSES,
     service_cidrs: ServiceCIDR = SERVICE_CIDRS,
