@@ -25,6 +25,7 @@ fn workloads_are_kept() {
     stateful_sets_keep_names_order_and_data(&lab);
     daemon_sets_are_on_every_node(&lab);
     nodes_and_pods_say_what_they_use(&lab);
+    a_load_is_followed(&lab);
     a_node_is_drained(&lab);
     a_cron_job_has_started(&lab);
 }
@@ -200,6 +201,34 @@ fn nodes_and_pods_say_what_they_use(lab: &Lab) {
     });
     // It says that it cannot know whether the pod is gone.
     assert!(lab.kubectl_output(&["delete", "pod", "busy", "--grace-period=0", "--force"]).status.success());
+}
+
+/// More pods while they are busy, fewer when they are not.
+fn a_load_is_followed(lab: &Lab) {
+    let script = "touch /tmp/busy; while :; do [ -e /tmp/busy ] || sleep 1; done";
+    let mut template = pod_template("loaded", script);
+    template["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "50m"}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "loaded"}, "spec": {
+        "selector": {"matchLabels": {"app": "loaded"}}, "template": template}});
+    lab.apply(&deployment.to_string());
+    running_of(lab, "app=loaded", 1);
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": 100}}});
+    let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "loaded"}, "spec": {"minReplicas": 1, "maxReplicas": 2, "metrics": [cpu],
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "loaded"},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}});
+    lab.apply(&autoscaler.to_string());
+    let pods = running_of(lab, "app=loaded", 2);
+    for pod in &pods {
+        lab.kubectl(&["exec", pod, "--", "rm", "-f", "/tmp/busy"]);
+    }
+    running_of(lab, "app=loaded", 1);
+    let told = lab.kubectl(&["describe", "hpa", "loaded"]);
+    for part in ["SuccessfulRescale", "ScalingActive", "cpu resource utilization"] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    lab.kubectl(&["delete", "deployment/loaded", "hpa/loaded"]);
 }
 
 fn a_node_is_drained(lab: &Lab) {

@@ -5,7 +5,7 @@
 //! - [`driver`]: the only asynchronous part
 //! - [`owners`], [`pods`], [`pod_control`], [`revisions`], [`hash`], [`share`]: what several controllers decide alike
 //! - workloads: [`deployment`], [`replica_set`], [`stateful_set`], [`daemon_set`]; what may be evicted of them:
-//!   [`disruption`], [`stale_disruption`]
+//!   [`disruption`], [`stale_disruption`]; how many pods they have: [`horizontal_pod_autoscaler`]
 //! - work that ends: [`job`], [`cron_job`], [`ttl_after_finished`]
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`] by [`node_zones`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
