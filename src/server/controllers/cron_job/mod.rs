@@ -23,7 +23,7 @@ use super::job::ending;
 use super::owners;
 use super::stores::{Stores, row};
 use crate::api::schedule::{Schedule, is_zone};
-use crate::client::request::{Class, Request, Verb};
+use crate::client::request::{Class, Request};
 use crate::client::store::Meta as _;
 
 const COMPONENT: &str = "cronjob-controller";
@@ -292,15 +292,7 @@ fn write(cron_job: &CronJob, old: &CronJobStatus, status: &CronJobStatus) -> Opt
     if full(old) == wanted {
         return None;
     }
-    let (resource, meta) = (row("batch/cronjobs"), &cron_job.metadata);
-    let body = json!({
-        "apiVersion": resource.api_version(),
-        "kind": resource.kind,
-        "metadata": { "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
-            "resourceVersion": meta.resource_version },
-        "status": wanted,
-    });
-    Some(Request::new(Verb::MergePatch, resource, meta.namespace(), meta.name(), body).on("status").into())
+    Some(Write::status(row("batch/cronjobs"), &cron_job.metadata, wanted).into())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::request::Verb;
 
 /// `more` is merged over a CronJob of every full hour, made at the start of the year 2026.
 fn cron_job(more: Value) -> CronJob {

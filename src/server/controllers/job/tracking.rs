@@ -143,17 +143,7 @@ pub fn write(view: &View<'_>, old: &JobStatus, status: &JobStatus) -> Option<Wri
     if full(old) == wanted {
         return None;
     }
-    let (resource, meta) = (row("batch/jobs"), &view.job.metadata);
-    // The revision makes the write fail when the Job has changed since it was observed.
-    let body = json!({
-        "apiVersion": resource.api_version(),
-        "kind": resource.kind,
-        "metadata": { "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
-            "resourceVersion": meta.resource_version },
-        "status": wanted,
-    });
-    let request = Request::new(Verb::MergePatch, resource, meta.namespace(), meta.name(), body);
-    Some(Write::new(request.on("status")))
+    Some(Write::status(row("batch/jobs"), &view.job.metadata, wanted))
 }
 
 /// A merge patch keeps what it does not name, so all is named, and what is empty is null.
