@@ -23,6 +23,7 @@ fn workloads_are_kept() {
     jobs_run_to_completion(&lab);
     cron_jobs_make_jobs(&lab);
     stateful_sets_keep_names_order_and_data(&lab);
+    a_volume_of_one_pod_goes_with_it(&lab);
     daemon_sets_are_on_every_node(&lab);
     nodes_and_pods_say_what_they_use(&lab);
     a_load_is_followed(&lab);
@@ -87,6 +88,19 @@ fn stateful_sets_keep_names_order_and_data(lab: &Lab) {
     lab.kubectl(&["delete", "statefulset", "web"]);
     wait_for("no volumes", || lab.json(&["get", "pv"]).ok()?["items"].as_array()?.is_empty().then_some(()));
     assert!(!folder.exists(), "{}", folder.display());
+}
+
+fn a_volume_of_one_pod_goes_with_it(lab: &Lab) {
+    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    let mut pod = pod_template("scratch", "echo x > /data/x && exec sleep 100000");
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "own", "mountPath": "/data"}]);
+    pod["spec"]["volumes"] = json!([{"name": "own", "ephemeral": {"volumeClaimTemplate": template}}]);
+    crate::lab::merge(&mut pod, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "scratch"}}));
+    lab.apply(&pod.to_string());
+    running(lab, "scratch");
+    assert_eq!(lab.json(&["get", "pvc", "scratch-own"]).unwrap()["status"]["phase"], "Bound");
+    lab.kubectl(&["delete", "pod", "scratch"]);
+    wait_for("no volumes", || lab.json(&["get", "pv"]).ok()?["items"].as_array()?.is_empty().then_some(()));
 }
 
 fn daemon_sets_are_on_every_node(lab: &Lab) {

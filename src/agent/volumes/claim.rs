@@ -8,6 +8,7 @@ use super::{Failure, Job};
 use crate::agent::context::NodeContext;
 use crate::agent::pod::{name, namespace, pod_spec, uid};
 use crate::api::local_storage;
+use crate::client::request;
 
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// On volumes that are folders of a node: which one.
@@ -26,7 +27,7 @@ pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Resul
     let Some((claim_name, read_only)) = claim_of(pod, volume) else { return Ok(None) };
     let fail = |why: String| Failure::Claim { claim: format!("{}/{claim_name}", namespace(pod)), why };
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), namespace(pod));
-    let claim = claims.get(&claim_name).await;
+    let claim = claims.get(&claim_name).await.map_err(request::Error::from);
     let claim = claim.map_err(|e| fail(format!("failed to fetch PVC from API server: {e}")))?;
     if volume.ephemeral.is_some() {
         let owners = claim.metadata.owner_references.iter().flatten();
@@ -38,7 +39,8 @@ pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Resul
     let named = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| bound && !n.is_empty());
     let Some(named) = named else { return Err(fail("PVC is not bound".into())) };
     let volumes: Api<PersistentVolume> = Api::all(cx.client.clone());
-    let found = volumes.get(named).await.map_err(|e| fail(format!("failed to fetch PV {named:?}: {e}")))?;
+    let found = volumes.get(named).await.map_err(request::Error::from);
+    let found = found.map_err(|e| fail(format!("failed to fetch PV {named:?}: {e}")))?;
     let of = found.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|of| of.uid.as_deref());
     if of != claim.metadata.uid.as_deref() {
         return Err(fail(format!("PV {named:?} is bound to another claim")));

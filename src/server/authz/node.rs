@@ -111,7 +111,8 @@ impl NodeAuthorizer {
         }
         let related = self.objects.list("pods", Some(a.namespace)).iter().any(|pod| {
             // Decoding is the costly part: most pods don't even hold the name.
-            on_node(pod, node) && mentions(pod, name) && pod.value().is_ok_and(|pod| uses(&pod, kind, name))
+            let named = mentions(pod, name) || (kind == Kind::Claim && may_be_ephemeral(pod, name));
+            on_node(pod, node) && named && pod.value().is_ok_and(|pod| uses(&pod, kind, name))
         });
         if related { Opinion::Allow } else { unrelated(node) }
     }
@@ -192,6 +193,11 @@ fn object_name<'a>(a: &ResourceAttributes<'a>) -> &'a str {
 /// `spec.nodeName` is the first selectable field of pods.
 fn on_node(pod: &Object, node: &str) -> bool {
     pod.head.fields.first().is_some_and(|f| **f == *node)
+}
+
+/// The claim of a generic ephemeral volume is named after its pod and the volume, so the pod does not hold its name.
+fn may_be_ephemeral(pod: &Object, claim: &str) -> bool {
+    claim.strip_prefix(&*pod.key.name).is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn mentions(pod: &Object, name: &str) -> bool {

@@ -18,6 +18,12 @@ fn cluster() -> (Arc<Fake>, Authorizer) {
     };
     objects.put(pod("p1", "n1", json!({"name": "v", "secret": {"secretName": "s1"}})));
     objects.put(pod("p2", "n2", json!({"name": "v", "projected": {"sources": [{"secret": {"name": "s2"}}]}})));
+    objects.put(pod("p3", "n1", json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}})));
+    objects.put(pod("p4", "n1", json!({"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}})));
+    for (volume, claim) in [("pv1", "data"), ("pv2", "p4-scratch"), ("pv3", "other")] {
+        objects.put(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+            "spec": {"claimRef": {"namespace": "x", "name": claim}}}));
+    }
     let binding = |kind: &str, namespace: &str, name: &str, role: &str, subject: Value| {
         let mut object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
             "metadata": {"name": name},
@@ -113,6 +119,17 @@ n1         no   list core/secrets   # can only read namespaced object of this ty
 n1         no   delete core/secrets x/s1   # can only read resources of this type
 n1         yes  create core/serviceaccounts/token x/app
 n1         no   create core/serviceaccounts/token x/other   # no relationship found between node 'n1' and this object
+n1         yes  get core/persistentvolumeclaims x/data
+n1         yes  get core/persistentvolumeclaims x/p4-scratch
+n2         no   get core/persistentvolumeclaims x/data   # no relationship found between node 'n2' and this object
+n2         no   get core/persistentvolumeclaims x/p4-scratch   # no relationship found between node 'n2' and this object
+n1         no   get core/persistentvolumeclaims x/p4-other   # no relationship found between node 'n1' and this object
+n1         no   list core/persistentvolumeclaims x/   # can only get individual resources of this type
+n1         yes  get core/persistentvolumes /pv1
+n1         yes  get core/persistentvolumes /pv2
+n1         no   get core/persistentvolumes /pv3   # no relationship found between node 'n1' and this object
+n2         no   get core/persistentvolumes /pv1   # no relationship found between node 'n2' and this object
+n1         no   list core/persistentvolumes   # can only get individual resources of this type
 n1         yes  list core/pods / spec.nodeName=n1
 n1         no   list core/pods / spec.nodeName=n2   # can only list/watch pods with spec.nodeName field selector
 n1         yes  get core/pods x/p1

@@ -198,6 +198,7 @@ fn budget(state: &mut State, event: Event<PodDisruptionBudget>) -> bool {
 }
 
 fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
+    let now = clock::instant();
     let volumes = &mut state.snapshot.volumes;
     match event {
         Event::Replace(claims, _) => {
@@ -205,15 +206,20 @@ fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
             let known: Vec<(String, String)> = volumes.claim_keys().filter(|k| !listed.contains(k)).cloned().collect();
             known.iter().for_each(|(namespace, name)| volumes.forget_claim(namespace, name));
             claims.into_iter().for_each(|claim| volumes.set_claim(claim));
+            state.volumes_changed(now);
         }
-        Event::Set(claim) => volumes.set_claim(claim),
+        Event::Set(claim) => {
+            let (namespace, name) = names(claim.metadata.clone());
+            volumes.set_claim(claim);
+            state.claim_changed(&namespace, &name, now);
+        }
         Event::Gone(claim) => {
             let (namespace, name) = names(claim.metadata);
             volumes.forget_claim(&namespace, &name);
+            state.claim_changed(&namespace, &name, now);
         }
         Event::Bookmark(_) => return false,
     }
-    state.volumes_changed(clock::instant());
     true
 }
 

@@ -216,7 +216,12 @@ impl State {
         self.binding.values().map(|b| b.until).chain(self.queue.deadline()).min()
     }
 
-    /// Of claims, volumes or classes.
+    pub fn claim_changed(&mut self, namespace: &str, name: &str, now: Instant) {
+        self.happened(&Happened::Claim(namespace, name), now);
+        self.settle(now);
+    }
+
+    /// Volumes or classes.
     pub fn volumes_changed(&mut self, now: Instant) {
         self.happened(&Happened::Volumes, now);
         self.settle(now);

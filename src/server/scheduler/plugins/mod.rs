@@ -73,7 +73,9 @@ pub enum Happened<'a> {
     NodeGone,
     /// Labels of a namespace.
     Namespace,
-    /// A claim, a volume or a class.
+    /// A claim, by namespace and name.
+    Claim(&'a str, &'a str),
+    /// A volume or a class.
     Volumes,
 }
 
@@ -86,7 +88,7 @@ impl Happened<'_> {
             Self::Node { .. } => NODE,
             Self::NodeGone => NODE_GONE,
             Self::Namespace => NAMESPACE,
-            Self::Volumes => VOLUMES,
+            Self::Claim(..) | Self::Volumes => VOLUMES,
         }
     }
 }

@@ -233,6 +233,12 @@ fn is_promised(claim: &PersistentVolumeClaim, snapshot: &Snapshot) -> bool {
     snapshot.volumes.free_for(claim.metadata.uid()).any(|v| of(v).as_deref() == Some(claim.metadata.uid()))
 }
 
-pub fn helps(pod: &PodInfo, _: &super::Wants, _: &super::Happened, _: &Snapshot) -> bool {
-    !pod.claims.is_empty()
+pub fn helps(pod: &PodInfo, _: &super::Wants, happened: &super::Happened, snapshot: &Snapshot) -> bool {
+    match happened {
+        super::Happened::Claim(namespace, name) => {
+            pod.namespace() == *namespace && pod.claims.iter().any(|claim| claim.name == *name)
+        }
+        // Only the claim itself helps a pod whose claim is not there.
+        _ => pod.claims.iter().all(|claim| snapshot.volumes.claim(pod.namespace(), &claim.name).is_some()),
+    }
 }

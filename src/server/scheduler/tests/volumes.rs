@@ -32,8 +32,9 @@ fn volume(name: &str, node: &str) -> Value {
 
 impl World {
     fn claim(&mut self, claim: Value) {
+        let name = claim["metadata"]["name"].as_str().unwrap().to_owned();
         self.state.snapshot.volumes.set_claim(serde_json::from_value(claim).unwrap());
-        self.state.volumes_changed(self.now);
+        self.state.claim_changed("ns", &name, self.now);
     }
 
     fn volume(&mut self, volume: Value) {
@@ -201,4 +202,16 @@ fn a_claim_of_one_pod_is_not_shared() {
     world.later(Duration::from_secs(1));
     world.state.forget_pod("p", world.now);
     assert_eq!(world.outcome(), Some(Ok("n1".into())), "woken by its end");
+}
+
+#[test]
+fn only_its_own_claim_wakes_a_pod_that_has_none() {
+    let mut world = world();
+    assert!(why(&mut world).contains("not found"));
+    world.later(Duration::from_secs(1));
+    world.volume(volume("v", "n1"));
+    world.claim(both(claim(json!({})), &json!({ "metadata": { "name": "other", "uid": "o" } })));
+    assert!(world.outcome().is_none(), "nothing that could help");
+    world.claim(claim(json!({})));
+    assert_eq!(world.promises().1.len(), 1);
 }
