@@ -10,7 +10,7 @@
 //! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`; [`quota`]: what is used
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
-//! - [`local_storage`]: volumes that are folders on a node's disk
+//! - [`storage_class`]: its annotations; [`local_storage`]: volumes that are folders on a node's disk
 //! - [`duration`]: Go's `1h30m`; [`schedule`]: cron's `*/5 * * * *`
 //! - [`query`]: paths and query strings
 //! - [`signing`]: certificates that are asked of whoever has the keys
@@ -41,6 +41,7 @@ pub mod schema;
 pub mod selector;
 pub mod signing;
 pub mod status;
+pub mod storage_class;
 pub mod strategic;
 pub mod table;
 pub mod user;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::access::{age, at, count, list, name, or, text};
 use super::columns::{AGE, Column, NAME, number, text as column, wide};
+use crate::api::storage_class::{CLASS_ANNOTATION, IS_DEFAULT};
 
 pub const PERSISTENT_VOLUME: &[Column] = &[
     NAME,
@@ -125,7 +126,7 @@ fn phase(object: &Value) -> &str {
 
 /// The class of a volume or claim: that of the annotation which came before the field.
 fn class(object: &Value) -> &str {
-    let annotation = &at(object, "metadata.annotations")["volume.beta.kubernetes.io/storage-class"];
+    let annotation = &at(object, "metadata.annotations")[CLASS_ANNOTATION];
     annotation.as_str().unwrap_or_else(|| text(object, "spec.storageClassName"))
 }
 
@@ -156,9 +157,7 @@ pub fn resource_quota(quota: &Value, now: Timestamp) -> Vec<Value> {
 
 pub fn storage_class(class: &Value, now: Timestamp) -> Vec<Value> {
     let annotations = at(class, "metadata.annotations");
-    let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-        .iter()
-        .any(|key| annotations[*key] == "true");
+    let default = IS_DEFAULT.iter().any(|key| annotations[*key] == "true");
     let suffix = if default { " (default)" } else { "" };
     vec![
         format!("{}{suffix}", text(class, "metadata.name")).into(),

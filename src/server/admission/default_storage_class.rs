@@ -4,13 +4,10 @@ use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin, newest};
 use crate::api::status::Status;
+use crate::api::storage_class::{CLASS_ANNOTATION, IS_DEFAULT};
 use crate::server::objects::SharedObjects;
 
 const STORAGE: &str = "storage.k8s.io/storageclasses";
-const IS_DEFAULT: [&str; 2] =
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-/// The field that names the class was an annotation once.
-const NAMED: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub struct DefaultStorageClass {
     objects: SharedObjects,
@@ -33,8 +30,8 @@ impl Plugin for DefaultStorageClass {
             return Ok(());
         }
         // An empty name asks for no class, and is a name.
-        let named =
-            claim["metadata"]["annotations"][NAMED].is_string() || claim["spec"]["storageClassName"].is_string();
+        let named = claim["metadata"]["annotations"][CLASS_ANNOTATION].is_string()
+            || claim["spec"]["storageClassName"].is_string();
         if !named
             && claim["spec"].is_object()
             && let Some(class) = newest(&*self.objects, STORAGE, &IS_DEFAULT)

@@ -5,9 +5,8 @@ use serde_json::Value;
 use super::{Attributes, Operation, Plugin};
 use crate::api::quantity::Quantity;
 use crate::api::status::Status;
+use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::server::objects::SharedObjects;
-
-const ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub struct PersistentVolumeClaimResize {
     objects: SharedObjects,
@@ -58,6 +57,6 @@ fn size(claim: &Value) -> Quantity {
 }
 
 fn class(claim: &Value) -> &str {
-    let named = claim["metadata"]["annotations"][ANNOTATION].as_str();
+    let named = claim["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
     named.or_else(|| claim["spec"]["storageClassName"].as_str()).unwrap_or_default()
 }

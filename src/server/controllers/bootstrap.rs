@@ -13,6 +13,7 @@ use super::persistent_volumes::LOCAL_PATH;
 use super::stores::{Stores, row};
 use crate::api::priority_class::SYSTEM_CLASSES;
 use crate::api::resource::Resource;
+use crate::api::storage_class::IS_DEFAULT;
 use crate::client::request::{Class, Request, Verb};
 use crate::client::store::{Kind as _, View};
 
@@ -108,7 +109,7 @@ fn local_storage_class() -> Wanted {
     let body = json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": { "name": "local-path",
-            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+            "annotations": { IS_DEFAULT[0]: "true" } },
         "provisioner": LOCAL_PATH,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",

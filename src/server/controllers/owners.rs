@@ -1,6 +1,7 @@
 //! Decides: who owns an object, what a selector selects, and the patches that adopt and release.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::resource::Resource;
 use crate::client::request::{Class, Request, Verb};
-use crate::server::controllers::action::Write;
+use crate::server::controllers::action::{Plan, Write};
 
 /// The owner that manages the object.
 #[must_use]
@@ -74,6 +75,27 @@ pub fn claim(owner: &ObjectMeta, selector: &LabelSelector, object: &ObjectMeta) 
     }
 }
 
+/// Those of `objects` that the owner, of the kind `by`, owns. Adoptions and releases go to `plan`: with any of them the
+/// plan should end there, for what is adopted counts once its owner reference is seen.
+pub fn claim_all<'o, K>(
+    (by, owner): (&Resource, &ObjectMeta),
+    selector: &LabelSelector,
+    (of, meta): (&'static Resource, fn(&K) -> &ObjectMeta),
+    objects: impl IntoIterator<Item = &'o Arc<K>>,
+    plan: &mut Plan,
+) -> Vec<&'o Arc<K>> {
+    let mut owned = Vec::new();
+    for object in objects {
+        match claim(owner, selector, meta(object)) {
+            Claim::Owned => owned.push(object),
+            Claim::Adopt => plan.push(adopt(of, meta(object), &reference(by, owner))),
+            Claim::Release => plan.push(release(of, meta(object), owner)),
+            Claim::Foreign => {}
+        }
+    }
+    owned
+}
+
 /// The reference that makes `owner` the manager of what it creates.
 #[must_use]
 pub fn reference(resource: &Resource, owner: &ObjectMeta) -> OwnerReference {
@@ -118,10 +140,12 @@ fn patch(resource: &'static Resource, object: &ObjectMeta, body: Value) -> Write
     ))
 }
 
-/// `uid` makes the patch fail when the name belongs to another object by now.
+/// `uid` makes the patch fail when the name belongs to another object by now. One that is gone needs no owner.
 #[must_use]
 pub fn adopt(resource: &'static Resource, object: &ObjectMeta, owner: &OwnerReference) -> Write {
-    patch(resource, object, json!({ "metadata": { "ownerReferences": [owner], "uid": object.uid } }))
+    let mut write = patch(resource, object, json!({ "metadata": { "ownerReferences": [owner], "uid": object.uid } }));
+    write.fine = &[Class::NotFound];
+    write
 }
 
 #[must_use]

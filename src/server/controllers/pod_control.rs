@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::{Value, json};
 
 use super::action::{Enqueue, Note, Plan, Report, Write};
-use super::owners::{self, Claim};
+use super::owners;
 use super::stores::{Stores, row};
 use crate::api::resource::Resource;
-use crate::client::request::{Class, Request};
+use crate::client::request::Request;
 use crate::client::store::Meta as _;
 
 /// What a workload does to its pods.
@@ -22,29 +22,14 @@ pub struct PodControl<'a> {
 }
 
 impl PodControl<'_> {
-    /// Those of `pods` that it owns. Adoptions and releases go to `plan`: with any of them the plan should end there,
-    /// for adopted pods count once their owner reference is seen.
+    /// Those of `pods` that it owns, as [`owners::claim_all`].
     pub fn claim<'p>(
         &self,
         selector: &LabelSelector,
         pods: impl IntoIterator<Item = &'p Arc<Pod>>,
         plan: &mut Plan,
     ) -> Vec<&'p Arc<Pod>> {
-        let mut owned = Vec::new();
-        for pod in pods {
-            match owners::claim(self.owner, selector, &pod.metadata) {
-                Claim::Owned => owned.push(pod),
-                Claim::Adopt => {
-                    let owner = owners::reference(self.resource, self.owner);
-                    let mut write = owners::adopt(row("pods"), &pod.metadata, &owner);
-                    write.fine = &[Class::NotFound];
-                    plan.push(write);
-                }
-                Claim::Release => plan.push(owners::release(row("pods"), &pod.metadata, self.owner)),
-                Claim::Foreign => {}
-            }
-        }
-        owned
+        owners::claim_all((self.resource, self.owner), selector, (row("pods"), |p: &Pod| &p.metadata), pods, plan)
     }
 
     /// A pod of the template that it owns, named by the server: `<owner>-<five letters>`.

@@ -31,6 +31,16 @@ enum Protected {
 
 use Protected::{Claims, Classes, Volumes};
 
+impl Protected {
+    fn finalizer(self) -> &'static str {
+        match self {
+            Claims => "kubernetes.io/pvc-protection",
+            Volumes => "kubernetes.io/pv-protection",
+            Classes => "kubernetes.io/vac-protection",
+        }
+    }
+}
+
 /// Keys are what is protected.
 pub struct Protection {
     of: Protected,
@@ -108,7 +118,7 @@ impl Controller for Protection {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let before = asked.remove(key);
         let Some(subject) = self.subject(stores, key) else { return plan };
-        let has = subject.finalizers.iter().any(|f| f == self.finalizer());
+        let has = subject.finalizers.iter().any(|f| f == self.of.finalizer());
         match (subject.deleting, has) {
             (false, false) => plan.push(self.write(&subject, true)),
             (true, true) if !self.is_used(stores, &subject) => {
@@ -137,14 +147,6 @@ impl Controller for Protection {
 }
 
 impl Protection {
-    fn finalizer(&self) -> &'static str {
-        match self.of {
-            Claims => "kubernetes.io/pvc-protection",
-            Volumes => "kubernetes.io/pv-protection",
-            Classes => "kubernetes.io/vac-protection",
-        }
-    }
-
     fn resource(&self) -> &'static Resource {
         row(match self.of {
             Claims => "persistentvolumeclaims",
@@ -193,7 +195,7 @@ impl Protection {
 
     /// Of just the state that was observed: finalizers are one list.
     fn write(&self, subject: &Subject, add: bool) -> Write {
-        let ours = self.finalizer();
+        let ours = self.of.finalizer();
         let mut finalizers: Vec<&str> = subject.finalizers.iter().map(String::as_str).filter(|f| *f != ours).collect();
         finalizers.extend(add.then_some(ours));
         let body = json!({ "metadata": { "uid": subject.uid, "resourceVersion": subject.revision.to_string(),
@@ -220,7 +222,7 @@ fn subject(meta: &dyn Meta) -> Subject {
 /// Queues those that lack the finalizer, and those that could lose it.
 fn follow<K: Kind>(of: Protected, store: &Store<K>, enqueue: &Enqueue) {
     let queue = enqueue.clone();
-    let finalizer = Protection { of, asked: Mutex::default() }.finalizer();
+    let finalizer = of.finalizer();
     store.subscribe(move |change| {
         let Some(meta) = change.new.map(|new| new.meta()) else { return };
         if meta.deleting() == meta.finalizers().iter().any(|f| f == finalizer) {

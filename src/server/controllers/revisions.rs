@@ -15,7 +15,7 @@ use super::hash::hash;
 use super::owners::{self, Claim};
 use super::stores::row;
 use crate::api::resource::Resource;
-use crate::client::request::{Class, Request, Verb};
+use crate::client::request::{Request, Verb};
 use crate::client::store::Meta as _;
 
 /// Characters of the owner's name that a revision's name takes over, so that the hash fits (upstream: 223).
@@ -53,9 +53,7 @@ impl History<'_> {
                 Claim::Owned | Claim::Release => owned.push(Arc::clone(revision)),
                 Claim::Adopt => {
                     let owner = owners::reference(self.resource, self.owner);
-                    let mut write = owners::adopt(revisions, &revision.metadata, &owner);
-                    write.fine = &[Class::NotFound];
-                    plan.push(write);
+                    plan.push(owners::adopt(revisions, &revision.metadata, &owner));
                 }
                 Claim::Foreign => {}
             }

@@ -202,9 +202,7 @@ fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
     let volumes = &mut state.snapshot.volumes;
     match event {
         Event::Replace(claims, _) => {
-            let listed: HashSet<(String, String)> = claims.iter().map(|c| names(c.metadata.clone())).collect();
-            let known: Vec<(String, String)> = volumes.claim_keys().filter(|k| !listed.contains(k)).cloned().collect();
-            known.iter().for_each(|(namespace, name)| volumes.forget_claim(namespace, name));
+            volumes.forget_claims();
             claims.into_iter().for_each(|claim| volumes.set_claim(claim));
             state.volumes_changed(now);
         }
@@ -227,9 +225,7 @@ fn volume(state: &mut State, event: Event<PersistentVolume>) -> bool {
     let volumes = &mut state.snapshot.volumes;
     match event {
         Event::Replace(all, _) => {
-            let listed: HashSet<String> = all.iter().filter_map(|v| v.metadata.name.clone()).collect();
-            let known: Vec<String> = volumes.volume_names().filter(|n| !listed.contains(*n)).cloned().collect();
-            known.iter().for_each(|name| volumes.forget_volume(name));
+            volumes.forget_volumes();
             all.into_iter().for_each(|volume| volumes.set_volume(volume));
         }
         Event::Set(volume) => volumes.set_volume(volume),
@@ -244,9 +240,7 @@ fn class(state: &mut State, event: Event<StorageClass>) -> bool {
     let volumes = &mut state.snapshot.volumes;
     match event {
         Event::Replace(all, _) => {
-            let listed: HashSet<String> = all.iter().filter_map(|c| c.metadata.name.clone()).collect();
-            let known: Vec<String> = volumes.class_names().filter(|n| !listed.contains(*n)).cloned().collect();
-            known.iter().for_each(|name| volumes.forget_class(name));
+            volumes.forget_classes();
             all.into_iter().for_each(|class| volumes.set_class(class));
         }
         Event::Set(class) => volumes.set_class(class),

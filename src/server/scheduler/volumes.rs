@@ -39,9 +39,9 @@ pub fn claims_of(pod: &Pod) -> Vec<ClaimUse> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// The claim gets this volume, as it was at that `resourceVersion`.
-    Volume { claim: Arc<ClaimId>, volume: String, revision: String },
+    Volume { claim: ClaimId, volume: String, revision: String },
     /// A volume is to be made for the claim on this node.
-    Node { claim: Arc<ClaimId>, node: String },
+    Node { claim: ClaimId, node: String },
 }
 
 /// Just which claim.
@@ -54,13 +54,9 @@ pub struct ClaimId {
 
 impl ClaimId {
     #[must_use]
-    pub fn of(claim: &PersistentVolumeClaim) -> Arc<Self> {
+    pub fn of(claim: &PersistentVolumeClaim) -> Self {
         let meta = &claim.metadata;
-        Arc::new(Self {
-            namespace: meta.namespace().to_owned(),
-            name: meta.name().to_owned(),
-            uid: meta.uid().to_owned(),
-        })
+        Self { namespace: meta.namespace().into(), name: meta.name().into(), uid: meta.uid().into() }
     }
 
     fn key(&self) -> ClaimKey {
@@ -161,17 +157,17 @@ impl Volumes {
         self.classes.remove(name);
     }
 
-    /// For comparing with complete lists.
-    pub fn claim_keys(&self) -> impl Iterator<Item = &ClaimKey> {
-        self.claims.keys()
+    /// Before a complete list. What was promised stays promised.
+    pub fn forget_claims(&mut self) {
+        self.claims.clear();
     }
 
-    pub fn volume_names(&self) -> impl Iterator<Item = &String> {
-        self.volumes.keys()
+    pub fn forget_volumes(&mut self) {
+        self.volumes.clear();
     }
 
-    pub fn class_names(&self) -> impl Iterator<Item = &String> {
-        self.classes.keys()
+    pub fn forget_classes(&mut self) {
+        self.classes.clear();
     }
 }
 

@@ -18,14 +18,13 @@ use super::entries::{
 use crate::api::object::Object;
 use crate::api::quantity::{Format, Quantity};
 use crate::api::quota::Amounts;
+use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::server::admission::pod_resources::{self, Of};
 use crate::server::registry::core::pod::qos;
 use crate::server::registry::resource_name::{extended, huge_pages};
 
 /// What pods must say when a quota limits it. Upstream calls it a mistake, and keeps it.
 const MUST_BE_SAID: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
-/// Before 1.6, a claim named its class so.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// Devices that one request can get at most (`AllocationResultsMaxSize`): what `All` may become.
 const ALL_DEVICES: i64 = 32;
 

@@ -23,14 +23,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::sets::Sets;
 use self::status::StatusDraft;
 use super::action::{Controller, Enqueue, Moment, Name, Note, Plan};
-use super::owners::{self, Claim};
+use super::owners;
 use super::pods;
 use super::stores::{Stores, row};
-use crate::client::request::Class;
 
 const COMPONENT: &str = "deployment-controller";
 
@@ -151,21 +151,9 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
 fn claim(observed: &Observed, plan: &mut Plan) -> Vec<Arc<ReplicaSet>> {
     let d = &observed.deployment;
     let Some(spec) = &d.spec else { return Vec::new() };
-    let mut owned = Vec::new();
-    for set in &observed.sets {
-        match owners::claim(&d.metadata, &spec.selector, &set.metadata) {
-            Claim::Owned => owned.push(Arc::clone(set)),
-            Claim::Adopt => {
-                let owner = owners::reference(row("apps/deployments"), &d.metadata);
-                let mut write = owners::adopt(row("apps/replicasets"), &set.metadata, &owner);
-                write.fine = &[Class::NotFound];
-                plan.push(write);
-            }
-            Claim::Release => plan.push(owners::release(row("apps/replicasets"), &set.metadata, &d.metadata)),
-            Claim::Foreign => {}
-        }
-    }
-    owned
+    let by = (row("apps/deployments"), &d.metadata);
+    let of = (row("apps/replicasets"), (|s: &ReplicaSet| &s.metadata) as fn(&ReplicaSet) -> &ObjectMeta);
+    owners::claim_all(by, &spec.selector, of, &observed.sets, plan).into_iter().cloned().collect()
 }
 
 #[cfg(test)]

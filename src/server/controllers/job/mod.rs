@@ -230,7 +230,7 @@ fn claim<'a>(control: &PodControl<'_>, spec: &JobSpec, pods: &'a [Arc<Pod>], pla
     let selector = spec.selector.clone().unwrap_or_default();
     let mut owned = Vec::new();
     for pod in pods {
-        let mut write = match owners::claim(control.owner, &selector, &pod.metadata) {
+        let write = match owners::claim(control.owner, &selector, &pod.metadata) {
             Claim::Owned => {
                 owned.push(pod);
                 continue;
@@ -248,9 +248,6 @@ fn claim<'a>(control: &PodControl<'_>, spec: &JobSpec, pods: &'a [Arc<Pod>], pla
                 write
             }
         };
-        if write.fine.is_empty() {
-            write.fine = &[Class::NotFound];
-        }
         plan.push(write);
     }
     owned

@@ -11,13 +11,11 @@ use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, claim_ref, is_claimed_by, note_on_claim,
     phase_of_volume, provision, volume_name,
 };
+use crate::api::storage_class::IS_DEFAULT;
 use crate::client::request::{Request, Verb};
 use crate::client::store::Meta as _;
 use crate::server::controllers::action::{Action, Plan, Write};
 use crate::server::controllers::stores::{Stores, row};
-
-const IS_DEFAULT: [&str; 2] =
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 pub fn plan(stores: &Stores, claim: &PersistentVolumeClaim, local_path: bool) -> Plan {
     let mut plan = Plan::default();

@@ -8,11 +8,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{annotation, claim_ref, is_claimed_by, phase_of_volume};
 use crate::api::quantity;
+use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::client::store::Meta as _;
 use crate::server::controllers::owners;
-
-/// The field that names the class was an annotation once.
-const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Its volumes are bound or made when it is known where the first pod runs.
 #[must_use]
@@ -23,11 +21,13 @@ pub fn waits_for_consumer(class: &StorageClass) -> bool {
 /// The class that a claim asks for, "" for none; `None` when it leaves that open.
 #[must_use]
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> Option<&str> {
-    annotation(claim, CLASS).or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref())
+    annotation(claim, CLASS_ANNOTATION).or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref())
 }
 
 fn class_of_volume(volume: &PersistentVolume) -> &str {
-    annotation(volume, CLASS).or_else(|| volume.spec.as_ref()?.storage_class_name.as_deref()).unwrap_or_default()
+    annotation(volume, CLASS_ANNOTATION)
+        .or_else(|| volume.spec.as_ref()?.storage_class_name.as_deref())
+        .unwrap_or_default()
 }
 
 /// Bytes, rounded up; 0 for what cannot be read.

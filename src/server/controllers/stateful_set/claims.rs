@@ -55,7 +55,8 @@ pub fn missing(observed: &Observed, control: &PodControl<'_>, ordinal: i32) -> O
     let set = &observed.set;
     let spec = set.spec.as_ref()?;
     let pod = format!("{}-{ordinal}", set.metadata.name());
-    let live = observed.pods.iter().find(|p| p.metadata.name() == pod).map(|p| p.metadata.uid());
+    let live = observed.pods.binary_search_by(|p| p.metadata.name().cmp(&pod)).ok();
+    let live = live.and_then(|at| observed.pods.get(at)).map(|p| p.metadata.uid());
     let mut writes = Vec::new();
     for template in templates(spec) {
         let name = claim_name(template, set.metadata.name(), ordinal);
@@ -74,7 +75,8 @@ pub fn missing(observed: &Observed, control: &PodControl<'_>, ordinal: i32) -> O
 }
 
 fn find<'a>(observed: &'a Observed, name: &str) -> Option<&'a Arc<PersistentVolumeClaim>> {
-    observed.claims.iter().find(|c| c.metadata.name() == name)
+    let at = observed.claims.binary_search_by(|c| c.metadata.name().cmp(name)).ok()?;
+    observed.claims.get(at)
 }
 
 fn create(

@@ -37,11 +37,11 @@ pub struct StatefulSetController;
 /// What a plan is made from.
 pub struct Observed {
     pub set: Arc<StatefulSet>,
-    /// All pods of its namespace.
+    /// All pods of its namespace, by name.
     pub pods: Vec<Arc<Pod>>,
     /// All revisions of its namespace.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// All claims of its namespace, when it has templates for some.
+    /// All claims of its namespace, by name, when it has templates for some.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
 }
 

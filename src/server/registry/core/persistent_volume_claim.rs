@@ -9,10 +9,11 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::json;
 
-use super::persistent_volume::{CLASS_ANNOTATION, CLASS_ANNOTATION_WARNING, same, spec};
+use super::persistent_volume::{CLASS_ANNOTATION_WARNING, same, spec};
 use crate::api::field::{FieldError, Path};
 use crate::api::quantity::Quantity;
 use crate::api::resource::Resource;
+use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::server::registry::format;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, IMMUTABLE, immutable, invalid, selector, shown};

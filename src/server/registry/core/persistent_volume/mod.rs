@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{
 use super::node_labels;
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
+use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::clock;
 use crate::server::registry::kinds::row;
 use crate::server::registry::metadata::{Errors, IMMUTABLE, immutable, shown};
@@ -24,7 +25,6 @@ use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
 /// The annotation that named a class before there was a field.
-pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 pub const CLASS_ANNOTATION_WARNING: &str = "deprecated since v1.8; use \"storageClassName\" attribute instead";
 
 pub struct PersistentVolumeKind;
