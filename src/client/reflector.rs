@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Objects stay JSON text until [`decode`], the one place where they become types: a kind costs one decoder.
+//! Their `managedFields` are cut from the text before.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -34,8 +36,9 @@ pub enum Event<T> {
     Bookmark(u64),
 }
 
-/// An object as the server sent it.
-pub type Raw = Box<RawValue>;
+/// An object as the server sent it, as JSON, but without its `metadata.managedFields`: they are a third of a small
+/// object, and nobody on this side reads them.
+pub type Raw = Box<str>;
 
 /// Receives what a reflector observes, in order; for whoever keeps sinks of several kinds together.
 pub trait Sink: Send + Sync {
@@ -89,10 +92,10 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-struct List {
+struct List<'a> {
     metadata: ListMeta,
-    #[serde(default)]
-    items: Option<Vec<Box<RawValue>>>,
+    #[serde(default, borrow)]
+    items: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -110,12 +113,30 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
-#[derive(Deserialize)]
-struct Versioned {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    metadata: HeadMeta<'a>,
     code: u16,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct HeadMeta<'a> {
+    #[serde(borrow)]
+    resource_version: Cow<'a, str>,
+    #[serde(borrow)]
+    managed_fields: Option<&'a RawValue>,
+}
+
+impl Head<'_> {
+    /// The text that this is the head of, with `null` for the managed fields.
+    fn trimmed(&self, text: &str) -> Raw {
+        let Some(fields) = self.metadata.managed_fields else { return text.into() };
+        let start = fields.get().as_ptr() as usize - text.as_ptr() as usize;
+        [&text[..start], "null", &text[start + fields.get().len()..]].concat().into()
+    }
 }
 
 /// Feeds a sink until `stop`. `synced` is called after the first complete list.
@@ -151,7 +172,7 @@ pub fn typed<K: DeserializeOwned + Send>(client: kube::Client, source: Source) -
 /// The event with objects as a type. What does not fit is logged and left out: the server checks what it stores.
 pub fn decode<K: DeserializeOwned>(resource: &Resource, event: Event<Raw>) -> Option<Event<K>> {
     let object = |raw: Raw| -> Option<K> {
-        serde_json::from_str(raw.get())
+        serde_json::from_str(&raw)
             .inspect_err(|error| tracing::error!(resource = resource.storage, %error, "object cannot be decoded"))
             .ok()
     };
@@ -233,8 +254,12 @@ impl Reflector {
                 query.push_str(&escape(&next));
             }
             let text = self.client.request_text(get(path(&self.source, &query))?).await?;
-            let page: List = serde_json::from_str(&text).map_err(|e| Error::Transport(e.to_string()))?;
-            items.extend(page.items.unwrap_or_default());
+            let page: List<'_> = serde_json::from_str(&text).map_err(broken)?;
+            for item in page.items.unwrap_or_default() {
+                // One that is no object is left out when it is decoded.
+                let head: Head<'_> = serde_json::from_str(item.get()).unwrap_or_default();
+                items.push(head.trimmed(item.get()));
+            }
             match page.metadata.r#continue.filter(|c| !c.is_empty()) {
                 Some(c) => next = c,
                 None => {
@@ -295,13 +320,13 @@ impl Reflector {
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), Error> {
-        let broken = |e: serde_json::Error| Error::Transport(e.to_string());
         let line: Line<'_> = serde_json::from_slice(line).map_err(broken)?;
-        let head: Versioned = serde_json::from_str(line.object.get()).map_err(broken)?;
+        let text = line.object.get();
+        let head: Head<'_> = serde_json::from_str(text).map_err(broken)?;
         let at = revision(&head.metadata.resource_version);
         let event = match line.kind {
-            "ADDED" | "MODIFIED" => Event::Set(line.object.to_owned()),
-            "DELETED" => Event::Gone(line.object.to_owned()),
+            "ADDED" | "MODIFIED" => Event::Set(head.trimmed(text)),
+            "DELETED" => Event::Gone(head.trimmed(text)),
             "BOOKMARK" => Event::Bookmark(at),
             // An ERROR event: 410 asks for a new list, and nothing else is ever worth resuming from.
             _ => {
@@ -314,6 +339,11 @@ impl Reflector {
         self.ready.push_back(event);
         Ok(())
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+fn broken(error: serde_json::Error) -> Error {
+    Error::Transport(error.to_string())
 }
 
 fn path(source: &Source, query: &str) -> String {
@@ -466,5 +496,20 @@ mod tests {
             std::pin::pin!(typed::<k8s_openapi::api::core::v1::ConfigMap>(client, Source::of("configmaps")));
         let Some(Event::Replace(all, 3)) = events.next().await else { panic!("no list") };
         assert_eq!(all.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn managed_fields_are_cut_from_objects() {
+        let object = |fields: Value, revision: &str| {
+            let meta = json!({ "managedFields": fields, "name": "é\"", "resourceVersion": revision });
+            json!({ "data": { "managedFields": "kept" }, "metadata": meta })
+        };
+        let fields = json!([{ "manager": "kubectl", "fieldsV1": { "f:data": { "f:a\"": {} } } }]);
+        let changed = json!({ "type": "MODIFIED", "object": object(fields.clone(), "4") });
+        let listed = json!({ "metadata": { "resourceVersion": "3" }, "items": [object(fields, "3")] });
+        let (client, _) = server(vec![(200, vec![listed.to_string()]), (200, vec![format!("{changed}\n")])]);
+        let mut events = std::pin::pin!(typed::<Value>(client, Source::of("configmaps")));
+        assert_eq!(events.next().await, Some(Event::Replace(vec![object(Value::Null, "3")], 3)));
+        assert_eq!(events.next().await, Some(Event::Set(object(Value::Null, "4"))));
     }
 }

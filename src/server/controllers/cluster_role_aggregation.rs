@@ -28,7 +28,7 @@ pub struct Role {
 
 impl From<ClusterRole> for Role {
     fn from(role: ClusterRole) -> Self {
-        let metadata = ObjectMeta { annotations: None, managed_fields: None, ..role.metadata };
+        let metadata = ObjectMeta { annotations: None, ..role.metadata };
         let selectors = role.aggregation_rule.map(|rule| rule.cluster_role_selectors.unwrap_or_default());
         Self { metadata, selectors, rules: role.rules.into_iter().flatten().map(text).collect() }
     }

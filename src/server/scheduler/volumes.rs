@@ -120,8 +120,7 @@ impl Volumes {
         }
     }
 
-    pub fn set_claim(&mut self, mut claim: PersistentVolumeClaim) {
-        claim.metadata.managed_fields = None;
+    pub fn set_claim(&mut self, claim: PersistentVolumeClaim) {
         let key = (claim.metadata.namespace().to_owned(), claim.metadata.name().to_owned());
         if claim.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(SELECTED_NODE)) {
             self.chosen.remove(&key);
@@ -135,8 +134,7 @@ impl Volumes {
         self.claims.remove(&key);
     }
 
-    pub fn set_volume(&mut self, mut volume: PersistentVolume) {
-        volume.metadata.managed_fields = None;
+    pub fn set_volume(&mut self, volume: PersistentVolume) {
         let name = volume.metadata.name().to_owned();
         if volume.spec.as_ref().is_some_and(|s| s.claim_ref.is_some()) {
             self.promised.remove(&name);

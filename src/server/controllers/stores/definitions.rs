@@ -120,7 +120,6 @@ impl From<ReplicationController> for Controller {
             replicas: s.replicas,
             terminating_replicas: None,
         });
-        let metadata = ObjectMeta { managed_fields: None, ..metadata };
         Self(Arc::new(ReplicaSet { metadata, spec, status }))
     }
 }

@@ -28,7 +28,6 @@ macro_rules! kinds {
                 &self.metadata
             }
             fn trim(&mut self) {
-                self.metadata.managed_fields = None;
                 let $object = self;
                 $trim
             }
