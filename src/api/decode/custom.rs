@@ -54,19 +54,19 @@ pub fn object(
     checked(value, resource).and_then(|value| formed(value, &duplicates, validation, form).map_err(unfit))
 }
 
-/// Puts the result of a patch in form, as [`object`] does with a body.
+/// Puts the result of a patch in form, as [`object`] does with a body. `again` as in [`super::patched`].
 ///
 /// # Errors
 /// 400 and 422, as for a body: a patch may bring anything.
 pub fn patched(
     value: Value,
+    again: impl FnOnce() -> Result<Value, Status>,
     resource: &Resource,
     validation: FieldValidation,
     form: impl FnOnce(&mut Value) -> Result<Vec<String>, String>,
 ) -> Result<(Value, Vec<String>), Status> {
     let value = checked(value, resource)?;
-    let shown = value.to_string();
-    formed(value, &[], validation, form).map_err(|why| super::invalid_patch(&shown, &why))
+    formed(value, &[], validation, form).map_err(|why| super::invalid_patch(again, &why))
 }
 
 /// `apiVersion` and `kind` are those of the path.

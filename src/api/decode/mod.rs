@@ -152,19 +152,27 @@ pub fn document(bytes: &[u8]) -> Result<(Value, Option<String>), String> {
     Ok((value, if duplicates.is_empty() { None } else { parse::first_duplicate(bytes) }))
 }
 
-/// Checks the result of a patch and puts it in form: unknown fields that the patch brought, types, nulls.
+/// Checks the result of a patch and puts it in form: unknown fields that the patch brought, types, nulls. `again` makes
+/// the result once more, for the message when it does not fit.
 ///
 /// # Errors
 /// 422 as upstream: the patch, not the body, is what was wrong.
-pub fn patched(value: Value, resource: &Resource, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+pub fn patched(
+    value: Value,
+    again: impl FnOnce() -> Result<Value, Status>,
+    resource: &Resource,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
     let expected = Expected::of(resource);
     let schema = schema::of(resource).ok_or_else(|| Status::internal(format!("no schema of {}", resource.kind)))?;
-    let shown = value.to_string();
-    typed(value, &[], schema, expected, validation).map_err(|why| invalid_patch(&shown, &why))
+    typed(value, &[], schema, expected, validation).map_err(|why| invalid_patch(again, &why))
 }
 
-/// `shown` is the document that the patch made.
-fn invalid_patch(shown: &str, why: &str) -> Status {
+fn invalid_patch(again: impl FnOnce() -> Result<Value, Status>, why: &str) -> Status {
+    let shown = match again() {
+        Ok(document) => document.to_string(),
+        Err(status) => return status,
+    };
     let message = format!("Invalid value: {shown:?}: {why}");
     let cause = Cause { reason: "FieldValueInvalid".into(), message: message.clone(), field: "patch".into() };
     Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"))

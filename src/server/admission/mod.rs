@@ -92,6 +92,8 @@ pub trait Plugin: Send + Sync + 'static {
     /// Upstream's name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
 
+    /// May change what is written to the main resource, not to a subresource.
+    ///
     /// # Errors
     /// A refusal, usually 403.
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {

@@ -58,9 +58,10 @@ impl Registry {
         if self.0.admission.plugins.is_empty() {
             return Ok(());
         }
-        let before = object.clone();
+        // What is written to a subresource no plugin changes: it is looked at without a copy to compare with.
+        let before = attributes.subresource.is_empty().then(|| object.clone());
         self.0.admission.mutate(attributes, object)?;
-        if before != *object { entry.strategy.defaults(object) } else { Ok(()) }
+        if before.is_some_and(|before| before != *object) { entry.strategy.defaults(object) } else { Ok(()) }
     }
 
     /// Policies, then webhooks; and all of it once more when one of them changed something, for those that have to see it.

@@ -32,9 +32,9 @@ impl Registry {
                 let new = changed(&patch, document, None, &scale::RESOURCE)?;
                 self.rescale(cx, t, entry, (&old, before), &new, o).await
             } else {
-                let live = entry.strategy.wire_form(before.clone());
-                let document = changed(&patch, live, entry.custom.as_ref(), entry.strategy.resource())?;
-                let new = stored(cx, entry, document, o)?;
+                let live = || entry.strategy.wire_form(before.clone());
+                let make = || changed(&patch, live(), entry.custom.as_ref(), entry.strategy.resource());
+                let new = stored(cx, entry, make()?, make, o)?;
                 meta::check_name(t, &new)?;
                 self.replace(cx, t, entry, (part(t)?, writer()), (&old, before), new, o).await
             };
@@ -73,13 +73,14 @@ impl Registry {
                 }
                 None => None,
             };
-            let live = old.as_ref().map(|(_, before)| before.clone());
-            let merged = self.applied_fields(t, part, &o.field_manager, live, document, o.force)?;
+            let live = || old.as_ref().map(|(_, before)| before.clone());
+            let merge = || self.applied_fields(t, part, &o.field_manager, live(), document, o.force);
+            let merged = merge()?;
             if let (Some((old, _)), true) = (&old, merged.unchanged) {
                 // As most applies: whoever applies says again and again what is so.
                 return answer(t, entry, entry.wire(old.clone()).await?, false).await;
             }
-            let mut new = stored(cx, entry, merged.object, o)?;
+            let mut new = stored(cx, entry, merged.object, || merge().map(|merged| merged.object), o)?;
             meta::check_name(t, &new)?;
             let writer = Ownership::Applied(merged.fields);
             let creates = old.is_none();
@@ -113,12 +114,18 @@ async fn answer(t: &Target, entry: &Entry, object: ObjectRef, created: bool) -> 
     Ok(Written { object, created })
 }
 
-/// What a patch made, checked against the schema, in the version that is stored.
-fn stored(cx: &Context, entry: &Entry, document: Value, o: &WriteOptions) -> Result<Value, Status> {
+/// What a patch made, checked against the schema, in the version that is stored. `again` makes it once more.
+fn stored(
+    cx: &Context,
+    entry: &Entry,
+    document: Value,
+    again: impl FnOnce() -> Result<Value, Status>,
+    o: &WriteOptions,
+) -> Result<Value, Status> {
     let row = entry.strategy.resource();
     let (document, warnings) = match &entry.custom {
-        Some(custom) => decode::custom::patched(document, row, o.field_validation, |v| custom.version.form(v))?,
-        None => decode::patched(document, row, o.field_validation)?,
+        Some(custom) => decode::custom::patched(document, again, row, o.field_validation, |v| custom.version.form(v))?,
+        None => decode::patched(document, again, row, o.field_validation)?,
     };
     warnings.into_iter().for_each(|w| cx.warn(w));
     Ok(entry.strategy.storage_form(document))
