@@ -1,7 +1,7 @@
 //! Decides: what to do next about one pod, from its spec, what the runtime has, probe results and the time.
 //!
 //! ```text
-//! no ready sandbox ──▶ StopSandbox (what is left) ▶ CreateSandbox ▶ Start first init container, or all containers
+//! no ready sandbox ──▶ StopSandbox, RemoveSandbox (what is left) ▶ CreateSandbox ▶ Start first init container, or all containers
 //! ready sandbox    ──▶ init containers one by one ──▶ each container: missing → Start
 //!                                                      exited  → Start, or wait for its back-off
 //!                                                      running → keep, or Stop (probe failed, image changed)
@@ -38,6 +38,10 @@ pub struct Input<'a> {
 pub enum Action {
     /// Stops the sandbox and whatever runs in it.
     StopSandbox {
+        id: String,
+    },
+    /// What a failed set-up left behind.
+    RemoveSandbox {
         id: String,
     },
     CreateSandbox {
@@ -118,6 +122,9 @@ fn without_sandbox(input: &Input, plan: &mut Plan) {
     // Containers in it may have outlived the sandbox's own process.
     let left: BTreeSet<&str> = input.observed.running().map(|container| container.sandbox_id.as_str()).collect();
     plan.actions.extend(left.into_iter().map(|id| Action::StopSandbox { id: id.to_owned() }));
+    let holds = |id: &str| input.observed.containers.iter().any(|container| container.sandbox_id == id);
+    let empty = input.observed.sandboxes.iter().filter(|sandbox| !sandbox.ready && !holds(&sandbox.id));
+    plan.actions.extend(empty.map(|sandbox| Action::RemoveSandbox { id: sandbox.id.clone() }));
     plan.actions.push(Action::CreateSandbox { attempt });
     // What ran in the old sandbox is not running any more, whatever was observed.
     let mut ended = input.observed.clone();

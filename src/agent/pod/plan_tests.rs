@@ -100,6 +100,7 @@ impl Case {
 fn show(action: &Action) -> String {
     match action {
         Action::StopSandbox { id } => format!("stop {id}"),
+        Action::RemoveSandbox { id } => format!("remove {id}"),
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::Remove { id } => format!("remove {id}"),
         Action::Start { name, attempt, .. } => format!("start {name} {attempt}"),
@@ -177,6 +178,18 @@ fn sidecars_start_in_order_and_do_not_hold_up_the_end() {
     case(&["s 0 running", "i 0 exited 0"]).check("start a 0");
     case(&["s 0 exited 1", "i 0 exited 0", "a 0 running"]).check("start s 1");
     case(&["s 0 running", "i 0 exited 0", "a 0 exited 0"]).check("stop s0, finished");
+}
+
+#[test]
+fn a_sandbox_that_could_not_be_set_up_goes_and_its_number_with_it() {
+    let failed = || vec![sandbox(1, false)];
+    Case { spec: simple("Always"), sandboxes: failed(), ..Case::default() }
+        .check("remove s1, sandbox 2, start a 0, start b 0");
+    // One that containers ran in stays, for their logs.
+    let records = &["a 0 exited 0"];
+    let sandboxes = vec![sandbox(0, false), sandbox(1, false)];
+    Case { spec: simple("Always"), sandboxes, records, ..Case::default() }
+        .check("remove s1, sandbox 2, start a 1, start b 0");
 }
 
 #[test]

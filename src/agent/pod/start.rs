@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::observed::Observed;
 use super::plan::Action;
-use super::{container, host_network, name, namespace, uid};
+use super::{container, describe, host_network, name, namespace, uid};
 use super::{env, field_path, hooks, hosts, security, spec, stop};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
@@ -74,6 +74,7 @@ impl Operation {
             match action {
                 Action::StopSandbox { id } => self.stop_sandbox(&id).await,
                 Action::Stop { id, message, .. } => self.stop(&id, message).await,
+                Action::RemoveSandbox { id } => self.remove_sandbox(id).await,
                 Action::Remove { id } => self.remove(id).await,
                 Action::CreateSandbox { attempt } => new_sandbox = Some(attempt),
                 Action::Start { name, attempt, .. } => starts.push(Start { name, attempt }),
@@ -92,6 +93,18 @@ impl Operation {
 
     async fn stop_sandbox(&self, id: &str) {
         stop::sandbox(&self.cx, &self.pod, &self.observed, id, stop::grace(&self.pod), &self.progress).await;
+    }
+
+    /// Its network may be what could not be taken down: whatever fails here is tried again with the next sandbox.
+    async fn remove_sandbox(&self, id: String) {
+        let removed = match self.cx.runtime.stop_sandbox(&id).await {
+            Ok(()) => self.cx.runtime.remove_sandbox(&id).await,
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => self.report(Progress::Removed(id)).await,
+            Err(error) => tracing::debug!(%error, id, pod = describe(&self.pod), "empty sandbox not removed"),
+        }
     }
 
     async fn stop(&self, id: &str, message: String) {

@@ -12,17 +12,19 @@ use crate::net::nft::{Action, Key, Match, Protocol, Rule, Table, Target, ensure}
 pub const HOSTPORTS_TABLE: &str = "skiff-hostports";
 const HAIRPIN: &str = "hairpin";
 
-/// One entry of `runtimeConfig.portMappings`.
+/// One entry of `runtimeConfig.portMappings`. containerd writes the names of Go's fields (`HostPort`), for Go's reader
+/// does not tell them from those of the convention (`go-cni`, `PortMapping`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
-    #[serde(default)]
+    #[serde(default, alias = "HostPort")]
     pub host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
     /// Empty or 0.0.0.0: every address of the machine.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
@@ -116,6 +118,16 @@ mod tests {
 
     fn mapping(protocol: &str, ip: &str, host_port: u16, container_port: u16) -> PortMapping {
         PortMapping { protocol: protocol.to_owned(), host_ip: ip.to_owned(), host_port, container_port }
+    }
+
+    #[test]
+    fn mappings_are_read_as_containerd_and_others_write_them() {
+        for text in [
+            r#"{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"192.0.2.1"}"#,
+            r#"{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}"#,
+        ] {
+            assert_eq!(serde_json::from_str::<PortMapping>(text).unwrap(), mapping("tcp", "192.0.2.1", 8080, 80));
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ fn host_ports_lead_to_the_pod() {
     node.converge(&[]);
     let pod = Machine::new("pod");
     let ports = r#"[{"hostPort":8080,"containerPort":80,"protocol":"TCP","hostIP":""},
-                    {"hostPort":5353,"containerPort":80,"protocol":"UDP"},{"hostPort":0,"containerPort":9,"protocol":"TCP"}]"#;
+                    {"HostPort":5353,"ContainerPort":80,"Protocol":"udp","HostIP":""},{"hostPort":0,"containerPort":9,"protocol":"TCP"}]"#;
     let address = address_of(&node.cni("ADD", &pod, ports).unwrap());
     pod.serve(80);
     let (other, _) = node.pod("other");

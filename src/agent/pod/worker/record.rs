@@ -32,6 +32,8 @@ impl Worker {
                 let failures = self.setup_failures.min(SANDBOX_RETRY);
                 self.sandbox_retry_at = Some(retry_after(failures, clock::now()));
                 self.setup_failures += 1;
+                // The runtime keeps a sandbox whose network it could not take down again, and its name with it.
+                self.wake.report(|changes| changes.all = true);
             }
             Progress::SandboxStopped(id) => {
                 for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
