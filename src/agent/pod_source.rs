@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::pod::admit::{self, Refusal};
 use super::pod::observed::Observed;
-use super::pod::uid;
 use super::pod::worker::{Desired, Worker};
+use super::pod::{ended, uid};
 use super::volumes::teardown;
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
@@ -115,18 +116,33 @@ impl PodSource {
         if self.finished.contains(&id) {
             return;
         }
-        let observed = match self.found.remove(&id) {
+        let found = self.found.remove(&id);
+        let refusal = if found.is_some() || gone || ended(&pod) { None } else { self.refusal(&pod) };
+        let observed = match found {
             None => Observed::default(),
             Some(_) => self.observe_until(&id).await,
         };
         let (sender, receiver) = watch::channel(Desired { pod, gone });
-        let worker = Worker::new(self.cx.clone(), receiver, observed);
+        let mut worker = Worker::new(self.cx.clone(), receiver, observed);
+        if let Some(why) = refusal {
+            worker.refuse(&why);
+        }
         let (stop, key) = (stop.clone(), id.clone());
         self.desired.insert(id, sender);
         self.workers.spawn(async move {
             worker.run(stop).await;
             key
         });
+    }
+
+    /// Why the node does not take the pod beside those that it has.
+    fn refusal(&self, pod: &Pod) -> Option<Refusal> {
+        let others: Vec<Arc<Pod>> = self.desired.values().map(|other| other.borrow().pod.clone()).collect();
+        let has_ended = |other: &Pod| match self.cx.pods.by_uid(uid(other)) {
+            Some(entry) => matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            None => ended(other),
+        };
+        admit::refusal(pod, others.iter().map(AsRef::as_ref).filter(|other| !has_ended(other)))
     }
 
     async fn observe_until(&self, id: &str) -> Observed {

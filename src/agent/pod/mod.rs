@@ -1,6 +1,7 @@
 //! Types: one pod on this node. `worker` owns it: it observes the runtime, `plan` decides, `apply` carries out, `status`
 //! says what the API is told, `tell` tells it.
 
+pub mod admit;
 pub mod cleanup;
 pub mod env;
 pub mod hooks;

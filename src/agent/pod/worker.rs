@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::admit::Refusal;
 use super::observed::Observed;
 use super::plan::{self, Action, Waiting, plan};
 use super::restart::Backoff;
@@ -134,6 +135,14 @@ impl Worker {
             wake,
             telling: Telling::new(told),
         }
+    }
+
+    /// The node does not take the pod: it has failed before anything was made of it.
+    pub fn refuse(&mut self, why: &Refusal) {
+        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message);
+        let message = format!("Pod was rejected: {}", why.message);
+        self.failure = Some(Waiting { reason: why.reason.into(), message });
+        self.terminal = true;
     }
 
     /// Ends when nothing of the pod is left, or on `stop`: then its containers keep running.
