@@ -100,6 +100,8 @@ pub enum Loop {
     OptMap,
     OptFlatMap,
     SortBy,
+    /// `cel.bind`: no loop, but a variable all the same.
+    Bind,
 }
 
 impl Expr {

@@ -9,6 +9,7 @@ use super::types::{Decl, Field, ObjectType, Type};
 pub struct Environment {
     variables: Vec<(String, Decl)>,
     mutations: bool,
+    devices: bool,
 }
 
 impl Environment {
@@ -29,6 +30,17 @@ impl Environment {
     pub fn with_mutations(mut self) -> Self {
         self.mutations = true;
         self
+    }
+
+    /// As selectors of devices have it: `cel.bind`, and sizes of what a map has also where it is read as a field.
+    #[must_use]
+    pub(super) fn for_devices(mut self) -> Self {
+        self.devices = true;
+        self
+    }
+
+    pub(super) fn is_for_devices(&self) -> bool {
+        self.devices
     }
 
     /// The slot of a variable.

@@ -36,6 +36,7 @@ impl Round {
             // `hasValue`, `value` and `optional.of`, and the list that a binding does not go through.
             Loop::OptMap => (3 + LIST, 0, 0, 0),
             Loop::OptFlatMap => (2 + LIST, 0, 0, 0),
+            Loop::Bind => (LIST, 0, 0, 0),
         };
         Self { first, each, skipped, last }
     }
@@ -155,6 +156,7 @@ impl Estimator<'_> {
         let counts = matches!(self.checked.ty(operand), Type::Map(_) | Type::Object(_)) || mode == Mode::Optional;
         let decl = match of.decl.map(|decl| decl.ty) {
             Some(Type::Object(object)) => object.field(field).map(|field| field.decl.clone()),
+            Some(Type::Map(map)) if self.environment.is_for_devices() => Some(map.value.clone()),
             _ => None,
         };
         Estimate { cost: of.cost.saturating_add(u64::from(counts)), decl, ..Estimate::default() }
@@ -229,6 +231,13 @@ impl Estimator<'_> {
         let round = Round::of(m.kind);
         let range = self.of(&m.range);
         let outer = self.scope.len();
+        if m.kind == Loop::Bind {
+            self.scope.push((m.variables[0].clone(), Estimate { cost: 0, ..range.clone() }));
+            let body = self.of(&m.body);
+            self.scope.truncate(outer);
+            let cost = round.first.saturating_add(range.cost).saturating_add(body.cost);
+            return Estimate { cost, ..body };
+        }
         if matches!(m.kind, Loop::OptMap | Loop::OptFlatMap) {
             let held = Estimate { cost: 0, ..range.clone() };
             self.scope.push((m.variables[0].clone(), held));

@@ -59,8 +59,8 @@ const RELATION: u8 = 2;
 const OPERAND: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-/// The expression of a source, and how many expressions it has.
-pub(super) fn parse(source: &str) -> Result<(Expr, usize), Vec<Issue>> {
+/// The expression of a source, and how many expressions it has. `with_bind`: `cel.bind` is a macro.
+pub(super) fn parse(source: &str, with_bind: bool) -> Result<(Expr, usize), Vec<Issue>> {
     let characters: Vec<char> = source.chars().take(MAX_CHARACTERS + 1).collect();
     if characters.len() > MAX_CHARACTERS {
         let size = source.chars().count();
@@ -70,7 +70,7 @@ pub(super) fn parse(source: &str) -> Result<(Expr, usize), Vec<Issue>> {
     }
     let mut issues = Vec::new();
     let tokens = tokens(&characters, &mut issues);
-    let mut parser = Parser { tokens, next: 0, ids: 0, nesting: 0, issues };
+    let mut parser = Parser { tokens, next: 0, ids: 0, nesting: 0, with_bind, issues };
     let parsed = parser.expression().and_then(|expression| {
         parser.end()?;
         Ok(expression)
@@ -89,6 +89,7 @@ struct Parser {
     ids: usize,
     /// Expressions that have begun and not ended.
     nesting: usize,
+    with_bind: bool,
     /// What is wrong but does not stop the parser.
     issues: Vec<Issue>,
 }

@@ -27,7 +27,7 @@ impl Program {
     /// # Errors
     /// What is wrong with it; [`render`](super::render) shows it as cel-go does.
     pub fn compile(source: &str, environment: &Environment) -> Result<Self, Vec<Issue>> {
-        let (root, count): (Expr, usize) = parse::parse(source)?;
+        let (root, count): (Expr, usize) = parse::parse(source, environment.is_for_devices())?;
         let checked = check(&root, count, environment)?;
         let cost = estimate::cost(&root, &checked, environment);
         let node = plan(&root, &checked)?;

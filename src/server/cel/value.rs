@@ -276,7 +276,7 @@ impl<'a> Value<'a> {
                 list.items().map(|item| item.ok()?.json(left)).collect::<Option<_>>().map(Json::Array)?
             }
             Self::Map(Map::Object(object, _) | Map::Json(object, _)) => Json::Object((*object).clone()),
-            Self::Map(Map::Built(entries)) => {
+            Self::Map(Map::Built(entries) | Map::Total(entries)) => {
                 let entries = entries.iter().map(|(key, value)| Some((key.to_string(), value.json(left)?)));
                 Json::Object(entries.collect::<Option<_>>()?)
             }

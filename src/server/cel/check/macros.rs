@@ -8,6 +8,9 @@ impl Checker<'_> {
     pub(super) fn macro_(&mut self, e: &Expr, m: &Macro) -> Type {
         let range = self.check(&m.range);
         let range = self.variables.substitute(&range, false);
+        if m.kind == Loop::Bind {
+            return self.bind(m, range);
+        }
         if matches!(m.kind, Loop::OptMap | Loop::OptFlatMap) {
             return self.optional_map(e, m, &range);
         }
@@ -52,8 +55,15 @@ impl Checker<'_> {
                 }
             },
             Loop::SortBy => range,
-            Loop::Map | Loop::OptMap | Loop::OptFlatMap => Type::list(body),
+            Loop::Map | Loop::OptMap | Loop::OptFlatMap | Loop::Bind => Type::list(body),
         }
+    }
+
+    fn bind(&mut self, m: &Macro, value: Type) -> Type {
+        self.scope.push((m.variables[0].clone(), value));
+        let body = self.check(&m.body);
+        self.scope.pop();
+        body
     }
 
     fn scope_key(&self, range: &Type) -> Type {

@@ -46,6 +46,9 @@ impl<'a> Run<'a, '_> {
         if let Loop::OptMap | Loop::OptFlatMap = fold.kind {
             return self.optional(fold, range);
         }
+        if fold.kind == Loop::Bind {
+            return self.bound(fold, range);
+        }
         let range = match range {
             Value::List(list) => Range::List(list),
             Value::Map(map) => Range::Keys { keys: map.keys(), map },
@@ -167,14 +170,20 @@ impl<'a> Run<'a, '_> {
         Ok(Value::Map(Map::Built(Rc::new(entries))))
     }
 
+    /// What an expression is worth with one more variable.
+    fn bound(&mut self, fold: &'a Fold, value: Value<'a>) -> Result<Value<'a>, Error> {
+        let outer = self.locals.len();
+        self.locals.push(value);
+        let result = self.eval(&fold.body);
+        self.locals.truncate(outer);
+        result
+    }
+
     /// `optMap` and `optFlatMap`: one round, if there is a value.
     fn optional(&mut self, fold: &'a Fold, value: Value<'a>) -> Result<Value<'a>, Error> {
         let Value::Optional(held) = value else { return Err(Error::no_overload()) };
         let Some(held) = held else { return Ok(Value::Optional(None)) };
-        let outer = self.locals.len();
-        self.locals.push((*held).clone());
-        let result = self.eval(&fold.body);
-        self.locals.truncate(outer);
+        let result = self.bound(fold, (*held).clone());
         if fold.kind == Loop::OptMap { result.map(Value::some) } else { result }
     }
 }

@@ -300,7 +300,7 @@ fn traversal(value: &Value<'_>) -> u64 {
         Value::Bytes(bytes) => (bytes.len() as f64 * TRAVERSAL) as u64,
         Value::List(List::Json(items, None)) => items.iter().map(|item| traversal(&Value::dynamic(item))).sum(),
         Value::List(list) => list.items().map(|item| item.map_or(1, |item| traversal(&item))).sum(),
-        Value::Map(Map::Built(entries)) => {
+        Value::Map(Map::Built(entries) | Map::Total(entries)) => {
             entries.iter().map(|(key, value)| traversal(&key.clone().into_value()) + traversal(value)).sum()
         }
         Value::Map(Map::Object(object, _) | Map::Json(object, _)) => {

@@ -20,7 +20,7 @@ pub(super) mod operators;
 mod optional;
 mod quantity;
 pub(super) mod regex;
-mod semver;
+pub mod semver;
 mod sets;
 mod strings;
 mod time;

@@ -289,7 +289,7 @@ fn member<'a>(v: &mut [Value<'a>]) -> Answer<'a> {
             }
             Ok(Value::Bool(false))
         }
-        (key, Value::Map(map)) => Ok(Value::Bool(map.lookup(key)?.is_some())),
+        (key, Value::Map(map)) => Ok(Value::Bool(map.has(key)?)),
         _ => Err(Error::no_overload()),
     }
 }

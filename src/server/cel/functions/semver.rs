@@ -102,7 +102,9 @@ fn normalised(text: &str) -> Result<String, String> {
 }
 
 impl Version {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// # Errors
+    /// What is wrong with the text, in upstream's words.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("Version string empty".into());
         }

@@ -31,6 +31,17 @@ impl Parser {
         function: String,
         arguments: Vec<Expr>,
     ) -> Parsed<Expr> {
+        if self.with_bind
+            && let Kind::Ident(name) = &*target.kind
+            && (name.as_str(), function.as_str(), arguments.len()) == ("cel", "bind", 3)
+        {
+            let mut arguments = arguments.into_iter();
+            if let (Some(variable), Some(value)) = (arguments.next(), arguments.next()) {
+                let rest = std::iter::once(variable).chain(arguments).collect();
+                return self.expand(at, value, &function, Loop::Bind, 1, rest);
+            }
+            return Err(Issue::new(at, "invalid arguments of cel.bind()").into());
+        }
         match recognise(&function, arguments.len()) {
             Some((kind, names)) => self.expand(at, target, &function, kind, names, arguments),
             None => self.node(at, Kind::Call { function, target: Some(Box::new(target)), arguments }),
@@ -60,6 +71,10 @@ impl Parser {
                         return Err(Issue::new(argument.at, "duplicate iteration variable name").into());
                     }
                     variables.push(name);
+                }
+                _ if kind == Loop::Bind => {
+                    let message = "cel.bind() variable names must be simple identifiers";
+                    return Err(Issue::new(argument.at, message).into());
                 }
                 _ if matches!(kind, Loop::OptMap | Loop::OptFlatMap) => {
                     let message = format!("{function}() variable name must be a simple identifier");

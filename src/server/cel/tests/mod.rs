@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::{Bindings, Budget, Decl, Environment, Program, Type, Value, render};
 
 mod cost;
+mod devices;
 mod errors;
 mod hostile;
 mod language;

@@ -27,6 +27,8 @@ pub enum Map<'a> {
     /// A map, whose values are dynamic if not declared.
     Json(&'a serde_json::Map<String, Json>, Option<&'a Decl>),
     Built(Rc<BTreeMap<Key<'a>, Value<'a>>>),
+    /// The same, where a key that is not there has an empty map: the domains of a device's attributes.
+    Total(Rc<BTreeMap<Key<'a>, Value<'a>>>),
 }
 
 /// The key of a map. Numbers of different kinds that are equal are the same key.
@@ -77,7 +79,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Object(object, _) | Self::Json(object, _) => object.len(),
-            Self::Built(entries) => entries.len(),
+            Self::Built(entries) | Self::Total(entries) => entries.len(),
         }
     }
 
@@ -103,6 +105,10 @@ impl<'a> Map<'a> {
             Self::Json(object, Some(decl)) => object.get(key).map(|json| Value::of(json, decl)).transpose(),
             Self::Json(object, None) => Ok(object.get(key).map(Value::dynamic)),
             Self::Built(entries) => Ok(entries.get(&Key::String(Text::Borrowed(key))).cloned()),
+            Self::Total(entries) => {
+                let found = entries.get(&Key::String(Text::Borrowed(key))).cloned();
+                Ok(Some(found.unwrap_or_else(|| Value::Map(Self::Built(Rc::default())))))
+            }
         }
     }
 
@@ -121,6 +127,17 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// Whether there is such a key.
+    ///
+    /// # Errors
+    /// As [`Map::lookup`].
+    pub fn has(&self, key: &Value<'a>) -> Result<bool, Error> {
+        match self {
+            Self::Total(entries) => Ok(Key::of(key.clone()).is_some_and(|key| entries.contains_key(&key))),
+            other => Ok(other.lookup(key)?.is_some()),
+        }
+    }
+
     /// The keys as expressions say them.
     #[must_use]
     pub fn keys(&self) -> Vec<Value<'a>> {
@@ -132,7 +149,7 @@ impl<'a> Map<'a> {
             Self::Object(object, _) | Self::Json(object, _) => {
                 object.keys().map(|name| Value::String(Text::Borrowed(name))).collect()
             }
-            Self::Built(entries) => entries.keys().map(|key| key.clone().into_value()).collect(),
+            Self::Built(entries) | Self::Total(entries) => entries.keys().map(|key| key.clone().into_value()).collect(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Kinds of the `resource.k8s.io` group, one per file, and what they share.
 //!
-//! CEL that selects devices is only checked for its length. Whether a namespace may have claims with `adminAccess` is
-//! not decided here.
+//! Whether a namespace may have claims with `adminAccess` is not decided here.
 
 mod allocation;
 mod capacity;
@@ -19,6 +18,7 @@ use super::core::persistent_volume::drivers::driver_name;
 use super::format;
 use super::metadata::{Errors, invalid};
 use crate::api::field::{FieldError, Path};
+use crate::server::cel::device as device_selector;
 
 const MAX_POOL: usize = 253;
 const MAX_SELECTORS: usize = 32;
@@ -116,11 +116,22 @@ fn selectors(errors: &mut Errors, path: &Path, selectors: Option<&Vec<DeviceSele
         let at = path.index(i).child("cel");
         match &selector.cel {
             None => errors.push(FieldError::required(&at, "")),
-            Some(cel) if cel.expression.len() > MAX_TEXT => {
-                errors.push(FieldError::too_long(&at.child("expression"), MAX_TEXT));
-            }
-            Some(_) => {}
+            Some(cel) => selector_expression(errors, &at.child("expression"), &cel.expression),
         }
+    }
+}
+
+fn selector_expression(errors: &mut Errors, path: &Path, expression: &str) {
+    if expression.len() > MAX_TEXT {
+        errors.push(FieldError::too_long(path, MAX_TEXT));
+        return;
+    }
+    match device_selector::compile(expression) {
+        Err(why) => errors.push(FieldError::invalid(path, &expression, &why)),
+        Ok(program) if program.estimated_cost() > device_selector::MAX_COST => {
+            errors.push(FieldError::forbidden(path, "too complex, exceeds cost limit"));
+        }
+        Ok(_) => {}
     }
 }
 

@@ -62,6 +62,20 @@ fn requests() {
     );
     let many: Vec<Value> = (0..33).map(|i| json!({"name": format!("r{i}")})).collect();
     claim(&json!({"requests": many}), &["spec.devices.requests: Too many: 33: must have at most 32 items"]);
+    let selected = |expression: &str, expect: &[&str]| {
+        let selectors = json!([{"cel": {"expression": expression}}]);
+        let request = json!({"name": "a", "exactly": {"deviceClassName": "c", "selectors": selectors}});
+        let expect: Vec<String> = expect.iter().map(|e| format!(".exactly.selectors[0].cel.expression: {e}")).collect();
+        with_request(request, &expect.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    selected("device.driver == 'x.io' && device.capacity['x.io'].memory.isGreaterThan(quantity('1Gi'))", &[]);
+    selected(
+        "device.driver",
+        &["Invalid value: \"device.driver\": must evaluate to bool or the unknown type, not string"],
+    );
+    let every = "device.attributes.all(d, device.attributes[d].all(n, device.attributes.all(e, \
+                 device.attributes[e].all(m, device.attributes[e][m].matches('.*' + n)))))";
+    selected(every, &["Forbidden: too complex, exceeds cost limit"]);
 }
 
 #[test]
