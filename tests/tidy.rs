@@ -154,6 +154,8 @@ fn the_servers_modules_keep_their_direction() {
             for used in named_after(line, "crate::server::") {
                 let fine = match module {
                     "http" => true,
+                    // Claims for devices select them by expressions; `cel` is a library without a state.
+                    "scheduler" if used == "cel" => true,
                     "controllers" | "scheduler" | "addons" => matches!(used.as_str(), "controllers" | "scheduler"),
                     "store" => used == "store",
                     "cache" => matches!(used.as_str(), "cache" | "store"),

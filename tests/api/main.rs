@@ -43,6 +43,7 @@ mod collections;
 mod conformance;
 mod custom;
 mod damage;
+mod devices;
 mod eviction;
 mod extension;
 mod flow;

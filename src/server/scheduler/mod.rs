@@ -4,17 +4,20 @@
 //! - [`queue`]: whose turn it is
 //! - [`search`]: which nodes are feasible, which is best; [`preempt`]: who has to go when there is none
 //! - [`plugins`]: the constraints and scores, in a table; [`filter`]: those that others ask for too
-//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`selector`], [`resources`]: what is known
+//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`devices`], [`selector`],
+//!   [`resources`]: what is known; [`promises`]: what is about to be written
 //!
 //! A placement is reserved in the snapshot before its binding is written, so the next attempt counts it; bindings
 //! are written side by side.
 
 pub mod cohorts;
+pub mod devices;
 pub mod filter;
 mod observe;
 pub mod plugins;
 pub mod pod;
 pub mod preempt;
+pub mod promises;
 pub mod queue;
 pub mod resources;
 pub mod search;
@@ -109,7 +112,12 @@ async fn schedule(writer: &Writer, shared: &Shared, stop: &CancellationToken) {
             () = stop.cancelled() => break,
             Some(written) = writing.join_next(), if !writing.is_empty() => match written {
                 Ok(Written::Unbound { uid }) => shared.state().unbound(&uid, clock::instant()),
-                Ok(Written::Promised { uid, revision }) => shared.state().promised(&uid, revision),
+                Ok(Written::Promised { uid, revision, devices }) => {
+                    shared.state().promised(&uid, revision, &devices, clock::instant());
+                }
+                Ok(Written::Broken { uid, devices, unwritten }) => {
+                    shared.state().broken(&uid, &devices, &unwritten, clock::instant());
+                }
                 Ok(Written::Preempted { uid, deleted }) => shared.state().preempted(&uid, deleted),
                 Ok(Written::Done) | Err(_) => {}
             },

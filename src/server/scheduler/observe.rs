@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
@@ -23,7 +24,7 @@ use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 
 /// Watches that must have listed before the first attempt.
-pub const SOURCES: usize = 11;
+pub const SOURCES: usize = 14;
 
 /// Of a namespace only its labels.
 #[derive(Deserialize)]
@@ -81,6 +82,9 @@ pub fn feed(
     tasks.spawn(follower().follow("storage.k8s.io/storageclasses", class));
     tasks.spawn(follower().follow("persistentvolumes", volume));
     tasks.spawn(follower().follow("persistentvolumeclaims", claim));
+    tasks.spawn(follower().follow("resource.k8s.io/deviceclasses", device_class));
+    tasks.spawn(follower().follow("resource.k8s.io/resourceslices", slice));
+    tasks.spawn(follower().follow("resource.k8s.io/resourceclaims", device_claim));
     tasks.spawn(follower().follow("pods", pod));
     synced
 }
@@ -249,6 +253,61 @@ fn class(state: &mut State, event: Event<StorageClass>) -> bool {
     }
     state.volumes_changed(clock::instant());
     true
+}
+
+fn device_claim(state: &mut State, event: Event<ResourceClaim>) -> bool {
+    let now = clock::instant();
+    match event {
+        Event::Replace(claims, _) => state.observe_device_claims(claims, now),
+        Event::Set(claim) => state.observe_device_claim(claim, now),
+        Event::Gone(claim) => {
+            let (namespace, name) = names(claim.metadata);
+            state.forget_device_claim(&namespace, &name, now);
+        }
+        Event::Bookmark(_) => return false,
+    }
+    true
+}
+
+/// What is gone helps nobody.
+fn slice(state: &mut State, event: Event<ResourceSlice>) -> bool {
+    let devices = &mut state.snapshot.devices;
+    let changed = match event {
+        Event::Replace(all, _) => {
+            devices.forget_slices();
+            all.into_iter().fold(false, |changed, slice| devices.set_slice(slice) | changed)
+        }
+        Event::Set(slice) => devices.set_slice(slice),
+        Event::Gone(slice) => {
+            devices.forget_slice(&names(slice.metadata).1);
+            false
+        }
+        Event::Bookmark(_) => false,
+    };
+    if changed {
+        state.devices_changed(clock::instant());
+    }
+    changed
+}
+
+fn device_class(state: &mut State, event: Event<DeviceClass>) -> bool {
+    let devices = &mut state.snapshot.devices;
+    let changed = match event {
+        Event::Replace(all, _) => {
+            devices.forget_classes();
+            all.into_iter().fold(false, |changed, class| devices.set_class(class) | changed)
+        }
+        Event::Set(class) => devices.set_class(class),
+        Event::Gone(class) => {
+            devices.forget_class(&names(class.metadata).1);
+            false
+        }
+        Event::Bookmark(_) => false,
+    };
+    if changed {
+        state.devices_changed(clock::instant());
+    }
+    changed
 }
 
 /// Selectors only move scores: nobody who waits is helped.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::cohorts::{Cohort, PodTerms};
+use super::devices::{self, DeviceClaim};
 use super::resources::{Taken, taken};
 use super::selector::{Labels, Selector};
 use super::volumes::{ClaimUse, claims_of};
@@ -58,6 +59,7 @@ pub struct Wants {
     pub spread: Vec<Spread>,
     /// One for each container and image volume, as nodes report them.
     pub images: Vec<String>,
+    pub device_claims: Vec<DeviceClaim>,
     /// What manages it, when that is of a kind whose selector counts.
     pub owner: Option<(OwnerKind, String)>,
     /// Message of the `PodScheduled` condition when that says Unschedulable.
@@ -99,6 +101,7 @@ impl PodInfo {
     #[must_use]
     pub fn new(pod: Pod) -> Self {
         let claims = claims_of(&pod);
+        let device_claims = devices::claims_of(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let meta = pod.metadata;
@@ -129,7 +132,9 @@ impl PodInfo {
             taken,
             host_ports,
             claims,
-            wants: node.is_empty().then(|| Box::new(Wants::new(spec, status, &labels, owner))),
+            wants: node
+                .is_empty()
+                .then(|| Box::new(Wants { device_claims, ..Wants::new(spec, status, &labels, owner) })),
             node,
             cohort: Arc::new(Cohort { namespace, labels, affinity }),
         }
@@ -186,6 +191,7 @@ impl Wants {
             tolerations: spec.tolerations.unwrap_or_default(),
             spread: spec.topology_spread_constraints.iter().flatten().map(|c| Spread::new(c, labels)).collect(),
             images,
+            device_claims: Vec::new(),
             owner,
             told,
         }

@@ -123,6 +123,15 @@ impl Queue {
         }
     }
 
+    /// It need not be tried before an event that can help, and no attempt has failed.
+    pub fn waits(&mut self, uid: &str, refusers: Refusers, now: Instant) {
+        if self.entries.contains_key(uid) {
+            let flush_at = now + FLUSH;
+            self.flush.insert((flush_at, uid.to_owned()));
+            self.unschedulable.insert(uid.to_owned(), Waiting { refusers, flush_at });
+        }
+    }
+
     /// Brings back those that wait and were refused by one of `listeners`, when `helped` says so.
     pub fn wake(&mut self, listeners: Refusers, now: Instant, mut helped: impl FnMut(&str, Refusers) -> bool) {
         let waiting = self.unschedulable.iter().filter(|(_, w)| w.refusers.any_of(listeners));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plugins::{Cycle, NODE_AFFINITY, PLUGINS, Refusal, Refusers, Room, node};
+use super::plugins::{Cycle, NODE_AFFINITY, PLUGINS, Refusal, Refusers, Room, dynamic_resources, node};
 
 /// With fewer nodes all are looked at.
 const LEAST_NODES: usize = 100;
@@ -16,6 +16,10 @@ pub struct Diagnosis {
     others: Option<&'static str>,
     /// Nothing about nodes: what it asks for is not there, or contradicts itself.
     pub refusal: Option<String>,
+    /// Something is wrong with what it asks for, so that no node can be judged.
+    pub error: Option<String>,
+    /// What dynamic resources say of a pod that fits nowhere.
+    pub of_claims: &'static str,
     pub refusers: Refusers,
 }
 
@@ -47,6 +51,11 @@ pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
         diagnosis.refusal = Some(why);
         return Err(diagnosis);
     }
+    if let Some(why) = cycle.devices.refusal.take() {
+        diagnosis.refusers = Refusers::named(dynamic_resources::NAME);
+        diagnosis.refusal = Some(why);
+        return Err(diagnosis);
+    }
     // Where other pods have been put out for it, it goes if it can.
     if let Some(slot) = cycle.snapshot.slot(&cycle.pod.nominated).filter(|slot| cycle.snapshot.node(*slot).known)
         && cycle.fits(&mut Room::new(slot, cycle.snapshot.node(slot))).is_ok()
@@ -74,6 +83,11 @@ pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
         match cycle.fits(&mut Room::new(slot, cycle.snapshot.node(slot))) {
             Ok(()) => found.slots.push(slot),
             Err(refusal) => {
+                diagnosis.error = cycle.devices.error();
+                if diagnosis.error.is_some() {
+                    diagnosis.refusers = Refusers::named(dynamic_resources::NAME);
+                    return Err(diagnosis);
+                }
                 diagnosis.refusers.add(refusal.plugin);
                 diagnosis.refusals.push((slot, refusal));
             }
@@ -107,6 +121,9 @@ impl Diagnosis {
     /// As upstream's `FitError`: reasons with their counts, sorted as text, then what preemption says.
     #[must_use]
     pub fn message(&self, preemption: Option<&str>) -> String {
+        if let Some(why) = &self.error {
+            return why.clone();
+        }
         if self.node_count == 0 {
             return "no nodes available to schedule pods".into();
         }
@@ -120,7 +137,7 @@ impl Diagnosis {
         let said = format!("0/{} nodes are available: {reasons}.", self.node_count);
         // Both are post-filters of upstream's default profile: dynamic resources, then preemption.
         match preemption {
-            Some(why) => format!("{said} no new claims to deallocate, preemption: {why}"),
+            Some(why) => format!("{said} {}, preemption: {why}", self.of_claims),
             None => said,
         }
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, Taint};
 
 use super::cohorts::{Cohort, Cohorts, Namespaces};
+use super::devices::Devices;
 use super::pod::{HostPort, PodInfo};
+use super::promises::Promise;
 use super::resources::Amounts;
 use super::topology::Domains;
 use super::volumes::Volumes;
@@ -123,6 +125,7 @@ pub struct Snapshot {
     pub namespaces: Namespaces,
     pub workloads: Workloads,
     pub volumes: Volumes,
+    pub devices: Devices,
 }
 
 impl Snapshot {
@@ -311,6 +314,14 @@ impl Snapshot {
         self.cohorts.unplace(&pod.cohort, slot, pod.deleting);
         self.release(slot);
         Some((pod, slot))
+    }
+
+    /// Counts what is about to be written.
+    pub fn promise(&mut self, promise: &Promise) {
+        match promise {
+            Promise::Devices(reservation) => self.devices.promise(reservation),
+            of_volumes => self.volumes.promise(of_volumes),
+        }
     }
 
     #[must_use]

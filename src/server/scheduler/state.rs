@@ -1,21 +1,24 @@
 //! Decides: where each pod goes. Takes observations, keeps snapshot and queue, and answers with placements.
 
+mod promises;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
-use super::plugins::{Cycle, Happened, Refusers, volumes};
+use self::promises::Binding;
+use super::plugins::dynamic_resources::{self, Release};
+use super::plugins::{Cycle, Happened, Refusers};
 use super::pod::PodInfo;
 use super::preempt::{Budget, Candidate, Preemption, preempt};
+use super::promises::Promise;
 use super::queue::Queue;
 use super::search::{Diagnosis, best, feasible};
 use super::selector::{Labels, Selector};
 use super::snapshot::Snapshot;
-use super::volumes::Promise;
 
 /// What came of one attempt.
 #[derive(Debug)]
@@ -24,8 +27,8 @@ pub enum Attempt {
     Place { pod: Arc<PodInfo>, node: String },
     /// Reserved there; its claims are to be told first. It is placed when they are bound.
     Promise { pod: Arc<PodInfo>, node: String, promises: Vec<Promise> },
-    /// Its claims could not be bound. It is tried again.
-    Unbindable { pod: Arc<PodInfo>, why: String },
+    /// Its claims could not be bound, as a plugin says. It is tried again.
+    Unbindable { pod: Arc<PodInfo>, plugin: &'static str, why: String },
     /// Fits nowhere as it is.
     Refused(Box<Refused>),
 }
@@ -39,25 +42,14 @@ pub struct Refused {
     pub nominate: Option<String>,
     /// Pods that have to go for it, to be deleted. [`State::preempted`] is told how it went.
     pub victims: Vec<Arc<PodInfo>>,
+    /// An idle claim that keeps the pod from other nodes, to give up its devices.
+    pub release: Option<Release>,
     /// Less important pods whose nomination for the same node ends.
     pub displaced: Vec<Arc<PodInfo>>,
 }
 
 /// Pods of other schedulers are placed but never scheduled by this one.
 pub const SCHEDULER: &str = "default-scheduler";
-
-/// How long claims may take to be bound (upstream's `BindTimeoutSeconds`).
-const BIND_TIME: Duration = Duration::from_mins(10);
-
-/// A placed pod whose claims are not bound yet.
-struct Binding {
-    pod: Arc<PodInfo>,
-    node: String,
-    promises: Vec<Promise>,
-    until: Instant,
-    /// Revision of what was written on the claims.
-    written: Option<u64>,
-}
 
 #[derive(Default)]
 pub struct State {
@@ -216,59 +208,6 @@ impl State {
         self.binding.values().map(|b| b.until).chain(self.queue.deadline()).min()
     }
 
-    pub fn claim_changed(&mut self, namespace: &str, name: &str, now: Instant) {
-        self.happened(&Happened::Claim(namespace, name), now);
-        self.settle(now);
-    }
-
-    /// Volumes or classes.
-    pub fn volumes_changed(&mut self, now: Instant) {
-        self.happened(&Happened::Volumes, now);
-        self.settle(now);
-    }
-
-    /// The claims of a pod have been told.
-    pub fn promised(&mut self, uid: &str, revision: u64) {
-        if let Some(binding) = self.binding.get_mut(uid) {
-            binding.written = Some(revision);
-        }
-    }
-
-    /// Looks at the pods that wait for their claims.
-    fn settle(&mut self, now: Instant) {
-        let mut over: Vec<(String, Result<bool, String>)> = Vec::new();
-        for (uid, binding) in &self.binding {
-            let verdict = volumes::settled(&binding.pod, &self.snapshot, &binding.node, binding.written);
-            if verdict == Ok(false) && binding.until <= now {
-                over.push((uid.clone(), Err("binding volumes: context deadline exceeded".to_owned())));
-            } else if verdict != Ok(false) {
-                over.push((uid.clone(), verdict));
-            }
-        }
-        for (uid, verdict) in over {
-            match verdict {
-                Ok(_) => {
-                    let Some(Binding { pod, node, .. }) = self.binding.remove(&uid) else { continue };
-                    self.ready.push_back(Attempt::Place { pod, node });
-                }
-                Err(why) => {
-                    let Some(pod) = self.binding.get(&uid).map(|b| Arc::clone(&b.pod)) else { continue };
-                    self.unbound(&uid, now);
-                    self.ready.push_back(Attempt::Unbindable { pod, why });
-                }
-            }
-        }
-    }
-
-    /// Its claims need not wait for it any more.
-    fn withdraw(&mut self, uid: &str, now: Instant) {
-        let Some(binding) = self.binding.remove(uid) else { return };
-        for promise in &binding.promises {
-            self.snapshot.volumes.withdraw(promise);
-        }
-        self.happened(&Happened::Volumes, now);
-    }
-
     /// Wakes the pods that an event can help.
     fn happened(&mut self, happened: &Happened, now: Instant) {
         let Self { queue, pending, snapshot, .. } = self;
@@ -318,9 +257,14 @@ impl State {
             let uid = self.queue.pop(now)?;
             if let Some(woken) = self.preempting.get_mut(&uid) {
                 *woken = true;
-            } else if let Some(pod) = self.pending.get(&uid).filter(|_| !self.assumed.contains(&uid)) {
-                break Arc::clone(pod);
+                continue;
             }
+            let Some(pod) = self.pending.get(&uid).filter(|_| !self.assumed.contains(&uid)) else { continue };
+            if pod.wants.as_deref().is_some_and(|wants| dynamic_resources::waits(pod, wants, &self.snapshot)) {
+                self.queue.waits(&uid, Refusers::named(dynamic_resources::NAME), now);
+                continue;
+            }
+            break Arc::clone(pod);
         };
         let wants = pod.wants.as_deref()?;
         self.attempts = self.attempts.wrapping_add(1);
@@ -336,36 +280,34 @@ impl State {
             Ok(found) => {
                 let slot = best(&cycle, &found.slots, self.attempts)?;
                 self.start = (self.start + found.looked_at) % nodes.max(1);
-                let needs = &cycle.volumes;
-                let promises =
-                    if needs.is_settled() { None } else { needs.promises(&self.snapshot, self.snapshot.node(slot)) };
+                let (needs, node) = (&cycle.volumes, self.snapshot.node(slot));
+                let mut promises = if needs.is_settled() { None } else { needs.promises(&self.snapshot, node) };
+                if let Some(of_devices) = cycle.devices.promises(&pod, slot, node) {
+                    promises.get_or_insert_default().extend(of_devices);
+                }
                 Some(self.placed(&pod, slot, promises, now))
             }
-            Err(diagnosis) => {
+            Err(mut diagnosis) => {
+                let (said, release) = cycle.devices.after_all(&pod);
+                diagnosis.of_claims = said;
                 let budgets: Vec<&Budget> = self.budgets.values().collect();
-                let outcome = preempt(&mut cycle, &diagnosis, &budgets, self.attempts);
-                Some(self.refused(&pod, &diagnosis, outcome, now))
+                let outcome = match &diagnosis.error {
+                    Some(_) => Preemption::NotEligible(""),
+                    None => preempt(&mut cycle, &diagnosis, &budgets, self.attempts),
+                };
+                Some(self.refused(&pod, &diagnosis, outcome, release, now))
             }
         }
     }
 
-    /// `promises`: of claims that have no volume yet.
-    fn placed(&mut self, pod: &Arc<PodInfo>, slot: usize, promises: Option<Vec<Promise>>, now: Instant) -> Attempt {
-        let node = self.snapshot.node(slot).name.clone();
-        let placed = Arc::new(PodInfo { node: node.clone(), wants: None, ..(**pod).clone() });
-        self.assumed.insert(pod.uid.clone());
-        self.snapshot.place(Arc::clone(&placed));
-        self.end_nomination(&pod.uid, Some(&node), now);
-        self.happened(&Happened::Placed(&placed), now);
-        let Some(promises) = promises else { return Attempt::Place { pod: Arc::clone(pod), node } };
-        promises.iter().for_each(|promise| self.snapshot.volumes.promise(promise));
-        let (until, waiting) = (now + BIND_TIME, promises.clone());
-        let binding = Binding { pod: Arc::clone(pod), node: node.clone(), promises: waiting, until, written: None };
-        self.binding.insert(pod.uid.clone(), binding);
-        Attempt::Promise { pod: Arc::clone(pod), node, promises }
-    }
-
-    fn refused(&mut self, pod: &Arc<PodInfo>, diagnosis: &Diagnosis, outcome: Preemption, now: Instant) -> Attempt {
+    fn refused(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        diagnosis: &Diagnosis,
+        outcome: Preemption,
+        release: Option<Release>,
+        now: Instant,
+    ) -> Attempt {
         let mut refusers = diagnosis.refusers;
         if diagnosis.node_count == 0 {
             // Only a node can help.
@@ -377,6 +319,7 @@ impl State {
             message: String::new(),
             nominate: None,
             victims: Vec::new(),
+            release,
             displaced: Vec::new(),
         };
         let why = match outcome {
@@ -420,24 +363,6 @@ impl State {
         let woken = self.preempting.remove(uid).unwrap_or_default();
         if let Some(pod) = self.pending.get(uid).filter(|_| woken || !deleted) {
             self.queue.add(uid, pod.priority, pod.created);
-        }
-    }
-
-    /// The binding of a placed pod failed: it is tried again later, unless it is gone.
-    pub fn unbound(&mut self, uid: &str, now: Instant) {
-        if !self.assumed.remove(uid) {
-            return;
-        }
-        self.withdraw(uid, now);
-        if let Some(pod) = self.pending.get(uid) {
-            self.queue.restore(uid, pod.priority, pod.created);
-            self.queue.failed(uid, None, now);
-            if !pod.nominated.is_empty() {
-                self.nominees.insert(uid.to_owned());
-            }
-        }
-        if let Some((pod, slot)) = self.snapshot.unplace(uid) {
-            self.happened(&Happened::Gone { pod: &pod, slot }, now);
         }
     }
 }

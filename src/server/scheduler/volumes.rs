@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
+use super::promises::Promise;
 use crate::client::store::Meta as _;
 use crate::server::controllers::persistent_volumes::{BIND_COMPLETED, SELECTED_NODE};
 
@@ -33,35 +34,6 @@ pub fn claims_of(pod: &Pod) -> Vec<ClaimUse> {
         _ => None,
     };
     volumes.filter_map(claim).collect()
-}
-
-/// What is to be written before a pod can be bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Promise {
-    /// The claim gets this volume, as it was at that `resourceVersion`.
-    Volume { claim: ClaimId, volume: String, revision: String },
-    /// A volume is to be made for the claim on this node.
-    Node { claim: ClaimId, node: String },
-}
-
-/// Just which claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimId {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
-
-impl ClaimId {
-    #[must_use]
-    pub fn of(claim: &PersistentVolumeClaim) -> Self {
-        let meta = &claim.metadata;
-        Self { namespace: meta.namespace().into(), name: meta.name().into(), uid: meta.uid().into() }
-    }
-
-    fn key(&self) -> ClaimKey {
-        (self.namespace.clone(), self.name.clone())
-    }
 }
 
 #[derive(Default)]
@@ -110,6 +82,7 @@ impl Volumes {
         match promise {
             Promise::Volume { claim, volume, .. } => drop(self.promised.insert(volume.clone(), claim.uid.clone())),
             Promise::Node { claim, node } => drop(self.chosen.insert(claim.key(), node.clone())),
+            Promise::Devices(_) => {}
         }
     }
 
@@ -117,6 +90,7 @@ impl Volumes {
         match promise {
             Promise::Volume { volume, .. } => drop(self.promised.remove(volume)),
             Promise::Node { claim, .. } => drop(self.chosen.remove(&claim.key())),
+            Promise::Devices(_) => {}
         }
     }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
 
+use super::devices::Reservation;
+use super::plugins::dynamic_resources::{self, Release};
 use super::pod::PodInfo;
+use super::promises::{ClaimId, Promise};
 use super::state::{Attempt, Refused, SCHEDULER};
-use super::volumes::Promise;
 use crate::api::resource::Resource;
 use crate::client::correlator::Note;
 use crate::client::recorder::Recorder;
 use crate::client::request::{self, Answer, Class, Error, Request, Verb};
 use crate::clock;
 use crate::server::controllers::persistent_volumes::{BOUND_BY_CONTROLLER, SELECTED_NODE};
+use crate::server::controllers::resource_claims::{CLAIMS, FINALIZER};
 use crate::server::controllers::stores::row;
 
 /// What the state has to know of a write.
@@ -21,8 +24,10 @@ use crate::server::controllers::stores::row;
 pub enum Written {
     /// Nothing: the watches show it.
     Done,
-    /// Claims of a pod are told their volumes or their node.
-    Promised { uid: String, revision: u64 },
+    /// Claims of a pod are told their volumes, their node, or their devices with the revisions that they have now.
+    Promised { uid: String, revision: u64, devices: Vec<(Reservation, u64)> },
+    /// Some of them could not be told.
+    Broken { uid: String, devices: Vec<(Reservation, u64)>, unwritten: Vec<Promise> },
     /// The binding of a pod failed.
     Unbound { uid: String },
     /// The victims of a pod are deleted, or could not all be.
@@ -41,8 +46,8 @@ impl Writer {
         match attempt {
             Attempt::Place { pod, node } => self.bind(&pod, &node).await,
             Attempt::Promise { pod, node, promises } => self.promise(&pod, &node, &promises).await,
-            Attempt::Unbindable { pod, why } => {
-                let message = format!("running PreBind plugin \"VolumeBinding\": {why}");
+            Attempt::Unbindable { pod, plugin, why } => {
+                let message = format!("running PreBind plugin {plugin:?}: {why}");
                 self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message));
                 Written::Done
             }
@@ -63,6 +68,8 @@ impl Writer {
                 let message = format!("binding rejected: {error}");
                 self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
             }
+            self.unreserve(pod, pod.wants.iter().flat_map(|w| &w.device_claims).filter_map(|c| c.name.as_deref()))
+                .await;
             return Written::Unbound { uid: pod.uid.clone() };
         }
         let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name);
@@ -72,21 +79,107 @@ impl Writer {
 
     /// Tells claims where the pod will be. The controllers of volumes do the rest, and the state waits for it.
     async fn promise(&self, pod: &PodInfo, node: &str, promises: &[Promise]) -> Written {
-        let mut revision = 0;
-        for promise in promises {
-            match promise_request(promise).write(&self.client).await {
-                Ok(answer) => revision = revision.max(request::revision(&answer.metadata.resource_version)),
+        let (mut revision, mut devices) = (0, Vec::new());
+        for (i, promise) in promises.iter().enumerate() {
+            let written = match promise {
+                Promise::Volume { claim, volume, revision } => {
+                    volume_request(claim, volume, revision).write(&self.client).await
+                }
+                Promise::Node { claim, node } => node_request(claim, node).write(&self.client).await,
+                Promise::Devices(reservation) => self.reserve(pod, reservation).await,
+            };
+            match written {
+                Ok(answer) => {
+                    let at = request::revision(&answer.metadata.resource_version);
+                    revision = revision.max(at);
+                    if let Promise::Devices(reservation) = promise {
+                        devices.push(((**reservation).clone(), at));
+                    }
+                }
                 Err(error) => {
-                    tracing::debug!(namespace = pod.namespace(), pod = pod.name, node, %error, "volumes not bound");
-                    return Written::Unbound { uid: pod.uid.clone() };
+                    self.not_promised(pod, node, promise, &error);
+                    self.unreserve(pod, devices.iter().map(|(r, _)| r.claim.name.as_str())).await;
+                    return Written::Broken { uid: pod.uid.clone(), devices, unwritten: promises[i..].to_vec() };
                 }
             }
         }
-        Written::Promised { uid: pod.uid.clone(), revision }
+        if promises.is_empty() || devices.iter().any(|(r, _)| dynamic_resources::prepares(r)) {
+            let message = format!("waiting for binding conditions for device on node {node}");
+            self.recorder.note(note(pod, false, "BindingConditionsPending", "Scheduling", message));
+        }
+        Written::Promised { uid: pod.uid.clone(), revision, devices }
+    }
+
+    /// Gives a claim its devices, and the pod the use of them. The finalizer comes first: whoever ends a claim looks
+    /// for it.
+    async fn reserve(&self, pod: &PodInfo, reservation: &Reservation) -> Result<Answer, Error> {
+        let Reservation { claim, allocation, revision, finalizers, .. } = reservation;
+        let request = |verb, body| Request::new(verb, row(CLAIMS), &claim.namespace, &claim.name, body);
+        let user = json!([{ "resource": "pods", "name": pod.name, "uid": pod.uid }]);
+        let Some(allocation) = allocation else {
+            // Others may reserve at the same time.
+            let body = json!({ "metadata": { "uid": claim.uid }, "status": { "reservedFor": user } });
+            return request(Verb::StrategicPatch, body).on("status").write(&self.client).await;
+        };
+        let mut revision = revision.clone();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            let all: Vec<&str> = finalizers.iter().map(String::as_str).chain([FINALIZER]).collect();
+            let meta = json!({ "uid": claim.uid, "resourceVersion": revision, "finalizers": all });
+            let answer = request(Verb::MergePatch, json!({ "metadata": meta })).write(&self.client).await?;
+            revision = answer.metadata.resource_version;
+        }
+        let mut allocation = json!(**allocation);
+        allocation["allocationTimestamp"] = json!(clock::time());
+        let body = json!({
+            "metadata": { "uid": claim.uid, "resourceVersion": revision },
+            "status": { "allocation": allocation, "reservedFor": user },
+        });
+        request(Verb::MergePatch, body).on("status").write(&self.client).await
+    }
+
+    /// What is stale is tried again without a word.
+    fn not_promised(&self, pod: &PodInfo, node: &str, promise: &Promise, error: &Error) {
+        tracing::debug!(namespace = pod.namespace(), pod = pod.name, node, %error, "claims not bound");
+        if let (Promise::Devices(reservation), false) =
+            (promise, matches!(error.class(), Class::NotFound | Class::Conflict))
+        {
+            let what = if reservation.allocation.is_some() { "allocation and reservation" } else { "reservation" };
+            let claim = format!("{}/{}", reservation.claim.namespace, reservation.claim.name);
+            let plugin = dynamic_resources::NAME;
+            let message = format!("running PreBind plugin {plugin:?}: add {what} to claim {claim}: {error}");
+            self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
+        }
+    }
+
+    /// The pod does not come to its devices after all.
+    async fn unreserve(&self, pod: &PodInfo, claims: impl Iterator<Item = &str>) {
+        for claim in claims {
+            let ours = json!([{ "$patch": "delete", "uid": pod.uid }]);
+            let body = json!({ "status": { "reservedFor": ours } });
+            let request = Request::new(Verb::StrategicPatch, row(CLAIMS), pod.namespace(), claim, body).on("status");
+            if let Err(error) = request.write(&self.client).await {
+                tracing::debug!(namespace = pod.namespace(), pod = pod.name, claim, %error, "still reserved");
+            }
+        }
+    }
+
+    async fn release(&self, pod: &PodInfo, release: &Release) {
+        let Release { claim, revision } = release;
+        let body = json!({
+            "metadata": { "uid": claim.uid, "resourceVersion": revision },
+            "status": { "allocation": null, "reservedFor": null, "devices": null },
+        });
+        let request = Request::new(Verb::MergePatch, row(CLAIMS), &claim.namespace, &claim.name, body).on("status");
+        if let Err(error) = request.write(&self.client).await {
+            tracing::debug!(namespace = pod.namespace(), pod = pod.name, claim = claim.name, %error, "claim not deallocated");
+        }
     }
 
     async fn refuse(&self, refused: Refused) -> Written {
-        let Refused { pod, message, nominate, victims, displaced } = refused;
+        let Refused { pod, message, nominate, victims, release, displaced } = refused;
+        if let Some(release) = &release {
+            self.release(&pod, release).await;
+        }
         self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message.clone()));
         let told = pod.wants.as_ref().and_then(|w| w.told.as_ref());
         if told != Some(&message) || nominate.is_some() {
@@ -163,22 +256,19 @@ impl Writer {
     }
 }
 
-fn promise_request(promise: &Promise) -> Request {
-    match promise {
-        Promise::Volume { claim, volume, revision } => {
-            let reference = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name,
-                "namespace": claim.namespace, "uid": claim.uid });
-            let body = json!({
-                "metadata": { "resourceVersion": revision, "annotations": { BOUND_BY_CONTROLLER: "yes" } },
-                "spec": { "claimRef": reference },
-            });
-            Request::new(Verb::MergePatch, row("persistentvolumes"), "", volume, body)
-        }
-        Promise::Node { claim, node } => {
-            let body = json!({ "metadata": { "uid": claim.uid, "annotations": { SELECTED_NODE: node } } });
-            Request::new(Verb::MergePatch, row("persistentvolumeclaims"), &claim.namespace, &claim.name, body)
-        }
-    }
+fn volume_request(claim: &ClaimId, volume: &str, revision: &str) -> Request {
+    let reference = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name,
+        "namespace": claim.namespace, "uid": claim.uid });
+    let body = json!({
+        "metadata": { "resourceVersion": revision, "annotations": { BOUND_BY_CONTROLLER: "yes" } },
+        "spec": { "claimRef": reference },
+    });
+    Request::new(Verb::MergePatch, row("persistentvolumes"), "", volume, body)
+}
+
+fn node_request(claim: &ClaimId, node: &str) -> Request {
+    let body = json!({ "metadata": { "uid": claim.uid, "annotations": { SELECTED_NODE: node } } });
+    Request::new(Verb::MergePatch, row("persistentvolumeclaims"), &claim.namespace, &claim.name, body)
 }
 
 fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str, message: String) -> Note {

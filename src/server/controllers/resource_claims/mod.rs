@@ -29,6 +29,8 @@ pub const CLAIMS: &str = "resource.k8s.io/resourceclaims";
 const TEMPLATES: &str = "resource.k8s.io/resourceclaimtemplates";
 /// Which of its pod's claims a claim was made for.
 const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
+/// On claims that are allocated.
+pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Before the names of claims among the keys: no name of an object has a colon.
 const CLAIM: &str = "claim:";
 

@@ -7,15 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use serde_json::{Value, json};
 
-use super::{CLAIMS, is_done, is_of};
+use super::{CLAIMS, FINALIZER, is_done, is_of};
 use crate::client::request::{Request, Verb};
 use crate::client::store::Meta as _;
 use crate::server::controllers::action::{Action, Plan, Write};
 use crate::server::controllers::owners;
 use crate::server::controllers::stores::row;
-
-/// On claims that are allocated.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// `answers`: pods as the server has them, by name. `released`: its uid once its allocation was removed here.
 pub fn plan(

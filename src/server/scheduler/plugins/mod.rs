@@ -4,11 +4,13 @@
 //! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
 //! - [`resources`]: what is free; [`image_locality`]: which images are there
 //! - [`volumes`]: where claims have, or can get, their volumes
+//! - [`dynamic_resources`]: where claims have, or can get, their devices
 //! - [`spread`], [`inter_pod_affinity`]: where other pods are
 //!
 //! A plugin may refuse nodes, score those that are left, and say which events can help a pod that it refused. What it
 //! computes once for an attempt is a field of [`Cycle`].
 
+pub mod dynamic_resources;
 pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node;
@@ -77,6 +79,14 @@ pub enum Happened<'a> {
     Claim(&'a str, &'a str),
     /// A volume or a class.
     Volumes,
+    /// A claim for devices; some of them may be free again.
+    DeviceClaim {
+        namespace: &'a str,
+        name: &'a str,
+        released: bool,
+    },
+    /// What devices are offered, or a class of them.
+    Devices,
 }
 
 impl Happened<'_> {
@@ -89,6 +99,7 @@ impl Happened<'_> {
             Self::NodeGone => NODE_GONE,
             Self::Namespace => NAMESPACE,
             Self::Claim(..) | Self::Volumes => VOLUMES,
+            Self::DeviceClaim { .. } | Self::Devices => DEVICES,
         }
     }
 }
@@ -100,6 +111,7 @@ const NODE: u8 = 8;
 const NODE_GONE: u8 = 16;
 const NAMESPACE: u8 = 32;
 const VOLUMES: u8 = 64;
+const DEVICES: u8 = 128;
 
 type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
 /// Scores of the given slots, 0 to [`MAX_SCORE`]; `None` when the plugin has nothing to say about this pod.
@@ -179,6 +191,13 @@ pub const PLUGINS: &[Plugin] = &[
         helps: inter_pod_affinity::helps,
     },
     Plugin {
+        name: dynamic_resources::NAME,
+        filter: Some(dynamic_resources::filter),
+        score: Some((1, dynamic_resources::scores)),
+        events: DEVICES | NODE,
+        helps: dynamic_resources::helps,
+    },
+    Plugin {
         name: "NodeResourcesBalancedAllocation",
         filter: None,
         score: Some((1, resources::balanced_allocation)),
@@ -253,6 +272,7 @@ pub struct Cycle<'a> {
     /// Pods nominated for the nodes in these slots that are at least as important: they count as if they were there.
     pub nominated: HashMap<usize, Vec<Arc<PodInfo>>>,
     pub volumes: volumes::Needs,
+    pub devices: dynamic_resources::Needs<'a>,
     spread: spread::Hard,
     affinity: inter_pod_affinity::Required,
 }
@@ -263,7 +283,8 @@ impl<'a> Cycle<'a> {
         let spread = spread::Hard::new(pod, wants, snapshot);
         let affinity = inter_pod_affinity::Required::new(pod, snapshot);
         let volumes = volumes::Needs::new(pod, snapshot);
-        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), volumes, spread, affinity }
+        let devices = dynamic_resources::Needs::new(pod, wants, snapshot);
+        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), volumes, devices, spread, affinity }
     }
 
     /// Counts a pod that comes to a node (`1`) or leaves it (`-1`) in this attempt only.

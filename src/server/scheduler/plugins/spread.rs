@@ -161,7 +161,11 @@ pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snaps
             change.labels || change.taints || (change.added && hard.any(|s| labels.contains_key(&s.topology_key)))
         }
         Happened::NodeGone => true,
-        Happened::Namespace | Happened::Claim(..) | Happened::Volumes => false,
+        Happened::Namespace
+        | Happened::Claim(..)
+        | Happened::Volumes
+        | Happened::DeviceClaim { .. }
+        | Happened::Devices => false,
     }
 }
 

@@ -12,8 +12,9 @@ use crate::server::controllers::persistent_volumes::NOBODY;
 use crate::server::controllers::persistent_volumes::matching::{self, class_of_claim, waits_for_consumer};
 use crate::server::scheduler::filter::term_matches;
 use crate::server::scheduler::pod::PodInfo;
+use crate::server::scheduler::promises::{ClaimId, Promise};
 use crate::server::scheduler::snapshot::{NodeInfo, Snapshot};
-use crate::server::scheduler::volumes::{ClaimId, Promise, bound_to};
+use crate::server::scheduler::volumes::bound_to;
 
 /// Labels of volumes that say where they are; a value may name several places, joined by two underscores.
 const PLACES: [&str; 4] = [
@@ -104,7 +105,7 @@ impl Needs {
         let mut taken: Vec<&str> = Vec::new();
         let mut promises = Vec::new();
         for (claim, class) in &self.open {
-            let key = ClaimId::of(claim);
+            let key = ClaimId::of(&claim.metadata);
             if let Some(chosen) = snapshot.volumes.node_of(claim) {
                 if chosen != node.name {
                     return None;

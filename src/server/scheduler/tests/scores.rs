@@ -50,6 +50,7 @@ fn weights_are_upstreams() {
         ("NodeResourcesFit", 1),
         ("PodTopologySpread", 2),
         ("InterPodAffinity", 2),
+        ("DynamicResources", 1),
         ("NodeResourcesBalancedAllocation", 1),
         ("ImageLocality", 1),
     ];

@@ -1,7 +1,7 @@
 //! Where pods go by the volumes of their claims, and what has to be said of those first.
 
 use super::*;
-use crate::server::scheduler::volumes::Promise;
+use crate::server::scheduler::promises::Promise;
 
 /// A pod with a claim.
 fn with(claim: &str, name: &str) -> Pod {
@@ -118,7 +118,7 @@ fn a_claim_is_told_the_node_and_the_pod_waits_for_its_volume() {
     world.pod(with("data", "q"));
     assert_eq!(world.outcome(), Some(Ok(format!("{node} after 0"))));
     assert!(world.outcome().is_none(), "both wait");
-    world.state.promised("p", 7);
+    world.state.promised("p", 7, &[], world.now);
     world.volume(volume("v", &node));
     world.claim(claim(bound("v")));
     let both = [world.outcome(), world.outcome()];
@@ -133,7 +133,7 @@ fn a_node_that_is_taken_back_is_chosen_anew() {
     let (node, _) = world.promises();
     let told = json!({ "metadata": { "resourceVersion": "7", "annotations": { "volume.kubernetes.io/selected-node": node } } });
     world.claim(claim(told));
-    world.state.promised("p", 7);
+    world.state.promised("p", 7, &[], world.now);
     world.claim(claim(json!({ "metadata": { "resourceVersion": "8" } })));
     assert_eq!(world.outcome(), Some(Err("selectedNode annotation reset for PVC \"data\"".into())));
     world.later(Duration::from_secs(1));

@@ -1,0 +1,157 @@
+//! Claims for devices with the real registry, the real controllers and the real scheduler: what the tests do is the
+//! driver's part and the kubelet's.
+
+use serde_json::{Value, json};
+use skiff::api::user::User;
+use skiff::server::authz::bootstrap;
+use skiff::server::{http, scheduler};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::conformance::{Cluster, wait_for};
+
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+const TEMPLATES: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaimtemplates";
+const CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MERGE: &str = "application/merge-patch+json";
+
+/// A cluster with one node, two of whose devices are GPUs; and its scheduler.
+async fn cluster() -> (Cluster, JoinSet<()>) {
+    let cluster = Cluster::new().await;
+    let node = cluster.made("/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await;
+    let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "110"}}});
+    cluster.patched("/api/v1/nodes/n/status", MERGE, &status).await;
+    let taints = json!({"spec": {"taints": null}});
+    cluster.patched("/api/v1/nodes/n", MERGE, &taints).await;
+    assert_eq!(node["metadata"]["name"], "n");
+    let expression = "device.driver == 'gpu.example.com' && device.attributes['gpu.example.com'].kind == 'gpu'";
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": expression}}],
+        "config": [{"opaque": {"driver": "gpu.example.com", "parameters": {"mode": "fast"}}}]}});
+    cluster.made(CLASSES, &class).await;
+    let device = |name: &str, kind: &str| json!({"name": name, "attributes": {"kind": {"string": kind}}});
+    let devices = [device("gpu-0", "gpu"), device("gpu-1", "gpu"), device("nic-0", "nic")];
+    let slice = json!({"metadata": {"name": "n-gpu"}, "spec": {"driver": "gpu.example.com", "nodeName": "n",
+        "pool": {"name": "n", "generation": 1, "resourceSliceCount": 1}, "devices": devices}});
+    cluster.made(SLICES, &slice).await;
+    // It may do what its roles say.
+    for name in ["kube-system", "kube-public"] {
+        cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
+    }
+    let admin = http::client(&cluster.service, User::new("system:apiserver", &["system:masters"]));
+    bootstrap::reconcile(admin).await.unwrap();
+    let mut tasks = JoinSet::new();
+    let client = http::client(&cluster.service, User::new("system:kube-scheduler", &["system:authenticated"]));
+    tasks.spawn(async move {
+        let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
+    });
+    (cluster, tasks)
+}
+
+async fn pod(cluster: &Cluster, name: &str, claim: Value) -> Value {
+    let mut claim = claim;
+    claim["name"] = "gpu".into();
+    let pod = json!({"metadata": {"name": name}, "spec": {"resourceClaims": [claim],
+        "containers": [{"name": "c", "image": "c:1", "resources": {"claims": [{"name": "gpu"}]}}]}});
+    cluster.made(PODS, &pod).await
+}
+
+async fn bound(cluster: &Cluster, name: &str) -> Value {
+    cluster.await_object(&format!("{PODS}/{name}"), |p| p["spec"]["nodeName"] == "n").await
+}
+
+/// The claim of a pod, once the pod is bound.
+async fn claim_of(cluster: &Cluster, name: &str) -> Value {
+    let pod = bound(cluster, name).await;
+    let claim = pod["status"]["resourceClaimStatuses"][0]["resourceClaimName"].as_str().unwrap().to_owned();
+    let found = cluster.get(&format!("{CLAIMS}/{claim}")).await.json();
+    assert_eq!(
+        found["status"]["reservedFor"],
+        json!([{"resource": "pods", "name": name, "uid": pod["metadata"]["uid"]}])
+    );
+    found
+}
+
+fn device(claim: &Value) -> &str {
+    claim["status"]["allocation"]["devices"]["results"][0]["device"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn pods_get_devices_and_give_them_back() {
+    let (cluster, _scheduler) = cluster().await;
+    let request = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
+    let template = json!({"metadata": {"name": "t"}, "spec": {"spec": {"devices": {"requests": request}}}});
+    cluster.made(TEMPLATES, &template).await;
+    let own = || json!({"resourceClaimTemplateName": "t"});
+    pod(&cluster, "a", own()).await;
+    pod(&cluster, "b", own()).await;
+    let (a, b) = (claim_of(&cluster, "a").await, claim_of(&cluster, "b").await);
+    let mut given = [device(&a), device(&b)];
+    given.sort_unstable();
+    assert_eq!(given, ["gpu-0", "gpu-1"]);
+    let allocation = &a["status"]["allocation"];
+    assert!(allocation["allocationTimestamp"].is_string(), "{allocation}");
+    assert_eq!(
+        allocation["devices"]["config"],
+        json!([{"source": "FromClass",
+        "opaque": {"driver": "gpu.example.com", "parameters": {"mode": "fast"}}}])
+    );
+    let here =
+        json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]});
+    assert_eq!(allocation["nodeSelector"], here);
+    assert_eq!(a["metadata"]["finalizers"], json!(["resource.kubernetes.io/delete-protection"]));
+    // One too many waits.
+    pod(&cluster, "c", own()).await;
+    let condition = |p: &Value| {
+        p["status"]["conditions"].as_array().and_then(|c| c.iter().find(|c| c["type"] == "PodScheduled").cloned())
+    };
+    let waits = |p: &Value| condition(p).is_some_and(|c| c["status"] == "False");
+    let c = cluster.await_object(&format!("{PODS}/c"), waits).await;
+    let message = "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: 0/1 nodes are \
+                   available: 1 Preemption is not helpful for scheduling.";
+    assert_eq!(condition(&c).unwrap()["message"], message);
+    // Its claim and its device go with a pod.
+    cluster.deleted(&format!("{PODS}/a"), &json!({"gracePeriodSeconds": 0})).await;
+    cluster.await_gone(&format!("{CLAIMS}/{}", a["metadata"]["name"].as_str().unwrap())).await;
+    let c = claim_of(&cluster, "c").await;
+    assert_eq!(device(&c), device(&a));
+    // No event told of what was only on its way.
+    let events = cluster.items("/api/v1/namespaces/default/events").await;
+    let failed: Vec<&Value> = events.iter().filter(|e| e["reason"] == "FailedScheduling").collect();
+    assert!(failed.iter().all(|e| e["message"] == message), "{failed:?}");
+}
+
+#[tokio::test]
+async fn pods_share_a_claim_and_leave_it() {
+    let (cluster, _scheduler) = cluster().await;
+    let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "All"}}]);
+    cluster.made(CLAIMS, &json!({"metadata": {"name": "shared"}, "spec": {"devices": {"requests": requests}}})).await;
+    let names: Vec<String> = (0..5).map(|i| format!("p{i}")).collect();
+    for name in &names {
+        pod(&cluster, name, json!({"resourceClaimName": "shared"})).await;
+    }
+    for name in &names {
+        bound(&cluster, name).await;
+    }
+    let uri = format!("{CLAIMS}/shared");
+    let claim = cluster.get(&uri).await.json();
+    assert_eq!(claim["status"]["reservedFor"].as_array().unwrap().len(), 5);
+    assert_eq!(claim["status"]["allocation"]["devices"]["results"].as_array().unwrap().len(), 2);
+    // Deleted while it is used, it stays until nobody does.
+    cluster.deleted(&uri, &json!({})).await;
+    for name in &names {
+        assert_eq!(cluster.get(&uri).await.code, 200);
+        cluster.deleted(&format!("{PODS}/{name}"), &json!({"gracePeriodSeconds": 0})).await;
+    }
+    cluster.await_gone(&uri).await;
+    // Who comes now has no claim.
+    pod(&cluster, "late", json!({"resourceClaimName": "shared"})).await;
+    let told = "0/1 nodes are available: could not find ResourceClaim \"default/shared\". ";
+    wait_for("the message", async || {
+        let pod = cluster.get(&format!("{PODS}/late")).await.json();
+        let message = pod["status"]["conditions"][0]["message"].as_str()?.to_owned();
+        message.starts_with(told).then_some(())
+    })
+    .await;
+}
