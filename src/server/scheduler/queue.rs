@@ -197,6 +197,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_waits_has_not_failed() {
+        let mut q = Queue::default();
+        let now = crate::clock::instant();
+        let devices = Refusers::named("DynamicResources");
+        q.add("a", 0, None);
+        q.pop(now);
+        q.waits("a", devices, now);
+        assert_eq!((q.pop(now), q.deadline()), (None, Some(now + FLUSH)));
+        q.wake(devices, now, |_, _| true);
+        assert_eq!(q.pop(now).as_deref(), Some("a"), "at once");
+        q.remove("a");
+        q.waits("a", devices, now);
+        assert_eq!(q.deadline(), None, "gone");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_nothing_wakes_is_tried_after_five_minutes() {
         let mut q = Queue::default();
         let now = crate::clock::instant();

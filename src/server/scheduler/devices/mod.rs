@@ -257,13 +257,13 @@ impl Devices {
 
     /// All claims there are.
     pub fn set_claims(&mut self, claims: Vec<ResourceClaim>) {
-        let before = std::mem::take(&mut self.claims);
+        self.claims.clear();
         for claim in claims {
             self.set_claim(claim);
         }
-        let gone = before.into_keys().filter(|key| !self.claims.contains_key(key)).collect::<HashSet<_>>();
-        let key = |id: &ClaimId| (id.namespace.clone(), id.name.clone());
-        self.promised.retain(|p| p.written.is_none() || !gone.contains(&key(&p.reservation.claim)));
+        let Self { claims, promised, .. } = self;
+        let there = |id: &ClaimId| claims.get(&id.key()).is_some_and(|c| c.metadata.uid() == id.uid);
+        promised.retain(|p| p.written.is_none() || there(&p.reservation.claim));
     }
 
     /// Whether it offers something else now.

@@ -82,7 +82,7 @@ impl<'a> Needs<'a> {
 
     fn add_all(&mut self, pod: &PodInfo, wants: &Wants, snapshot: &'a Snapshot) -> Result<(), String> {
         let known = &snapshot.devices;
-        let mut asked = Vec::new();
+        let (mut asked, mut requests) = (Vec::new(), 0);
         for used in &wants.device_claims {
             let Some(name) = &used.name else {
                 return Err(format!("Pod {}/{}: ResourceClaim not created yet", pod.namespace(), pod.name));
@@ -108,8 +108,9 @@ impl<'a> Needs<'a> {
             if known.is_promised(meta.uid()) {
                 return Err(format!("resource claim {key} is in the process of being allocated"));
             }
-            let before = asked.iter().map(Asked::request_count).sum();
-            asked.push(Asked::new(claim, known, before)?);
+            let one = Asked::new(claim, known, requests)?;
+            requests += one.request_count();
+            asked.push(one);
         }
         if !asked.is_empty() {
             self.open = Some(Open {
@@ -262,7 +263,7 @@ fn is_given_up(claim: &ResourceClaim) -> bool {
         Err(_) => true,
         Ok(false) => {
             let since = allocation(claim).and_then(|a| a.allocation_timestamp.as_ref());
-            since.is_some_and(|at| clock::time().0.duration_since(at.0).unsigned_abs() > BIND_TIME)
+            since.is_some_and(|at| clock::time().0.duration_since(at.0).unsigned_abs() >= BIND_TIME)
         }
     }
 }

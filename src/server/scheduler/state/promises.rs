@@ -77,6 +77,8 @@ impl State {
         self.devices_written(devices);
         if let Some(binding) = self.binding.get_mut(uid) {
             binding.written = Some(revision);
+            // As long as claims say that they have been allocated.
+            binding.until = now + BIND_TIME;
         }
         self.settle(now);
     }

@@ -269,6 +269,15 @@ fn promises_end_with_what_the_watch_shows() {
     assert!(world.outcome().unwrap().is_err());
     world.later(LATER);
     world.state.observe_device_claims(list(&[claim("c", &json!({}))]), world.now);
+    let (_, promised) = world.reserved();
+    world.write("r", &promised, false);
+    assert_eq!(world.outcome(), Some(Ok("n".into())));
+    // Another of the same name by now.
+    world.pod(with("s", &["c"]));
+    assert!(world.outcome().unwrap().is_err());
+    world.later(LATER);
+    let another = claim("c", &json!({ "metadata": { "uid": "c2", "resourceVersion": "2" } }));
+    world.state.observe_device_claims(list(&[another]), world.now);
     assert_eq!(devices(&world.reserved().1), ["n/a"]);
 }
 
