@@ -20,12 +20,7 @@ const MERGE: &str = "application/merge-patch+json";
 /// A cluster with one node, two of whose devices are GPUs; and its scheduler.
 async fn cluster() -> (Cluster, JoinSet<()>) {
     let cluster = Cluster::new().await;
-    let node = cluster.made("/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await;
-    let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "110"}}});
-    cluster.patched("/api/v1/nodes/n/status", MERGE, &status).await;
-    let taints = json!({"spec": {"taints": null}});
-    cluster.patched("/api/v1/nodes/n", MERGE, &taints).await;
-    assert_eq!(node["metadata"]["name"], "n");
+    node(&cluster, "n").await;
     let expression = "device.driver == 'gpu.example.com' && device.attributes['gpu.example.com'].kind == 'gpu'";
     let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": expression}}],
         "config": [{"opaque": {"driver": "gpu.example.com", "parameters": {"mode": "fast"}}}]}});
@@ -47,6 +42,14 @@ async fn cluster() -> (Cluster, JoinSet<()>) {
         let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
     });
     (cluster, tasks)
+}
+
+/// A node that is labelled with its name.
+async fn node(cluster: &Cluster, name: &str) {
+    cluster.made("/api/v1/nodes", &json!({"metadata": {"name": name, "labels": {"name": name}}})).await;
+    let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "110"}}});
+    cluster.patched(&format!("/api/v1/nodes/{name}/status"), MERGE, &status).await;
+    cluster.patched(&format!("/api/v1/nodes/{name}"), MERGE, &json!({"spec": {"taints": null}})).await;
 }
 
 async fn pod(cluster: &Cluster, name: &str, claim: Value) -> Value {
@@ -154,4 +157,54 @@ async fn pods_share_a_claim_and_leave_it() {
         message.starts_with(told).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_idle_claim_moves_and_its_new_device_is_prepared_first() {
+    let (cluster, _scheduler) = cluster().await;
+    let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
+    cluster.made(CLAIMS, &json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": requests}}})).await;
+    let uri = format!("{CLAIMS}/c");
+    let here =
+        json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]});
+    let result = json!({"request": "r", "driver": "gpu.example.com", "pool": "n", "device": "gpu-0"});
+    let idle = json!({"status": {"allocation": {"devices": {"results": [result]}, "nodeSelector": here}}});
+    cluster.patched(&format!("{uri}/status"), MERGE, &idle).await;
+    node(&cluster, "m").await;
+    let slice = json!({"metadata": {"name": "m-gpu"}, "spec": {"driver": "gpu.example.com", "nodeName": "m",
+        "pool": {"name": "m", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "gpu-0",
+            "attributes": {"kind": {"string": "gpu"}}, "bindingConditions": ["x.io/ready"],
+            "bindingFailureConditions": ["x.io/broken"]}]}});
+    cluster.made(SLICES, &slice).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeSelector": {"name": "m"},
+        "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}], "containers": [{"name": "c", "image": "c:1"}]}});
+    cluster.made(PODS, &pod).await;
+    let moved = |c: &Value| {
+        c["status"]["allocation"]["devices"]["results"][0]["pool"] == "m" && !c["status"]["reservedFor"].is_null()
+    };
+    let claim = cluster.await_object(&uri, moved).await;
+    let result = &claim["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!(result["bindingConditions"], json!(["x.io/ready"]));
+    let events = async |reason: &str| {
+        let what = format!("the event {reason}");
+        wait_for(&what, async || {
+            let events = cluster.items("/api/v1/namespaces/default/events").await;
+            events.into_iter().find(|e| e["reason"] == reason).map(|e| e["message"].as_str().unwrap().to_owned())
+        })
+        .await
+    };
+    assert_eq!(events("BindingConditionsPending").await, "waiting for binding conditions for device on node m");
+    let told = events("FailedScheduling").await;
+    assert!(
+        told.contains(
+            "1 resourceclaim not available on the node. deallocation of ResourceClaim completed, preemption: "
+        ),
+        "{told}"
+    );
+    assert_eq!(cluster.get(&format!("{PODS}/p")).await.json()["spec"]["nodeName"], Value::Null);
+    let condition = json!({"type": "x.io/ready", "status": "True", "reason": "Done", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let ready = json!({"status": {"devices": [{"driver": "gpu.example.com", "pool": "m", "device": "gpu-0", "conditions": [condition]}]}});
+    cluster.patched(&format!("{uri}/status"), MERGE, &ready).await;
+    cluster.await_object(&format!("{PODS}/p"), |p| p["spec"]["nodeName"] == "m").await;
 }

@@ -68,8 +68,11 @@ impl Writer {
                 let message = format!("binding rejected: {error}");
                 self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
             }
-            self.unreserve(pod, pod.wants.iter().flat_map(|w| &w.device_claims).filter_map(|c| c.name.as_deref()))
-                .await;
+            // Anything else may mean that it is bound after all, or gone.
+            if error.class() == Class::Permanent {
+                let claims = pod.wants.iter().flat_map(|w| &w.device_claims);
+                self.unreserve(pod, claims.filter_map(|c| c.name.as_deref())).await;
+            }
             return Written::Unbound { uid: pod.uid.clone() };
         }
         let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name);
@@ -163,6 +166,7 @@ impl Writer {
         }
     }
 
+    /// Takes from an idle claim what it has, as it was seen.
     async fn release(&self, pod: &PodInfo, release: &Release) {
         let Release { claim, revision } = release;
         let body = json!({
