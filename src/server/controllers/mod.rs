@@ -10,7 +10,8 @@
 //! - Services: [`endpoints`], [`endpoint_slices`], by [`service_pods`]; [`endpoint_slice_mirroring`], [`service_cidr`]
 //! - nodes: [`node_health`], [`node_taints`] by [`node_zones`], [`taint_eviction`], [`node_ipam`], [`pod_gc`]
 //! - devices: [`resource_claims`]
-//! - storage: [`persistent_volumes`], [`ephemeral_volume`], [`protection`]
+//! - storage: [`persistent_volumes`], [`attach_detach`], [`volume_expansion`], [`ephemeral_volume`],
+//!   [`protection`]
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
@@ -19,6 +20,7 @@
 
 pub mod action;
 pub mod api_services;
+pub mod attach_detach;
 pub mod bootstrap;
 pub mod certificates;
 pub mod cluster_role_aggregation;
@@ -65,6 +67,7 @@ pub mod stateful_set;
 pub mod stores;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volume_expansion;
 
 #[cfg(test)]
 mod simulation;
@@ -150,6 +153,8 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
+        Arc::new(attach_detach::AttachDetach::default()),
+        Arc::new(volume_expansion::VolumeExpansion),
         Arc::new(ephemeral_volume::EphemeralVolumes::default()),
         Arc::new(certificates::Certificates::new(config.sign)),
         Arc::new(service_cidr::ServiceCidrs::new(config.cluster.service_cidr)),

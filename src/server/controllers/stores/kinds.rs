@@ -14,7 +14,7 @@ use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, StorageClass, VolumeAttachment};
 
 use super::{ApiService, Definition};
 use crate::client::store::{Kind, Meta};
@@ -48,6 +48,14 @@ kinds! {
     PersistentVolume => |_o| (),
     PersistentVolumeClaim => |_o| (),
     StorageClass => |_o| (),
+    CSIDriver => |driver| {
+        driver.spec = CSIDriverSpec { attach_required: driver.spec.attach_required, ..CSIDriverSpec::default() };
+    },
+    VolumeAttachment => |attachment| {
+        if let Some(status) = &mut attachment.status {
+            status.attachment_metadata = None;
+        }
+    },
     Service => |_o| (),
     IPAddress => |_o| (),
     ServiceCIDR => |_o| (),

@@ -23,10 +23,11 @@ use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 
 pub use self::definitions::{ApiService, Controller, Definition};
 use super::api_services::API_SERVICES;
+use super::attach_detach::ATTACHMENTS;
 use super::certificates::REQUESTS;
 use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
@@ -106,6 +107,8 @@ stores! {
     claims: PersistentVolumeClaim = "persistentvolumeclaims",
     volumes: PersistentVolume = "persistentvolumes",
     storage_classes: StorageClass = "storage.k8s.io/storageclasses",
+    csi_drivers: CSIDriver = "storage.k8s.io/csidrivers",
+    attachments: VolumeAttachment = ATTACHMENTS,
     definitions: Definition = DEFINITIONS,
     flow_schemas: FlowSchema = FLOW_SCHEMAS,
     priority_levels: PriorityLevelConfiguration = PRIORITY_LEVELS,
