@@ -4,13 +4,14 @@
 //! - [`queue`]: whose turn it is
 //! - [`search`]: which nodes are feasible, which is best; [`preempt`]: who has to go when there is none
 //! - [`plugins`]: the constraints and scores, in a table; [`filter`]: those that others ask for too
-//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`devices`], [`selector`],
+//! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`csi`], [`devices`], [`selector`],
 //!   [`resources`]: what is known; [`promises`]: what is about to be written
 //!
 //! A placement is reserved in the snapshot before its binding is written, so the next attempt counts it; bindings
 //! are written side by side.
 
 pub mod cohorts;
+pub mod csi;
 pub mod devices;
 pub mod filter;
 mod observe;

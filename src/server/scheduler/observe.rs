@@ -8,7 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +24,7 @@ use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 
 /// Watches that must have listed before the first attempt.
-pub const SOURCES: usize = 14;
+pub const SOURCES: usize = 18;
 
 /// Of a namespace only its labels.
 #[derive(Deserialize)]
@@ -80,6 +80,10 @@ pub fn feed(
     tasks.spawn(follower().follow("apps/statefulsets", stateful_set));
     tasks.spawn(follower().follow("policy/poddisruptionbudgets", budget));
     tasks.spawn(follower().follow("storage.k8s.io/storageclasses", class));
+    tasks.spawn(follower().follow("storage.k8s.io/csinodes", csi_node));
+    tasks.spawn(follower().follow("storage.k8s.io/volumeattachments", attachment));
+    tasks.spawn(follower().follow("storage.k8s.io/csidrivers", driver));
+    tasks.spawn(follower().follow("storage.k8s.io/csistoragecapacities", capacity));
     tasks.spawn(follower().follow("persistentvolumes", volume));
     tasks.spawn(follower().follow("persistentvolumeclaims", claim));
     tasks.spawn(follower().follow("resource.k8s.io/deviceclasses", device_class));
@@ -253,6 +257,97 @@ fn class(state: &mut State, event: Event<StorageClass>) -> bool {
     }
     state.volumes_changed(clock::instant());
     true
+}
+
+fn csi_node(state: &mut State, event: Event<CSINode>) -> bool {
+    let csi = &mut state.snapshot.csi;
+    let more = match event {
+        Event::Replace(all, _) => {
+            csi.forget_nodes();
+            all.into_iter().for_each(|node| {
+                csi.set_node(node);
+            });
+            true
+        }
+        Event::Set(node) => csi.set_node(node),
+        Event::Gone(node) => {
+            csi.forget_node(&names(node.metadata).1);
+            true
+        }
+        Event::Bookmark(_) => false,
+    };
+    if more {
+        state.limits_changed(clock::instant());
+    }
+    more
+}
+
+fn attachment(state: &mut State, event: Event<VolumeAttachment>) -> bool {
+    let csi = &mut state.snapshot.csi;
+    let less = match event {
+        Event::Replace(all, _) => {
+            csi.forget_attachments();
+            all.into_iter().for_each(|attachment| csi.set_attachment(attachment));
+            true
+        }
+        Event::Set(attachment) => {
+            csi.set_attachment(attachment);
+            false
+        }
+        Event::Gone(attachment) => {
+            csi.forget_attachment(&names(attachment.metadata).1);
+            true
+        }
+        Event::Bookmark(_) => false,
+    };
+    if less {
+        state.limits_changed(clock::instant());
+    }
+    less
+}
+
+fn driver(state: &mut State, event: Event<CSIDriver>) -> bool {
+    let csi = &mut state.snapshot.csi;
+    let more = match event {
+        Event::Replace(all, _) => {
+            csi.forget_drivers();
+            all.into_iter().for_each(|driver| {
+                csi.set_driver(driver);
+            });
+            true
+        }
+        Event::Set(driver) => csi.set_driver(driver),
+        Event::Gone(driver) => csi.forget_driver(&names(driver.metadata).1),
+        Event::Bookmark(_) => false,
+    };
+    if more {
+        state.volumes_changed(clock::instant());
+    }
+    more
+}
+
+fn capacity(state: &mut State, event: Event<CSIStorageCapacity>) -> bool {
+    let csi = &mut state.snapshot.csi;
+    let more = match event {
+        Event::Replace(all, _) => {
+            csi.forget_capacities();
+            all.into_iter().for_each(|capacity| {
+                csi.set_capacity(capacity);
+            });
+            true
+        }
+        Event::Set(capacity) => csi.set_capacity(capacity),
+        Event::Gone(capacity) => {
+            let (namespace, name) = names(capacity.metadata);
+            csi.forget_capacity(&namespace, &name);
+            false
+        }
+        Event::Bookmark(_) => false,
+    };
+    if more {
+        state.volumes_changed(clock::instant());
+    }
+    more
 }
 
 fn device_claim(state: &mut State, event: Event<ResourceClaim>) -> bool {

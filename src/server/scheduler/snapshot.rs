@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, Taint};
 
 use super::cohorts::{Cohort, Cohorts, Namespaces};
+use super::csi::Csi;
 use super::devices::Devices;
 use super::pod::{HostPort, PodInfo};
 use super::promises::Promise;
@@ -125,6 +126,7 @@ pub struct Snapshot {
     pub namespaces: Namespaces,
     pub workloads: Workloads,
     pub volumes: Volumes,
+    pub csi: Csi,
     pub devices: Devices,
 }
 

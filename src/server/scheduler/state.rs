@@ -208,6 +208,11 @@ impl State {
         self.binding.values().map(|b| b.until).chain(self.queue.deadline()).min()
     }
 
+    /// More can be attached to nodes.
+    pub fn limits_changed(&mut self, now: Instant) {
+        self.happened(&Happened::Limits, now);
+    }
+
     /// Wakes the pods that an event can help.
     fn happened(&mut self, happened: &Happened, now: Instant) {
         let Self { queue, pending, snapshot, .. } = self;
@@ -281,7 +286,7 @@ impl State {
                 let slot = best(&cycle, &found.slots, self.attempts)?;
                 self.start = (self.start + found.looked_at) % nodes.max(1);
                 let (needs, node) = (&cycle.volumes, self.snapshot.node(slot));
-                let mut promises = if needs.is_settled() { None } else { needs.promises(&self.snapshot, node) };
+                let mut promises = if needs.is_settled() { None } else { needs.promises(&self.snapshot, node).ok() };
                 if let Some(of_devices) = cycle.devices.promises(&pod, slot, node) {
                     promises.get_or_insert_default().extend(of_devices);
                 }

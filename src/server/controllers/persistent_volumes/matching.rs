@@ -41,7 +41,9 @@ pub fn capacity(volume: &PersistentVolume) -> i64 {
     storage(volume.spec.as_ref().and_then(|s| s.capacity.as_ref()))
 }
 
-fn wanted(claim: &PersistentVolumeClaim) -> i64 {
+/// Bytes that a claim asks for.
+#[must_use]
+pub fn wanted(claim: &PersistentVolumeClaim) -> i64 {
     storage(claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()))
 }
 

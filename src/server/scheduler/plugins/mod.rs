@@ -3,7 +3,7 @@
 //!
 //! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
 //! - [`resources`]: what is free; [`image_locality`]: which images are there
-//! - [`volumes`]: where claims have, or can get, their volumes
+//! - [`volumes`]: where claims have, or can get, their volumes; [`volume_limits`]: how many a node can have
 //! - [`dynamic_resources`]: where claims have, or can get, their devices
 //! - [`spread`], [`inter_pod_affinity`]: where other pods are
 //!
@@ -16,10 +16,11 @@ pub mod inter_pod_affinity;
 pub mod node;
 pub mod resources;
 pub mod spread;
+pub mod volume_limits;
 pub mod volumes;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::pod::{HostPort, PodInfo, Wants};
@@ -77,8 +78,10 @@ pub enum Happened<'a> {
     Namespace,
     /// A claim, by namespace and name.
     Claim(&'a str, &'a str),
-    /// A volume or a class.
+    /// A volume or a class, or the room for volumes.
     Volumes,
+    /// What can be attached to a node, or is no longer.
+    Limits,
     /// A claim for devices; some of them may be free again.
     DeviceClaim {
         namespace: &'a str,
@@ -90,7 +93,7 @@ pub enum Happened<'a> {
 }
 
 impl Happened<'_> {
-    fn kind(self) -> u8 {
+    fn kind(self) -> u16 {
         match self {
             Self::Placed(_) => PLACED,
             Self::Changed { .. } => CHANGED,
@@ -99,19 +102,21 @@ impl Happened<'_> {
             Self::NodeGone => NODE_GONE,
             Self::Namespace => NAMESPACE,
             Self::Claim(..) | Self::Volumes => VOLUMES,
+            Self::Limits => LIMITS,
             Self::DeviceClaim { .. } | Self::Devices => DEVICES,
         }
     }
 }
 
-const PLACED: u8 = 1;
-const CHANGED: u8 = 2;
-const GONE: u8 = 4;
-const NODE: u8 = 8;
-const NODE_GONE: u8 = 16;
-const NAMESPACE: u8 = 32;
-const VOLUMES: u8 = 64;
-const DEVICES: u8 = 128;
+const PLACED: u16 = 1;
+const CHANGED: u16 = 2;
+const GONE: u16 = 4;
+const NODE: u16 = 8;
+const NODE_GONE: u16 = 16;
+const NAMESPACE: u16 = 32;
+const VOLUMES: u16 = 64;
+const LIMITS: u16 = 128;
+const DEVICES: u16 = 256;
 
 type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
 /// Scores of the given slots, 0 to [`MAX_SCORE`]; `None` when the plugin has nothing to say about this pod.
@@ -124,12 +129,11 @@ pub struct Plugin {
     /// Weight and scorer.
     pub score: Option<(i64, Scores)>,
     /// Kinds of events it asks to hear of.
-    events: u8,
+    events: u16,
     /// Whether an event can help a pod that it refused. May be true too often, never too seldom.
     helps: fn(&PodInfo, &Wants, &Happened, &Snapshot) -> bool,
 }
 
-/// `NodeVolumeLimits` is not among them: there are no CSI drivers on these nodes yet.
 pub const PLUGINS: &[Plugin] = &[
     Plugin {
         name: "NodeUnschedulable",
@@ -162,6 +166,13 @@ pub const PLUGINS: &[Plugin] = &[
         helps: resources::helps,
     },
     Plugin { name: volumes::RESTRICTIONS, filter: None, score: None, events: VOLUMES | GONE, helps: volumes::helps },
+    Plugin {
+        name: "NodeVolumeLimits",
+        filter: Some(volume_limits::limits),
+        score: None,
+        events: VOLUMES | GONE | LIMITS,
+        helps: volume_limits::helps,
+    },
     Plugin {
         name: volumes::BINDING,
         filter: Some(volumes::binding),
@@ -272,6 +283,8 @@ pub struct Cycle<'a> {
     /// Pods nominated for the nodes in these slots that are at least as important: they count as if they were there.
     pub nominated: HashMap<usize, Vec<Arc<PodInfo>>>,
     pub volumes: volumes::Needs,
+    /// The volumes that the pod brings, those that are to be made for it included.
+    pub brought: BTreeSet<volume_limits::Counted>,
     pub devices: dynamic_resources::Needs<'a>,
     spread: spread::Hard,
     affinity: inter_pod_affinity::Required,
@@ -283,8 +296,10 @@ impl<'a> Cycle<'a> {
         let spread = spread::Hard::new(pod, wants, snapshot);
         let affinity = inter_pod_affinity::Required::new(pod, snapshot);
         let volumes = volumes::Needs::new(pod, snapshot);
+        let brought = volume_limits::volumes_of(pod, snapshot);
         let devices = dynamic_resources::Needs::new(pod, wants, snapshot);
-        Self { pod, wants, snapshot, node_count, nominated: HashMap::new(), volumes, devices, spread, affinity }
+        let nominated = HashMap::new();
+        Self { pod, wants, snapshot, node_count, nominated, volumes, brought, devices, spread, affinity }
     }
 
     /// Counts a pod that comes to a node (`1`) or leaves it (`-1`) in this attempt only.
@@ -332,20 +347,29 @@ pub struct Room<'a> {
     pub used: Cow<'a, Amounts>,
     pub pods: usize,
     pub ports: Cow<'a, [HostPort]>,
+    /// Of the pods added and removed, those that have claims.
+    come: Vec<Arc<PodInfo>>,
+    gone: Vec<String>,
 }
 
 impl<'a> Room<'a> {
     #[must_use]
     pub fn new(slot: usize, node: &'a NodeInfo) -> Self {
         let (used, ports) = (Cow::Borrowed(&node.used), Cow::Borrowed(node.ports.as_slice()));
-        Self { slot, node, used, pods: node.pods.len(), ports }
+        Self { slot, node, used, pods: node.pods.len(), ports, come: Vec::new(), gone: Vec::new() }
     }
 
-    pub fn add(&mut self, pod: &PodInfo) {
+    pub fn add(&mut self, pod: &Arc<PodInfo>) {
         self.used.to_mut().add(&pod.taken.requests);
         self.pods += 1;
         if !pod.host_ports.is_empty() {
             self.ports.to_mut().extend(pod.host_ports.iter().cloned());
+        }
+        if !pod.claims.is_empty() {
+            match self.gone.iter().position(|uid| *uid == pod.uid) {
+                Some(at) => drop(self.gone.swap_remove(at)),
+                None => self.come.push(Arc::clone(pod)),
+            }
         }
     }
 
@@ -355,6 +379,17 @@ impl<'a> Room<'a> {
         if !pod.host_ports.is_empty() {
             remove_ports(self.ports.to_mut(), pod);
         }
+        if !pod.claims.is_empty() {
+            match self.come.iter().position(|other| other.uid == pod.uid) {
+                Some(at) => drop(self.come.swap_remove(at)),
+                None => self.gone.push(pod.uid.clone()),
+            }
+        }
+    }
+
+    pub fn pods_with_claims(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let there = self.node.pods.values().filter(|pod| !pod.claims.is_empty() && !self.gone.contains(&pod.uid));
+        there.chain(&self.come)
     }
 }
 

@@ -164,6 +164,7 @@ pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snaps
         Happened::Namespace
         | Happened::Claim(..)
         | Happened::Volumes
+        | Happened::Limits
         | Happened::DeviceClaim { .. }
         | Happened::Devices => false,
     }

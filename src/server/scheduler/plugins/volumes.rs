@@ -1,6 +1,7 @@
 //! Decides: whether the volumes of a pod's claims are, or can be, where a node is: `VolumeRestrictions`,
 //! `VolumeBinding` and `VolumeZone` (`pkg/scheduler/framework/plugins/{volumerestrictions,volumebinding,volumezone}`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim};
@@ -34,6 +35,8 @@ pub struct Needs {
     open: Vec<(Arc<PersistentVolumeClaim>, Arc<StorageClass>)>,
 }
 
+const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
+
 pub const BINDING: &str = "VolumeBinding";
 pub const RESTRICTIONS: &str = "VolumeRestrictions";
 
@@ -46,6 +49,8 @@ impl Needs {
                 break;
             }
         }
+        // So that each gets the smallest that is large enough.
+        needs.open.sort_by_key(|(claim, _)| matching::wanted(claim));
         needs
     }
 
@@ -100,17 +105,21 @@ impl Needs {
         Ok(())
     }
 
-    /// What has to be written for the pod to run on the node. `None` when a claim gets no volume there.
-    pub fn promises(&self, snapshot: &Snapshot, node: &NodeInfo) -> Option<Vec<Promise>> {
+    /// What has to be written for the pod to run on the node.
+    ///
+    /// # Errors
+    /// Why a claim gets no volume there.
+    pub fn promises(&self, snapshot: &Snapshot, node: &NodeInfo) -> Result<Vec<Promise>, &'static str> {
         let mut taken: Vec<&str> = Vec::new();
         let mut promises = Vec::new();
         for (claim, class) in &self.open {
             let key = ClaimId::of(&claim.metadata);
             if let Some(chosen) = snapshot.volumes.node_of(claim) {
                 if chosen != node.name {
-                    return None;
+                    return Err(NO_VOLUME);
                 }
                 // Said already, or by the pod that has just been placed.
+                can_be_made(claim, class, snapshot, node)?;
                 continue;
             }
             let candidates: Vec<Arc<PersistentVolume>> = snapshot
@@ -120,17 +129,17 @@ impl Needs {
                 .cloned()
                 .collect();
             if let Some(volume) = matching::best(&candidates, claim, false) {
-                let meta = &snapshot.volumes.volume(volume.metadata.name())?.metadata;
+                let Some(volume) = snapshot.volumes.volume(volume.metadata.name()) else { return Err(NO_VOLUME) };
+                let meta = &volume.metadata;
                 taken.push(meta.name());
                 let (volume, revision) = (meta.name().to_owned(), meta.resource_version.clone().unwrap_or_default());
                 promises.push(Promise::Volume { claim: key, volume, revision });
-            } else if class.provisioner != NOBODY && allows(class, node) {
-                promises.push(Promise::Node { claim: key, node: node.name.clone() });
             } else {
-                return None;
+                can_be_made(claim, class, snapshot, node)?;
+                promises.push(Promise::Node { claim: key, node: node.name.clone() });
             }
         }
-        Some(promises)
+        Ok(promises)
     }
 
     #[must_use]
@@ -169,15 +178,33 @@ fn allows(class: &StorageClass, node: &NodeInfo) -> bool {
     })
 }
 
-pub fn binding(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
-    let needs = &cycle.volumes;
-    if !needs.bound.iter().all(|v| is_reachable(v, room.node)) {
-        return Err(Reasons::one("node(s) didn't match PersistentVolume's node affinity", false));
+/// Whether a volume can be made for the claim where the node reaches it.
+fn can_be_made(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    snapshot: &Snapshot,
+    node: &NodeInfo,
+) -> Result<(), &'static str> {
+    let driver = class.provisioner.as_str();
+    if driver == NOBODY || !allows(class, node) {
+        return Err(NO_VOLUME);
     }
-    if !needs.open.is_empty() && needs.promises(cycle.snapshot, room.node).is_none() {
-        return Err(Reasons::one("node(s) didn't find available persistent volumes to bind", false));
+    if !snapshot.csi.has_room(driver, class.metadata.name(), matching::wanted(claim), &node.labels) {
+        return Err("node(s) did not have enough free storage");
     }
     Ok(())
+}
+
+pub fn binding(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
+    let needs = &cycle.volumes;
+    let mut texts: Vec<Cow<'static, str>> = Vec::new();
+    if !needs.bound.iter().all(|v| is_reachable(v, room.node)) {
+        texts.push("node(s) didn't match PersistentVolume's node affinity".into());
+    }
+    if let Err(why) = needs.promises(cycle.snapshot, room.node) {
+        texts.push(why.into());
+    }
+    if texts.is_empty() { Ok(()) } else { Err(Reasons { texts, resolvable: false }) }
 }
 
 /// Volumes of older drivers say where they are by labels only. Nodes without any such label are not asked.

@@ -35,7 +35,7 @@ impl State {
         self.settle(now);
     }
 
-    /// Volumes or classes.
+    /// Volumes or classes, or the room for volumes.
     pub fn volumes_changed(&mut self, now: Instant) {
         self.happened(&Happened::Volumes, now);
         self.settle(now);

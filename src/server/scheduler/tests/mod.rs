@@ -1,6 +1,7 @@
 //! Tables of what the scheduler decides, and what they share: a cluster made of a few words.
 
 mod bench;
+mod csi;
 mod devices;
 mod filters;
 mod preemption;

@@ -4,12 +4,12 @@ use super::*;
 use crate::server::scheduler::promises::Promise;
 
 /// A pod with a claim.
-fn with(claim: &str, name: &str) -> Pod {
+pub(super) fn with(claim: &str, name: &str) -> Pod {
     let volumes = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": claim } }]);
     pod(name, json!({ "spec": { "volumes": volumes } }))
 }
 
-fn claim(more: Value) -> Value {
+pub(super) fn claim(more: Value) -> Value {
     let base = json!({ "metadata": { "name": "data", "namespace": "ns", "uid": "c", "resourceVersion": "5" },
         "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": "late",
             "resources": { "requests": { "storage": "1Gi" } } },
@@ -17,12 +17,12 @@ fn claim(more: Value) -> Value {
     both(base, &more)
 }
 
-fn bound(volume: &str) -> Value {
+pub(super) fn bound(volume: &str) -> Value {
     json!({ "metadata": { "resourceVersion": "9", "annotations": { "pv.kubernetes.io/bind-completed": "yes" } },
         "spec": { "volumeName": volume }, "status": { "phase": "Bound" } })
 }
 
-fn volume(name: &str, node: &str) -> Value {
+pub(super) fn volume(name: &str, node: &str) -> Value {
     let terms = json!([{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [node] }] }]);
     json!({ "metadata": { "name": name, "resourceVersion": "3" },
         "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": "late", "capacity": { "storage": "1Gi" },
@@ -31,25 +31,25 @@ fn volume(name: &str, node: &str) -> Value {
 }
 
 impl World {
-    fn claim(&mut self, claim: Value) {
+    pub(super) fn claim(&mut self, claim: Value) {
         let name = claim["metadata"]["name"].as_str().unwrap().to_owned();
         self.state.snapshot.volumes.set_claim(serde_json::from_value(claim).unwrap());
         self.state.claim_changed("ns", &name, self.now);
     }
 
-    fn volume(&mut self, volume: Value) {
+    pub(super) fn volume(&mut self, volume: Value) {
         self.state.snapshot.volumes.set_volume(serde_json::from_value(volume).unwrap());
         self.state.volumes_changed(self.now);
     }
 
-    fn class(&mut self, more: Value) {
+    pub(super) fn class(&mut self, more: Value) {
         let base = json!({ "metadata": { "name": "late" }, "provisioner": "x.io/driver",
             "volumeBindingMode": "WaitForFirstConsumer" });
         self.state.snapshot.volumes.set_class(serde_json::from_value(both(base, &more)).unwrap());
         self.state.volumes_changed(self.now);
     }
 
-    fn promises(&mut self) -> (String, Vec<Promise>) {
+    pub(super) fn promises(&mut self) -> (String, Vec<Promise>) {
         match self.attempt() {
             Some(Attempt::Promise { node, promises, .. }) => (node, promises),
             other => panic!("promises nothing: {other:?}"),
@@ -57,19 +57,19 @@ impl World {
     }
 }
 
-fn plain(name: &str) -> Node {
+pub(super) fn plain(name: &str) -> Node {
     node(name, "", "4", json!({}))
 }
 
 /// Two nodes, a class that waits for the first pod, and a pod.
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut world = World::new(&[plain("n1"), plain("n2")], &[]);
     world.class(json!({}));
     world.pod(with("data", "p"));
     world
 }
 
-fn why(world: &mut World) -> String {
+pub(super) fn why(world: &mut World) -> String {
     world.outcome().unwrap().unwrap_err()
 }
 
