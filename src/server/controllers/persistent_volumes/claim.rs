@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
@@ -11,11 +11,17 @@ use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, claim_ref, is_claimed_by, note_on_claim,
     phase_of_volume, provision, volume_name,
 };
+use crate::api::quantity::Quantity;
 use crate::api::storage_class::IS_DEFAULT;
 use crate::client::request::{Request, Verb};
 use crate::client::store::Meta as _;
 use crate::server::controllers::action::{Action, Plan, Write};
+use crate::server::controllers::pods;
 use crate::server::controllers::stores::{Stores, row};
+
+const WAITS_FOR_POD: &str = "WaitForPodScheduled";
+/// On volumes whose file system is still as large as it says.
+const BEFORE_RESIZE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
 pub fn plan(stores: &Stores, claim: &PersistentVolumeClaim, local_path: bool) -> Plan {
     let mut plan = Plan::default();
@@ -61,7 +67,13 @@ fn asks_for(stores: &Stores, claim: &PersistentVolumeClaim, name: &str, plan: &m
         }
         return pending(claim, plan);
     }
-    match matching::mismatch(&volume, claim) {
+    let why = match claim_ref(&volume) {
+        // Whoever has named the claim there knows that it fits.
+        Some(_) => None,
+        None if volume.metadata.deleting() => Some(format!("the volume is marked for deletion {name:?}")),
+        None => matching::mismatch(&volume, claim).map(ToOwned::to_owned),
+    };
+    match why {
         Some(why) => {
             let text = format!("Cannot bind to requested volume {name:?}: {why}");
             plan.push(Action::Event(note_on_claim(claim, true, "VolumeMismatch", text)));
@@ -75,26 +87,26 @@ fn unbound(stores: &Stores, claim: &PersistentVolumeClaim, local_path: bool, pla
     if claim.metadata.deletion_timestamp.is_some() {
         return;
     }
-    let Some(class_name) = class_of_claim(claim) else {
-        // A default that came after the claim.
-        if let Some(class) = default_class(stores) {
-            let body = json!({ "metadata": { "uid": claim.metadata.uid }, "spec": { "storageClassName": class } });
-            plan.push(patch(claim, body));
-            return;
-        }
-        return without_class(stores, claim, plan);
-    };
+    let class_name = class_of_claim(claim).unwrap_or_default();
     let class = stores.storage_classes.get("", class_name);
-    let waits = class.as_ref().is_some_and(|c| waits_for_consumer(c)) && annotation(claim, SELECTED_NODE).is_none();
-    if let Some(volume) = matching::best(&stores.volumes.all(), claim, waits) {
+    let late = class.as_ref().is_some_and(|c| waits_for_consumer(c));
+    // Which of the others it gets the scheduler says, who knows the node.
+    if let Some(volume) = matching::best(&stores.volumes.all(), claim, late) {
         return bind(volume, claim, plan);
     }
-    if class_name.is_empty() {
-        return without_class(stores, claim, plan);
+    // A default that came after the claim.
+    if class_of_claim(claim).is_none()
+        && let Some(class) = default_class(stores)
+    {
+        let body = json!({ "metadata": { "uid": claim.metadata.uid }, "spec": { "storageClassName": class } });
+        plan.push(patch(claim, body));
+        return;
     }
-    if waits {
-        let text = "waiting for first consumer to be created before binding".to_owned();
-        plan.push(Action::Event(note_on_claim(claim, false, "WaitForFirstConsumer", text)));
+    if late && annotation(claim, SELECTED_NODE).is_none() {
+        plan.push(waits_for_pod(stores, claim));
+    } else if class_name.is_empty() {
+        let text = "no persistent volumes available for this claim and no storage class is set".to_owned();
+        plan.push(Action::Event(note_on_claim(claim, false, "FailedBinding", text)));
     } else if let Some(class) = class {
         provision::plan(stores, claim, &class, local_path, plan);
     } else {
@@ -104,13 +116,23 @@ fn unbound(stores: &Stores, claim: &PersistentVolumeClaim, local_path: bool, pla
     pending(claim, plan);
 }
 
-fn without_class(stores: &Stores, claim: &PersistentVolumeClaim, plan: &mut Plan) {
-    if let Some(volume) = matching::best(&stores.volumes.all(), claim, false) {
-        return bind(volume, claim, plan);
-    }
-    let text = "no persistent volumes available for this claim and no storage class is set".to_owned();
-    plan.push(Action::Event(note_on_claim(claim, false, "FailedBinding", text)));
-    pending(claim, plan);
+fn waits_for_pod(stores: &Stores, claim: &PersistentVolumeClaim) -> Action {
+    let waits = |pod: &Pod| pods::node_name(pod).is_empty() && !pods::is_terminal(pod) && has_claim(pod, claim);
+    let found = stores.pods.find(claim.metadata.namespace(), waits);
+    let names: Vec<&str> = found.iter().map(|pod| pod.metadata.name()).collect();
+    let (reason, text) = match names.as_slice() {
+        [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
+        [pod] => (WAITS_FOR_POD, format!("waiting for pod {pod} to be scheduled")),
+        all => (WAITS_FOR_POD, format!("waiting for pods {} to be scheduled", all.join(","))),
+    };
+    Action::Event(note_on_claim(claim, false, reason, text))
+}
+
+/// Among its volumes, or made for one of them.
+fn has_claim(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let (pod_name, name) = (pod.metadata.name(), claim.metadata.name());
+    let made = |volume: &str| name.strip_prefix(pod_name).and_then(|rest| rest.strip_prefix('-')) == Some(volume);
+    pods::claims(pod).any(|claim| claim == name) || pods::ephemeral_volumes(pod).any(made)
 }
 
 /// The newest of those that are marked, by name where they are of one second.
@@ -157,14 +179,21 @@ fn bind(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Pla
             "spec": { "volumeName": volume.metadata.name } });
         plan.push(patch(claim, body));
     }
+    let spec = volume.spec.as_ref();
+    let modes = spec.and_then(|s| s.access_modes.as_ref());
     if phase(claim) != "Bound" {
-        let spec = volume.spec.as_ref();
-        let mut status = json!({ "phase": "Bound", "accessModes": spec.and_then(|s| s.access_modes.as_ref()),
-            "capacity": spec.and_then(|s| s.capacity.as_ref()) });
-        if let Some(attributes) = spec.and_then(|s| s.volume_attributes_class_name.as_ref()) {
-            status["currentVolumeAttributesClassName"] = attributes.as_str().into();
-        }
+        // What comes after is the driver's resizer's: it may enlarge a volume before its file system.
+        let before = annotation(volume, BEFORE_RESIZE).filter(|size| Quantity::parse(size).is_ok());
+        let capacity = match before {
+            Some(size) => json!({ "storage": size }),
+            None => json!(spec.and_then(|s| s.capacity.as_ref())),
+        };
+        let attributes = spec.and_then(|s| s.volume_attributes_class_name.as_ref());
+        let status = json!({ "phase": "Bound", "accessModes": modes, "capacity": capacity,
+            "currentVolumeAttributesClassName": attributes });
         plan.push(write_status(claim, &status));
+    } else if claim.status.as_ref().and_then(|s| s.access_modes.as_ref()) != modes {
+        plan.push(write_status(claim, &json!({ "phase": "Bound", "accessModes": modes })));
     }
 }
 

@@ -36,12 +36,13 @@ pub fn provision(stores: &Stores, claim: &PersistentVolumeClaim, class: &Storage
         let why = format!("node {} does not say where it keeps local volumes", node.metadata.name());
         return failed(claim, &why, plan);
     };
-    if let Err(why) = supported(claim, class) {
+    let folder = folder.trim_end_matches('/');
+    if let Err(why) = supported(claim, class, node.metadata.name(), folder) {
         return failed(claim, &why, plan);
     }
     let name = format!("pvc-{}", claim.metadata.uid());
     let path = local_storage::folder(&name, claim.metadata.namespace(), claim.metadata.name());
-    let body = volume(claim, class, &node, &name, &format!("{}/{path}", folder.trim_end_matches('/')));
+    let body = volume(claim, class, &node, &name, &format!("{folder}/{path}"));
     let regarding = owners::object_reference(row("persistentvolumeclaims"), &claim.metadata);
     let mut write = Write::new(Request::create(row("persistentvolumes"), "", body)).reported(Report {
         regarding,
@@ -67,7 +68,8 @@ fn choose_node(stores: &Stores, claim: &PersistentVolumeClaim) -> Result<Option<
     }
 }
 
-fn supported(claim: &PersistentVolumeClaim, class: &StorageClass) -> Result<(), String> {
+/// `folder`: where the node keeps its volumes. It is the one path of `rancher.io/local-path`'s configuration.
+fn supported(claim: &PersistentVolumeClaim, class: &StorageClass, node: &str, folder: &str) -> Result<(), String> {
     let spec = claim.spec.clone().unwrap_or_default();
     if spec.selector.is_some() {
         return Err("claim.Spec.Selector is not supported".into());
@@ -82,10 +84,15 @@ fn supported(claim: &PersistentVolumeClaim, class: &StorageClass) -> Result<(), 
     if !spec.access_modes.iter().flatten().all(single) {
         return Err("NodePath only supports ReadWriteOnce and ReadWriteOncePod (1.22+) access modes".into());
     }
-    match class.parameters.iter().flatten().next() {
-        Some((name, _)) => Err(format!("parameter {name:?} of the storage class is not supported")),
-        None => Ok(()),
+    for (name, value) in class.parameters.iter().flatten() {
+        match name.as_str() {
+            "nodePath" if value.trim_end_matches('/') == folder => {}
+            "nodePath" => return Err(format!("config doesn't contain path {value} on node {node}")),
+            // A node takes no folder for a volume's own but one of that volume's name.
+            _ => return Err(format!("parameter {name:?} of the storage class is not supported")),
+        }
     }
+    Ok(())
 }
 
 fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, node: &Node, name: &str, path: &str) -> Value {

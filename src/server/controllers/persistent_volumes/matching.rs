@@ -47,22 +47,30 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> i64 {
     storage(claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()))
 }
 
-fn mode(mode: Option<&String>) -> &str {
-    mode.map_or("Filesystem", String::as_str)
+/// One is a device, the other a file system.
+#[must_use]
+pub fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let is_block = |mode: Option<&String>| mode.is_some_and(|mode| mode == "Block");
+    is_block(volume.spec.as_ref().and_then(|s| s.volume_mode.as_ref()))
+        != is_block(claim.spec.as_ref().and_then(|s| s.volume_mode.as_ref()))
 }
 
-/// Why the volume cannot serve the claim, although one names the other; in upstream's words.
+/// Why the volume cannot serve the claim, in upstream's words.
 #[must_use]
 pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    let of_class = class_of_volume(volume) != class_of_claim(claim).unwrap_or_default();
+    of_class.then_some("storageClassName does not match").or_else(|| misfit(volume, claim))
+}
+
+/// The same whatever the class: a volume that names the claim need not have its class.
+fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
     let (of, by) = (volume.spec.as_ref()?, claim.spec.as_ref()?);
     let modes = by.access_modes.iter().flatten();
     let has = |m: &String| of.access_modes.as_ref().is_some_and(|all| all.contains(m));
     let attributes = |name: Option<&String>| name.map_or("", String::as_str).to_owned();
     if capacity(volume) < wanted(claim) {
         Some("requested PV is too small")
-    } else if class_of_volume(volume) != class_of_claim(claim).unwrap_or_default() {
-        Some("storageClassName does not match")
-    } else if mode(of.volume_mode.as_ref()) != mode(by.volume_mode.as_ref()) {
+    } else if modes_differ(volume, claim) {
         Some("incompatible volumeMode")
     } else if !modes.clone().all(has) {
         Some("incompatible accessMode")
@@ -82,13 +90,14 @@ pub fn best<'a>(
     claim: &PersistentVolumeClaim,
     only_named: bool,
 ) -> Option<&'a Arc<PersistentVolume>> {
-    let fits = |v: &&Arc<PersistentVolume>| v.metadata.deletion_timestamp.is_none() && mismatch(v, claim).is_none();
-    let named = volumes.iter().filter(|v| is_claimed_by(v, claim)).find(fits);
+    let stays = |v: &&Arc<PersistentVolume>| v.metadata.deletion_timestamp.is_none();
+    let named = volumes.iter().filter(|v| is_claimed_by(v, claim) && misfit(v, claim).is_none()).find(stays);
     if named.is_some() || only_named {
         return named;
     }
     let free = |v: &&Arc<PersistentVolume>| claim_ref(v).is_none() && phase_of_volume(v) == "Available";
-    let fitting = volumes.iter().filter(free).filter(fits).filter(|v| is_selected(v, claim));
+    let fits = |v: &&Arc<PersistentVolume>| mismatch(v, claim).is_none() && is_selected(v, claim);
+    let fitting = volumes.iter().filter(free).filter(stays).filter(fits);
     fitting.min_by(|a, b| {
         let key = |v: &PersistentVolume| capacity(v);
         // Of equals, the one with fewer ways to be used is missed least.

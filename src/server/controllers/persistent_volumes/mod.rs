@@ -26,8 +26,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVo
 use serde_json::Value;
 
 use super::action::{Controller, Enqueue, Moment, Name, Note, Plan};
-use super::owners;
 use super::stores::{Stores, row};
+use super::{owners, pods};
 use crate::client::request::Request;
 use crate::client::store::Meta as _;
 
@@ -100,6 +100,18 @@ impl Controller for PersistentVolumes {
         stores.storage_classes.subscribe(move |change| {
             if change.new.is_some() {
                 wake_unbound(&claims.all(), &queue);
+            }
+        });
+        // The claim says for which pod it waits.
+        let (queue, claims) = (enqueue.clone(), Arc::clone(&stores.claims));
+        stores.pods.subscribe(move |change| {
+            let Some(pod) = change.new.filter(|pod| change.old.is_none() && pods::node_name(pod).is_empty()) else {
+                return;
+            };
+            for name in pods::claims(pod) {
+                if claims.get(pod.metadata.namespace(), name).is_some_and(|claim| volume_name(&claim).is_none()) {
+                    queue.add(pod.metadata.namespace(), name);
+                }
             }
         });
         // What could not be removed from a node that was away is tried again when it is back.

@@ -12,14 +12,16 @@ use crate::server::controllers::stores::Stores;
 /// How drivers outside of the server find what is theirs, and its older name.
 const WANTED_FROM: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
+/// Before the names of provisioners that came with Kubernetes, of which there is none any more.
+pub const IN_TREE: &str = "kubernetes.io/";
 /// A class whose volumes are all made by hand.
 pub const NOBODY: &str = "kubernetes.io/no-provisioner";
 
 pub fn plan(stores: &Stores, claim: &PersistentVolumeClaim, class: &StorageClass, local_path: bool, plan: &mut Plan) {
     let provisioner = class.provisioner.as_str();
-    if provisioner == NOBODY {
-        let text = "no persistent volumes available for this claim and its storage class makes none".to_owned();
-        plan.push(Action::Event(note_on_claim(claim, false, "FailedBinding", text)));
+    if provisioner.starts_with(IN_TREE) {
+        let text = format!("no volume plugin matched name: {provisioner}");
+        plan.push(Action::Event(note_on_claim(claim, true, "ProvisioningFailed", text)));
         return;
     }
     if WANTED_FROM.iter().any(|key| annotation(claim, key) != Some(provisioner)) {

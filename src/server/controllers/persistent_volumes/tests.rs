@@ -133,6 +133,12 @@ fn a_claim_takes_the_smallest_free_volume_that_fits() {
     );
     fits("not free yet", none(), vec![volume("v", json!({ "status": { "phase": "Released" } }))], None);
     fits("being deleted", none(), vec![volume("v", json!({ "metadata": { "deletionTimestamp": NOW } }))], None);
+    let other_class = merged(of_claim("c1"), &json!({ "spec": { "storageClassName": "d" } }));
+    fits("named, of another class", none(), vec![volume("v", other_class)], Some("v"));
+    let gold = json!({ "spec": { "volumeAttributesClassName": "gold" } });
+    fits("attributes of the volume", none(), vec![volume("v", gold.clone())], None);
+    fits("attributes of the claim", gold.clone(), vec![volume("v", none())], None);
+    fits("the same attributes", gold.clone(), vec![volume("v", gold)], Some("v"));
     fits("modes", json!({ "spec": { "accessModes": ["ReadWriteMany"] } }), vec![volume("v", none())], None);
     fits("block", json!({ "spec": { "volumeMode": "Block" } }), vec![volume("v", none())], None);
     let labeled = json!({ "spec": { "selector": { "matchLabels": { "disk": "ssd" } } } });
@@ -151,12 +157,28 @@ fn a_binding_is_written_in_four_steps_of_which_each_is_found_again() {
     let half = || vec![volume("v", of_claim("c1"))];
     check("after one", CLAIM, &stores(vec![claim(json!({}))], half()), &["v Bound", "data v", "data Bound"]);
     let phase = json!({ "status": { "phase": "Bound" } });
+    let modes = || json!({ "status": { "accessModes": ["ReadWriteOnce"] } });
     let there = || vec![volume("v", merged(of_claim("c1"), &phase))];
     check("after two", CLAIM, &stores(vec![claim(json!({}))], there()), &["data v", "data Bound"]);
     check("after three", CLAIM, &stores(vec![claim(bound.clone())], there()), &["data Bound"]);
-    let complete = || vec![claim(merged(bound.clone(), &phase))];
+    let complete = || vec![claim(merged(merged(bound.clone(), &phase), &modes()))];
     check("complete", CLAIM, &stores(complete(), there()), &[]);
     check("complete", ("", "v"), &stores(complete(), there()), &[]);
+
+    let other = merged(merged(of_claim("c1"), &phase), &json!({ "spec": { "accessModes": ["ReadWriteMany"] } }));
+    check("other modes", CLAIM, &stores(complete(), vec![volume("v", other)]), &["data Bound"]);
+    let statuses = |more: Value| {
+        let volume = volume("v", merged(merged(of_claim("c1"), &phase), &more));
+        let plan = check("status", CLAIM, &stores(vec![claim(bound.clone())], vec![volume]), &["data Bound"]);
+        let Action::Write(write) = &plan.actions[0] else { panic!() };
+        write.request.body["status"].clone()
+    };
+    let resized = json!({ "metadata": { "annotations": { "volume.alpha.kubernetes.io/pre-resize-capacity": "1Gi" } },
+        "spec": { "capacity": { "storage": "2Gi" }, "volumeAttributesClassName": "gold" } });
+    let status = statuses(resized);
+    assert_eq!(status["capacity"], json!({ "storage": "1Gi" }));
+    assert_eq!(status["currentVolumeAttributesClassName"], "gold");
+    assert_eq!(statuses(json!({}))["currentVolumeAttributesClassName"], Value::Null);
 
     check("the volume is gone", CLAIM, &stores(complete(), vec![]), &["data Lost", "ClaimLost"]);
     let foreign = vec![volume("v", of_claim("other"))];
@@ -173,8 +195,12 @@ fn a_claim_that_names_its_volume_waits_for_it() {
     check("free", CLAIM, &stores(names(), free), &["v for c1", "v Bound", "data v", "data Bound"]);
     let taken = vec![volume("v", of_claim("other"))];
     check("taken", CLAIM, &stores(names(), taken), &["FailedBinding"]);
-    let small = vec![volume("v", json!({ "spec": { "capacity": { "storage": "1Mi" } } }))];
-    check("too small", CLAIM, &stores(names(), small), &["VolumeMismatch"]);
+    let small = json!({ "spec": { "capacity": { "storage": "1Mi" } } });
+    check("too small", CLAIM, &stores(names(), vec![volume("v", small.clone())]), &["VolumeMismatch"]);
+    let named = vec![volume("v", merged(of_claim("c1"), &small))];
+    check("that names it too", CLAIM, &stores(names(), named), &["v Bound", "data v", "data Bound"]);
+    let going = vec![volume("v", json!({ "metadata": { "deletionTimestamp": NOW } }))];
+    check("being deleted", CLAIM, &stores(names(), going), &["VolumeMismatch"]);
 }
 
 #[test]
@@ -190,9 +216,13 @@ fn volumes_are_asked_for_by_the_class() {
     check("no class", CLAIM, &with(None, json!({ "spec": { "storageClassName": "" } })), &["FailedBinding"]);
     check("class left open", CLAIM, &with(None, json!({ "spec": { "storageClassName": null } })), &["FailedBinding"]);
     let default = json!({ "metadata": { "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } } });
+    let free = with(Some(default.clone()), json!({ "spec": { "storageClassName": null } }));
+    free.volumes.put(volume("v", json!({ "spec": { "storageClassName": null } })));
+    let taken = ["v for c1", "v Bound", "data v", "data Bound"];
+    check("a volume without class goes before the default", CLAIM, &free, &taken);
     check("a default came", CLAIM, &with(Some(default), json!({ "spec": { "storageClassName": null } })), &["data c"]);
     let by_hand = json!({ "provisioner": "kubernetes.io/no-provisioner" });
-    check("by hand", CLAIM, &with(Some(by_hand), none()), &["FailedBinding"]);
+    check("by hand", CLAIM, &with(Some(by_hand), none()), &["ProvisioningFailed"]);
     let asked = |who: &str| {
         json!({ "metadata": { "annotations": { "volume.kubernetes.io/storage-provisioner": who,
             "volume.beta.kubernetes.io/storage-provisioner": who } } })
@@ -203,6 +233,30 @@ fn volumes_are_asked_for_by_the_class() {
     check("and waited for", CLAIM, &with(Some(none()), asked("x.io/driver")), &["ExternalProvisioning"]);
 
     check("first consumer", CLAIM, &with(Some(local_class()), none()), &["WaitForFirstConsumer"]);
+    let waiting = |pods: &[(&str, Value)]| {
+        let stores = with(Some(local_class()), none());
+        for (name, more) in pods {
+            let pod = json!({ "metadata": { "name": name, "namespace": "ns" }, "spec": { "containers": [],
+                "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": "data" } }] } });
+            stores.pods.put(serde_json::from_value(merged(pod, more)).unwrap());
+        }
+        let plan = PersistentVolumes::new(true).plan(&stores, &Name::new("ns", "data"), moment(None));
+        let Action::Event(note) = &plan.actions[0] else { panic!() };
+        format!("{}: {}", note.reason, note.message)
+    };
+    assert_eq!(waiting(&[("p", none())]), "WaitForPodScheduled: waiting for pod p to be scheduled");
+    let ended = json!({ "status": { "phase": "Failed" } });
+    let both = waiting(&[("p", none()), ("q", none()), ("over", ended)]);
+    assert_eq!(both, "WaitForPodScheduled: waiting for pods p,q to be scheduled");
+    let made = with(Some(local_class()), none());
+    made.claims.put(claim(json!({ "metadata": { "name": "p-e" } })));
+    let pod = json!({ "metadata": { "name": "p", "namespace": "ns" },
+        "spec": { "containers": [], "volumes": [{ "name": "e", "ephemeral": {} }] } });
+    made.pods.put(serde_json::from_value(pod).unwrap());
+    check("made for a pod", ("ns", "p-e"), &made, &["WaitForPodScheduled"]);
+    let free = with(Some(local_class()), none());
+    free.volumes.put(volume("v", none()));
+    check("the scheduler chooses among free volumes", CLAIM, &free, &["WaitForFirstConsumer"]);
     let on = |node: &str| merged(asked(LOCAL_PATH), &json!({ "metadata": { "annotations": { SELECTED_NODE: node } } }));
     let plan = check("made here", CLAIM, &with(Some(local_class()), on("n1")), &["create pvc-c1"]);
     let Action::Write(write) = &plan.actions[0] else { panic!() };
@@ -224,6 +278,12 @@ fn volumes_are_asked_for_by_the_class() {
     check("modes", CLAIM, &with(Some(local_class()), many), &["ProvisioningFailed"]);
     let pattern = merged(local_class(), &json!({ "parameters": { "pathPattern": "../../etc" } }));
     check("path patterns", CLAIM, &with(Some(pattern), on("n1")), &["ProvisioningFailed"]);
+    let path = |path: &str| merged(local_class(), &json!({ "parameters": { "nodePath": path } }));
+    check("its only path", CLAIM, &with(Some(path("/storage/")), on("n1")), &["create pvc-c1"]);
+    check("another path", CLAIM, &with(Some(path("/data")), on("n1")), &["ProvisioningFailed"]);
+    let chosen = with(Some(local_class()), on("n1"));
+    chosen.volumes.put(volume("v", none()));
+    check("a free volume may be elsewhere", CLAIM, &chosen, &["create pvc-c1"]);
     let off = PersistentVolumes::new(false).plan(
         &with(Some(local_class()), on("n1")),
         &Name::new("ns", "data"),
@@ -256,6 +316,9 @@ fn a_volume_is_released_only_when_the_server_says_that_its_claim_is_gone() {
     let by = |policy: &str| merged(released.clone(), &json!({ "spec": { "persistentVolumeReclaimPolicy": policy } }));
     check("retained", ("", "v"), &stores_of(kept(by("Retain"))), &[]);
     check("nobody deletes it", ("", "v"), &stores_of(kept(by("Delete"))), &["v Failed", "VolumeFailedDelete"]);
+    let in_tree = json!({ "metadata": { "annotations": { PROVISIONED_BY: "kubernetes.io/gone" } } });
+    let in_tree = stores_of(kept(merged(by("Delete"), &in_tree)));
+    check("by one that is no more", ("", "v"), &in_tree, &["v Failed", "VolumeFailedDelete"]);
     check("no recycler", ("", "v"), &stores_of(kept(by("Recycle"))), &["v Failed", "VolumeFailedRecycle"]);
     let of_driver = merged(by("Delete"), &json!({ "metadata": { "annotations": { PROVISIONED_BY: "x.io/driver" } } }));
     check("its driver deletes it", ("", "v"), &stores_of(kept(of_driver)), &[]);
@@ -270,6 +333,15 @@ fn a_volume_is_released_only_when_the_server_says_that_its_claim_is_gone() {
     let again = controller.plan(&stores_of(local("n1")), &key, moment(Some(&failure)));
     assert_eq!(show(&again)[..2], ["v Failed", "VolumeFailedDelete"]);
     assert_eq!(show(&again)[2..], want);
+}
+
+#[test]
+fn a_device_for_a_claim_of_a_file_system_is_told_to_both() {
+    let block = merged(of_claim("c1"), &json!({ "spec": { "volumeMode": "Block" }, "status": { "phase": "Bound" } }));
+    let on = stores(vec![claim(json!({}))], vec![volume("v", block)]);
+    check("another mode", ("", "v"), &on, &["VolumeMismatch", "VolumeMismatch"]);
+    let same = merged(of_claim("c1"), &json!({ "spec": { "volumeMode": "Filesystem" } }));
+    check("the same mode", ("", "v"), &stores(vec![claim(json!({}))], vec![volume("v", same)]), &[]);
 }
 
 #[test]

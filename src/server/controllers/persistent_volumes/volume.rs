@@ -1,12 +1,13 @@
 //! Decides: what becomes of a volume.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use serde_json::json;
 
 use super::claim::set_phase;
+use super::provision::IN_TREE;
 use super::{
-    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_ref, local_path, note_on_volume, phase_of_volume,
-    volume_name,
+    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_ref, local_path, matching, note_on_claim, note_on_volume,
+    phase_of_volume, volume_name,
 };
 use crate::client::request::{Request, Verb};
 use crate::client::store::Meta as _;
@@ -37,7 +38,11 @@ pub fn plan(
     let claim = stores.claims.get(namespace, name).filter(|c| c.metadata.uid() == uid);
     match claim {
         // The claim's own plan goes on with it.
-        Some(claim) if volume_name(&claim).is_none() => {}
+        Some(claim) if volume_name(&claim).is_none() => {
+            if matching::modes_differ(volume, &claim) {
+                misfits(volume, &claim, &mut plan);
+            }
+        }
         Some(claim) if volume_name(&claim) == Some(volume.metadata.name()) => phase(volume, "Bound", &mut plan),
         // It has taken another volume.
         Some(_) if is_deleted_with_claim(volume) && annotation(volume, PROVISIONED_BY).is_some() => {
@@ -55,6 +60,19 @@ pub fn plan(
         },
     }
     plan
+}
+
+/// The claim's own plan does not take it.
+fn misfits(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
+    let (volume_name, claim_name) = (volume.metadata.name(), claim.metadata.name());
+    let of_volume = format!(
+        "Cannot bind PersistentVolume to requested PersistentVolumeClaim {claim_name:?} due to incompatible volumeMode."
+    );
+    let of_claim = format!(
+        "Cannot bind PersistentVolume {volume_name:?} to requested PersistentVolumeClaim due to incompatible volumeMode."
+    );
+    plan.push(Action::Event(note_on_volume(volume, true, "VolumeMismatch", of_volume)));
+    plan.push(Action::Event(note_on_claim(claim, true, "VolumeMismatch", of_claim)));
 }
 
 /// Asks for the claim. Its uid goes along, for the answer.
@@ -105,9 +123,19 @@ fn released(stores: &Stores, volume: &PersistentVolume, local_path: bool, moment
         "Delete" if local_path && annotation(volume, PROVISIONED_BY) == Some(local_path::PROVISIONER) => {
             delete_local(stores, volume, moment, plan);
         }
-        // Its driver deletes it.
-        "Delete" if annotation(volume, PROVISIONED_BY).is_some() || is_csi(volume) => {}
-        "Delete" => fail(volume, "VolumeFailedDelete", "no deletable volume plugin matched", plan),
+        "Delete" => match annotation(volume, PROVISIONED_BY) {
+            Some(by) if by.starts_with(IN_TREE) => {
+                fail(volume, "VolumeFailedDelete", &format!("no volume plugin matched name: {by}"), plan);
+            }
+            // Its driver deletes it.
+            by if by.is_some() || is_csi(volume) => {}
+            _ => {
+                let why = "no deletable volume plugin matched";
+                let name = volume.metadata.name();
+                let why = format!("error getting deleter volume plugin for volume {name:?}: {why}");
+                fail(volume, "VolumeFailedDelete", &why, plan);
+            }
+        },
         "Recycle" => fail(volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!", plan),
         _ => {}
     }
