@@ -41,6 +41,7 @@ mod autoscaling;
 mod bad_input;
 mod collections;
 mod conformance;
+mod csi;
 mod custom;
 mod damage;
 mod devices;
