@@ -9,7 +9,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
 use super::claim::patch;
-use super::{PROVISIONED_BY, SELECTED_NODE, annotation, claim_ref, note_on_claim};
+use super::{PROVISIONED_BY, SELECTED_NODE, annotation, claim_ref, note_on_claim, phase_of_volume};
 use crate::api::local_storage::{self, PATH_ANNOTATION};
 use crate::client::request::{Class, Request, Verb};
 use crate::client::store::Meta as _;
@@ -18,6 +18,8 @@ use crate::server::controllers::owners;
 use crate::server::controllers::stores::{Stores, row};
 
 pub const PROVISIONER: &str = "rancher.io/local-path";
+/// On volumes whose folder is removed with them, until it is.
+pub const HELD: &str = "kubernetes.io/pv-controller";
 const NODE: &str = "local.path.provisioner/selected-node";
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -99,16 +101,19 @@ fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, node: &Node, name
     let spec = claim.spec.as_ref();
     let requests = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
     let hostname = node.metadata.labels.as_ref().and_then(|l| l.get(HOSTNAME)).map_or(node.metadata.name(), |h| h);
+    let policy = class.reclaim_policy.as_deref().unwrap_or("Delete");
+    let finalizers = (policy == "Delete").then_some([HELD]);
     let terms = json!([{ "matchExpressions": [{ "key": HOSTNAME, "operator": "In", "values": [hostname] }] }]);
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": { "name": name, "annotations": { PROVISIONED_BY: PROVISIONER, NODE: node.metadata.name } },
+        "metadata": { "name": name, "finalizers": finalizers,
+            "annotations": { PROVISIONED_BY: PROVISIONER, NODE: node.metadata.name } },
         "spec": {
             "capacity": { "storage": requests.and_then(|r| r.get("storage")) },
             "accessModes": spec.and_then(|s| s.access_modes.as_ref()),
             "volumeMode": "Filesystem",
-            "persistentVolumeReclaimPolicy": class.reclaim_policy.as_deref().unwrap_or("Delete"),
+            "persistentVolumeReclaimPolicy": policy,
             "storageClassName": class.metadata.name,
             "mountOptions": class.mount_options,
             "claimRef": { "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.metadata.name,
@@ -125,6 +130,37 @@ fn failed(claim: &PersistentVolumeClaim, why: &str, plan: &mut Plan) {
     let text = format!("failed to provision volume with StorageClass {class:?}: {why}");
     let note = note_on_claim(claim, true, "ProvisioningFailed", text);
     plan.push(Action::Event(Note { component: PROVISIONER, ..note }));
+}
+
+/// Holds a volume whose folder goes with it, were it deleted before its claim, and no other volume.
+pub fn hold(volume: &PersistentVolume, policy: &str) -> Option<Write> {
+    let deleting = volume.metadata.deleting();
+    // Of a volume that nobody claims nothing is removed.
+    let goes_with_it = policy == "Delete" && !(deleting && claim_ref(volume).is_none());
+    let lacks = !is_held(volume) && !deleting && !matches!(phase_of_volume(volume), "Released" | "Failed");
+    match goes_with_it {
+        true if lacks => Some(finalizer(volume, json!({ "finalizers": [HELD] }))),
+        false if is_held(volume) => Some(let_go(volume)),
+        _ => None,
+    }
+}
+
+pub fn is_held(volume: &PersistentVolume) -> bool {
+    volume.metadata.finalizers().iter().any(|finalizer| finalizer == HELD)
+}
+
+pub fn let_go(volume: &PersistentVolume) -> Write {
+    finalizer(volume, json!({ "$deleteFromPrimitiveList/finalizers": [HELD] }))
+}
+
+/// The list is changed, not replaced: another controller changes it too.
+fn finalizer(volume: &PersistentVolume, mut metadata: Value) -> Write {
+    metadata["uid"] = volume.metadata.uid().into();
+    let body = json!({ "metadata": metadata });
+    let name = volume.metadata.name();
+    let mut write = Write::new(Request::new(Verb::StrategicPatch, row("persistentvolumes"), "", name, body));
+    write.fine = &[Class::NotFound];
+    write
 }
 
 /// Has the node remove the folder; nothing when the node, and its disk with it, is no more.

@@ -63,6 +63,8 @@ fn one(write: &Write) -> String {
     let what = match (r.verb, r.subresource, r.resource.plural) {
         (Verb::Create, ..) => format!("create {}", body["metadata"]["name"].as_str().unwrap()),
         (Verb::Delete, ..) => return format!("delete {}", r.name),
+        _ if body["metadata"]["finalizers"].is_array() => "held".to_owned(),
+        _ if body["metadata"]["$deleteFromPrimitiveList/finalizers"].is_array() => "let go".to_owned(),
         (_, "status", _) => body["status"]["phase"].as_str().unwrap().to_owned(),
         (.., "persistentvolumes") => match &body["spec"]["claimRef"] {
             Value::Null => "for nobody".to_owned(),
@@ -263,6 +265,7 @@ fn volumes_are_asked_for_by_the_class() {
     let spec = &write.request.body["spec"];
     assert_eq!(spec["hostPath"], json!({ "path": "/storage/pvc-c1_ns_data", "type": "DirectoryOrCreate" }));
     assert_eq!(spec["claimRef"]["uid"], "c1");
+    assert_eq!(write.request.body["metadata"]["finalizers"], json!([local_path::HELD]));
     assert_eq!(
         spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0],
         json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": ["h1"] })
@@ -328,6 +331,18 @@ fn a_volume_is_released_only_when_the_server_says_that_its_claim_is_gone() {
     };
     let want = ["delete n1/proxy/localVolumes/v_ns_data", "delete v"];
     check("data first", ("", "v"), &stores_of(local("n1")), &want);
+    let going = json!({ "metadata": { "deletionTimestamp": NOW, "finalizers": ["x", local_path::HELD] } });
+    let with = |v: PersistentVolume, more: &Value| -> PersistentVolume {
+        serde_json::from_value(merged(serde_json::to_value(v).unwrap(), more)).unwrap()
+    };
+    check("deleted already", ("", "v"), &stores_of(with(local("n1"), &going)), &[want[0], "v let go"]);
+    let bound = json!({ "status": { "phase": "Bound" } });
+    check("held while it is there", ("", "v"), &stores_of(with(local("n1"), &bound)), &["v held"]);
+    let kept = merged(going.clone(), &json!({ "spec": { "persistentVolumeReclaimPolicy": "Retain" } }));
+    check("kept by now", ("", "v"), &stores_of(with(local("n1"), &kept)), &["v let go"]);
+    let mut nobodys = with(local("n1"), &going);
+    nobodys.spec.as_mut().unwrap().claim_ref = None;
+    check("of nobody", ("", "v"), &stores_of(nobodys), &["v let go"]);
     check("gone with its node", ("", "v"), &stores_of(local("n9")), &["delete v"]);
     let failure = Failure { class: Class::Retry, message: "disk on fire".into() };
     let again = controller.plan(&stores_of(local("n1")), &key, moment(Some(&failure)));

@@ -24,6 +24,11 @@ pub fn plan(
     moment: Moment<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
+    let of_local_path = local_path && annotation(volume, PROVISIONED_BY) == Some(local_path::PROVISIONER);
+    if of_local_path && let Some(write) = local_path::hold(volume, policy(volume)) {
+        plan.push(write);
+        return plan;
+    }
     let Some(of) = claim_ref(volume) else {
         phase(volume, "Available", &mut plan);
         return plan;
@@ -152,6 +157,9 @@ fn delete_local(stores: &Stores, volume: &PersistentVolume, moment: Moment<'_>, 
     }
     // With the node, its disk is gone too.
     plan.actions.extend(local_path::remove(stores, volume).map(Action::from));
+    if local_path::is_held(volume) {
+        plan.push(local_path::let_go(volume));
+    }
     let meta = &volume.metadata;
     if meta.deletion_timestamp.is_none() {
         plan.push(Write::delete(Request::delete(row("persistentvolumes"), "", meta.name(), meta.uid())));
