@@ -54,6 +54,7 @@ impl NodeAuthorizer {
                 ("", "pods") => return self.pod(node, a),
                 ("coordination.k8s.io", "leases") => return own_lease(node, a),
                 ("storage.k8s.io", "csinodes") => return own_csi_node(node, a),
+                ("storage.k8s.io", "volumeattachments") => return self.attachment(node, a),
                 _ => {}
             }
         }
@@ -94,6 +95,16 @@ impl NodeAuthorizer {
             }
             _ => unrelated(node),
         }
+    }
+
+    /// Those of volumes to the node itself.
+    fn attachment(&self, node: &str, a: &ResourceAttributes<'_>) -> Opinion {
+        if (a.verb, a.subresource) != ("get", "") {
+            return none("can only get individual resources of this type");
+        }
+        let attachment = self.objects.get("storage.k8s.io/volumeattachments", "", a.name);
+        let of = attachment.and_then(|attachment| attachment.value().ok());
+        if of.is_some_and(|of| of["spec"]["nodeName"] == node) { Opinion::Allow } else { unrelated(node) }
     }
 
     fn service_account(&self, node: &str, a: &ResourceAttributes<'_>) -> Opinion {

@@ -24,6 +24,8 @@ fn cluster() -> (Arc<Fake>, Authorizer) {
         objects.put(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
             "spec": {"claimRef": {"namespace": "x", "name": claim}}}));
     }
+    objects.put(json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "a1"},
+        "spec": {"attacher": "x.io", "nodeName": "n1", "source": {"persistentVolumeName": "pv1"}}}));
     let binding = |kind: &str, namespace: &str, name: &str, role: &str, subject: Value| {
         let mut object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
             "metadata": {"name": name},
@@ -130,6 +132,10 @@ n1         yes  get core/persistentvolumes /pv2
 n1         no   get core/persistentvolumes /pv3   # no relationship found between node 'n1' and this object
 n2         no   get core/persistentvolumes /pv1   # no relationship found between node 'n2' and this object
 n1         no   list core/persistentvolumes   # can only get individual resources of this type
+n1         yes  get storage.k8s.io/volumeattachments /a1
+n1         no   get storage.k8s.io/volumeattachments /a2   # no relationship found between node 'n1' and this object
+n2         no   get storage.k8s.io/volumeattachments /a1   # no relationship found between node 'n2' and this object
+n1         no   list storage.k8s.io/volumeattachments   # can only get individual resources of this type
 n1         yes  list core/pods / spec.nodeName=n1
 n1         no   list core/pods / spec.nodeName=n2   # can only list/watch pods with spec.nodeName field selector
 n1         yes  get core/pods x/p1

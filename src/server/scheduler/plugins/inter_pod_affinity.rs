@@ -176,7 +176,11 @@ pub fn helps(pod: &PodInfo, _: &Wants, happened: &Happened, snapshot: &Snapshot)
         Happened::NodeGone => true,
         // Terms of pods on nodes may ask for namespaces as well as its own.
         Happened::Namespace => true,
-        Happened::Claim(..) | Happened::Volumes | Happened::Limits | Happened::DeviceClaim { .. } | Happened::Devices => false,
+        Happened::Claim(..)
+        | Happened::Volumes
+        | Happened::Limits
+        | Happened::DeviceClaim { .. }
+        | Happened::Devices => false,
     }
 }
 
