@@ -135,9 +135,11 @@ impl PodSource {
         });
     }
 
-    /// Why the node does not take the pod beside those that it has.
+    /// Why the node does not take the pod beside those that it has. One that the API has no more is on its way out: it
+    /// is not waited for here, as the scheduler has not waited for it.
     fn refusal(&self, pod: &Pod) -> Option<Refusal> {
-        let others: Vec<Arc<Pod>> = self.desired.values().map(|other| other.borrow().pod.clone()).collect();
+        let there = self.desired.values().map(|other| other.borrow()).filter(|other| !other.gone);
+        let others: Vec<Arc<Pod>> = there.map(|other| other.pod.clone()).collect();
         let has_ended = |other: &Pod| match self.cx.pods.by_uid(uid(other)) {
             Some(entry) => matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed")),
             None => ended(other),

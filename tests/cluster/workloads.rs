@@ -27,6 +27,10 @@ fn workloads_are_kept() {
     daemon_sets_are_on_every_node(&lab);
     nodes_and_pods_say_what_they_use(&lab);
     a_load_is_followed(&lab);
+    crate::operations::a_roll_out_is_paused_and_edited(&lab);
+    crate::operations::an_autoscaler_is_made_for_it(&lab);
+    crate::operations::a_pod_is_debugged(&lab);
+    crate::operations::a_node_is_closed_and_opened(&lab);
     a_node_is_drained(&lab);
     a_cron_job_has_started(&lab);
 }

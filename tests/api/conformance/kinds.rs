@@ -9,22 +9,28 @@ use super::{MERGE, Watching, name};
 use crate::Server;
 
 /// A kind of a group, and an object of it without a name.
-struct Kind {
-    group: &'static str,
+pub struct Kind {
+    pub group: &'static str,
     /// The resource, then its subresources.
-    resources: &'static [&'static str],
-    object: Value,
+    pub resources: &'static [&'static str],
+    pub object: Value,
     /// What a patch and an update change in the spec: a pointer, and two values that follow one another.
-    field: (&'static str, Value, Value),
+    pub field: (&'static str, Value, Value),
 }
 
+/// Groups whose kinds are in namespaces.
+const NAMESPACED: [&str; 3] = ["apps", "batch", "policy"];
+/// Groups whose conditions are of the general form, which need a message and a time.
+const GENERAL: [&str; 2] = [ADMISSION, "policy"];
+
 impl Kind {
-    fn path(&self) -> String {
-        format!("/apis/{}/v1/{}", self.group, self.resources[0])
+    pub fn path(&self) -> String {
+        let namespace = if NAMESPACED.contains(&self.group) { "namespaces/default/" } else { "" };
+        format!("/apis/{}/v1/{namespace}{}", self.group, self.resources[0])
     }
 
     /// Three objects with one label, of which the last is read, watched and changed.
-    async fn live(&self, server: &Server) -> String {
+    pub async fn live(&self, server: &Server) -> String {
         check_listed(server, self.group, "v1", self.resources).await;
         let (path, mine) = (self.path(), "labelSelector=of%3Dconformance");
         let mut object = self.object.clone();
@@ -64,24 +70,25 @@ impl Kind {
     }
 
     /// The object goes, then the others together.
-    async fn end(&self, server: &Server, at: &str) {
+    pub async fn end(&self, server: &Server, at: &str) {
         let mine = format!("{}?labelSelector=of%3Dconformance", self.path());
-        server.deleted(at, &json!({})).await;
+        // Nobody is here to release dependents, which Jobs leave behind when they are not told what to do.
+        let options = json!({"propagationPolicy": "Background"});
+        server.deleted(at, &options).await;
         assert_eq!(server.get(at).await.code, 404);
         assert_eq!(server.items(&mine).await.len(), 2);
-        server.deleted(&mine, &json!({})).await;
+        server.deleted(&mine, &options).await;
         assert_eq!(server.items(&mine).await, Vec::<Value>::new());
     }
 
     /// Reads, patches and replaces the status; returns what was made of it.
-    async fn status(&self, server: &Server, at: &str) -> Value {
+    pub async fn status(&self, server: &Server, at: &str) -> Value {
         let at = format!("{at}/status");
         let read = server.get(&at).await.json();
         assert_eq!(read["kind"], self.object["kind"]);
         let condition = |kind: &str| {
             let mut condition = json!({"type": kind, "status": "False", "reason": "ByATest"});
-            // Those of the general form need a message and a time.
-            if self.group == ADMISSION {
+            if GENERAL.contains(&self.group) {
                 condition["message"] = "said".into();
                 condition["lastTransitionTime"] = "2026-01-01T00:00:00Z".into();
             }

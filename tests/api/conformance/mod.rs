@@ -4,6 +4,7 @@
 //! - [`discovery`], [`openapi`], [`kinds`], [`events`], [`auth`]: what is there, and the life of an object of each kind
 //! - [`watches`], [`chunking`], [`fields`]: how it is read and written
 //! - [`webhooks`], [`policies`], [`custom`]: what extends it
+//! - [`workloads`]: the same of workloads, and of what the scheduler goes by
 //! - [`quotas`]: how much of it there may be
 //! - [`namespaces`], [`garbage`]: how it ends, with the real controllers
 
@@ -21,6 +22,7 @@ mod policies;
 mod quotas;
 mod watches;
 mod webhooks;
+mod workloads;
 
 use std::ops::Deref;
 use std::time::Duration;
