@@ -93,7 +93,10 @@ impl Registry {
         let admits = !matches!(writer, Ownership::Kept);
         let held = Held::take(&mut before, &mut new);
         meta::check_preconditions(t, &new, &before, old.revision, strategy.unconditional_update())?;
-        strategy.defaults(&mut new)?;
+        // The server starts from what is stored, which has its defaults.
+        if admits {
+            strategy.defaults(&mut new)?;
+        }
         meta::carry_over(&mut new, &before)?;
         let mut fields = self.fields_after(t, part, writer, Some(&before), &new, &held)?;
         let attributes = attributes(cx, t, Operation::Update, Some(&before), o.dry_run);
