@@ -214,6 +214,21 @@ async fn a_job_like_pod_succeeds_and_stays() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_silent_says_again_that_its_pods_are_ready() {
+    let mut node = Node::new();
+    node.start();
+    node.api.put(POD, one("Always"));
+    node.status_when("ready", is_ready).await;
+    let mut pod = node.api.get(POD).expect("there");
+    let conditions = pod["status"]["conditions"].as_array_mut().expect("conditions");
+    conditions.iter_mut().find(|c| c["type"] == "Ready").expect("Ready")["status"] = json!("False");
+    // As the server does when it has heard nothing of the node for too long.
+    node.api.put(POD, pod);
+    node.status_when("ready again", is_ready).await;
+    node.halt().await;
+}
+
+#[tokio::test]
 async fn restarting_the_agent_restarts_no_container() {
     let mut node = Node::new();
     node.start();

@@ -35,6 +35,10 @@ pub struct Input<'a> {
     pub now: Timestamp,
 }
 
+/// The conditions that the agent tells; others are other people's.
+pub const CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
 #[must_use]
 pub fn render(input: &Input) -> PodStatus {
     let spec = pod_spec(input.pod);
@@ -370,9 +374,8 @@ fn ready(input: &Input, containers_ready: &PodCondition) -> PodCondition {
 #[must_use]
 pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
     let mut body = serde_json::to_value(status).unwrap_or_default();
-    let ours = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     if let Some(conditions) = body.get_mut("conditions").and_then(|c| c.as_array_mut()) {
-        conditions.retain(|c| c.get("type").and_then(|t| t.as_str()).is_some_and(|t| ours.contains(&t)));
+        conditions.retain(|c| c.get("type").and_then(|t| t.as_str()).is_some_and(|t| CONDITIONS.contains(&t)));
         for condition in conditions.iter_mut().filter_map(|c| c.as_object_mut()) {
             for field in ["reason", "message"] {
                 condition.entry(field).or_insert(serde_json::Value::Null);

@@ -30,6 +30,25 @@ impl Telling {
         Self { told, on_the_way: None, failures: 0, at: None }
     }
 
+    /// What the API has, as the watch shows it. Others write there too: a node that was silent has its pods not ready, and
+    /// only its agent can say that they are.
+    pub fn seen(&mut self, api: Option<&PodStatus>) {
+        let says = |status: &PodStatus, kind: &str| {
+            let found = status.conditions.iter().flatten().find(|c| c.type_ == kind);
+            found.map(|c| c.status.clone())
+        };
+        let Some(api) = api.filter(|_| self.on_the_way.is_none()) else { return };
+        let differs = |kind: &&str| says(&self.told, kind).is_some_and(|told| says(api, kind) != Some(told));
+        if status::CONDITIONS.iter().any(differs) {
+            self.told = PodStatus::default();
+        }
+    }
+
+    #[must_use]
+    pub fn is_on_the_way(&self) -> bool {
+        self.on_the_way.is_some()
+    }
+
     /// Starts a patch if the API has another status than this, and none is on the way.
     pub fn start(&mut self, client: &kube::Client, pod: &Pod, current: &Arc<PodStatus>) {
         let due = self.at.is_none_or(|at| at <= clock::instant());

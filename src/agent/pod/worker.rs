@@ -185,6 +185,7 @@ impl Worker {
 
     fn take_desired(&mut self) {
         let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        self.telling.seen(pod.status.as_ref());
         self.pod = pod;
         self.gone |= gone;
     }
