@@ -213,7 +213,9 @@ impl<'a> StatusDraft<'a> {
 
     fn stuck_in(&self, now: Timestamp) -> Option<Duration> {
         let reason = self.condition("Progressing")?.reason.as_deref()?;
-        if reason == "ProgressDeadlineExceeded" || is_complete(self.d, Some(&self.status)) {
+        // None of these times out any more: what became unavailable after the roll-out is not the roll-out's.
+        let over = matches!(reason, "ProgressDeadlineExceeded" | "NewReplicaSetAvailable");
+        if over || is_complete(self.d, Some(&self.status)) {
             return None;
         }
         // One second more: the time in the condition is cut to whole seconds.

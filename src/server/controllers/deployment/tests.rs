@@ -128,6 +128,26 @@ fn history_is_cut_when_complete() {
 }
 
 #[test]
+fn a_roll_out_that_has_ended_has_no_deadline() {
+    let check = |reason: &str, updated: &str, again: Option<u64>| {
+        let progressing =
+            json!([{ "type": "Progressing", "status": "True", "reason": reason, "lastUpdateTime": updated }]);
+        let d = deployment(
+            json!({}),
+            json!({ "updatedReplicas": 10, "replicas": 10, "readyReplicas": 9,
+            "availableReplicas": 9, "conditions": progressing }),
+        );
+        let plan = plan_of(d, &[set("new", "new", 10, 10, 9)], &[]);
+        assert_eq!(plan.again.map(|d| d.as_secs()), again, "{reason} at {updated}");
+    };
+    check("ReplicaSetUpdated", "2026-01-01T00:04:00Z", Some(541));
+    // It is 00:05: a pod was lost long after the roll-out.
+    check("NewReplicaSetAvailable", "2026-01-01T00:04:00Z", None);
+    check("NewReplicaSetAvailable", "2025-12-31T23:55:00Z", None);
+    check("NewReplicaSetAvailable", "2025-12-31T00:00:00Z", None);
+}
+
+#[test]
 fn status_and_conditions() {
     let status = |plan: &Plan| {
         let write = plan.actions.iter().find_map(|a| match a {
