@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::action::{Action, Controller, Enqueue, Moment, Name, Note, Plan, Write};
 use super::stores::{Stores, row};
@@ -25,8 +26,9 @@ const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPr
 const LEASES: &str = "kube-node-lease";
 const COMPONENT: &str = "node-controller";
 
-/// When each node was last heard of, by our own clock: clocks of nodes may differ.
-type Heard = Arc<Mutex<HashMap<Box<str>, Timestamp>>>;
+/// When each node was last heard of, by our own clock: clocks of nodes may differ. The monotonic one: a board without a
+/// battery has its wall clock set by years while it runs, and all of its nodes would have been silent for years.
+type Heard = Arc<Mutex<HashMap<Box<str>, Instant>>>;
 
 #[derive(Default)]
 pub struct NodeHealth {
@@ -35,7 +37,7 @@ pub struct NodeHealth {
     known: Mutex<HashMap<Box<str>, String>>,
 }
 
-fn lock(heard: &Heard) -> MutexGuard<'_, HashMap<Box<str>, Timestamp>> {
+fn lock(heard: &Heard) -> MutexGuard<'_, HashMap<Box<str>, Instant>> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -56,7 +58,7 @@ impl Controller for NodeHealth {
                 |l: &k8s_openapi::api::coordination::v1::Lease| l.spec.as_ref().and_then(|s| s.renew_time.clone());
             if change.old.is_none_or(|old| renewed(old) != renewed(lease)) {
                 let name = lease.metadata.name.as_deref().unwrap_or_default();
-                lock(&heard).insert(name.into(), clock::now());
+                lock(&heard).insert(name.into(), clock::instant());
             }
         });
         let (heard, queue) = (Arc::clone(&self.heard), enqueue.clone());
@@ -70,7 +72,7 @@ impl Controller for NodeHealth {
                     }
                     (Some(old), Some(new)) if beat(old) == beat(new) => {}
                     (_, Some(_)) => {
-                        lock(&heard).insert(name.into(), clock::now());
+                        lock(&heard).insert(name.into(), clock::instant());
                     }
                 }
                 queue.add("", name);
@@ -93,12 +95,12 @@ impl Controller for NodeHealth {
         let uid = found.as_ref().and_then(|n| n.metadata.uid.clone());
         let told = self.introduce(&key.name, uid);
         let Some(node) = found else { return Plan { actions: told, again: None } };
-        let heard = *lock(&self.heard).entry(key.name.clone()).or_insert(moment.now);
+        let heard = *lock(&self.heard).entry(key.name.clone()).or_insert_with(clock::instant);
         let on_node = || {
             let all = stores.pods.all();
             all.into_iter().filter(|p| pods::node_name(p) == &*key.name).collect()
         };
-        let mut plan = plan(&node, heard, on_node, moment.now);
+        let mut plan = plan(&node, heard.elapsed(), on_node, moment.now);
         plan.actions.splice(0..0, told);
         plan
     }
@@ -131,15 +133,13 @@ impl NodeHealth {
     }
 }
 
-/// Waits while the node is heard of; gives it up when it is not.
+/// Waits while the node is heard of; gives it up when it was silent for too long.
 #[must_use]
-pub fn plan(node: &Node, heard: Timestamp, on_node: impl FnOnce() -> Vec<Arc<Pod>>, now: Timestamp) -> Plan {
+pub fn plan(node: &Node, silent: Duration, on_node: impl FnOnce() -> Vec<Arc<Pod>>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
-    let due = heard + SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    if now < due {
-        let left = Duration::try_from(due.duration_since(now)).unwrap_or(GRACE);
-        plan.look_after(left.max(Duration::from_millis(100)));
+    if silent < grace {
+        plan.look_after((grace - silent).max(Duration::from_millis(100)));
         return plan;
     }
     let name = node.metadata.name.as_deref().unwrap_or_default();
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_silent_node_is_given_up_after_the_grace_period_and_once() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let ago = |s| now - SignedDuration::from_secs(s);
+        let ago = Duration::from_secs;
         let healthy = node(json!(
             CONDITIONS.map(|t| json!({ "type": t, "status": if t == "Ready" { "True" } else { "False" } }))
         ));
@@ -236,6 +236,18 @@ mod tests {
         let never = plan(&node(json!([])), ago(61), Vec::new, now);
         let Action::Write(write) = &never.actions[0] else { panic!() };
         assert_eq!(write.request.body["status"]["conditions"][0]["reason"], "NodeStatusNeverUpdated");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_silences_nobody() {
+        let (health, stores) = (NodeHealth::default(), Stores::new());
+        stores.nodes.put(node(json!([{ "type": "Ready", "status": "True" }])));
+        let at = |second| {
+            let moment = Moment { now: Timestamp::from_second(second).unwrap(), failure: None };
+            let plan = health.plan(&stores, &Name::new("", "n"), moment);
+            plan.actions.iter().filter(|a| matches!(a, Action::Write(_))).count()
+        };
+        assert_eq!((at(0), at(1_800_000_000), at(0)), (0, 0, 0));
     }
 
     #[test]

@@ -39,6 +39,8 @@ const APPLYING: usize = 16;
 /// A write that no store has seen after this long is no longer waited for (client-go: `ExpectationsTimeout`, there 5
 /// minutes). Only a store that was lost or a watch that hangs can get here.
 const UNSEEN_LIMIT: Duration = Duration::from_secs(60);
+/// Whoever wants to look again at once waits this long: a plan that wants it for ever must not hold the processor.
+const SOONEST: Duration = Duration::from_millis(10);
 
 pub struct Driver {
     client: kube::Client,
@@ -155,7 +157,7 @@ impl Driver {
         let moment = Moment { now: clock::now(), failure: self.failures.get(&key) };
         let plan = controller.plan(&self.stores, &key.name, moment);
         if let Some(delay) = plan.again {
-            self.queue.after(key.clone(), delay);
+            self.queue.after(key.clone(), delay.max(SOONEST));
         }
         if plan.actions.is_empty() {
             self.failures.remove(&key);
