@@ -19,5 +19,7 @@ pub mod inotify;
 pub mod net;
 pub mod pki;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 pub mod supervisor;
 pub mod systemd;

@@ -33,6 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["api", "client", "clock", "config", "inotify", "supervisor"]),
     ("agent", &["api", "client", "clock", "config", "cri", "inotify", "net", "pki", "supervisor", "systemd"]),
     ("server", &["api", "client", "clock", "config", "inotify", "pki", "supervisor", "systemd"]),
+    // A whole cluster, in tests only.
+    ("simulation", &["agent", "api", "client", "clock", "config", "cri", "pki", "server"]),
 ];
 
 /// Tests where two sides meet, and whom they use although their module may not.
