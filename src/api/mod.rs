@@ -44,5 +44,6 @@ pub mod status;
 pub mod storage_class;
 pub mod strategic;
 pub mod table;
+pub mod type_check;
 pub mod user;
 pub mod version;

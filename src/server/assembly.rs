@@ -175,6 +175,7 @@ where
         control_plane_node: config.agent.as_ref().map(|a| a.node_name.clone()),
         local_storage: config.local_storage,
         measure: service.backend().registry.measure(),
+        type_check: service.backend().registry.type_check(),
         sign: sign(&pki),
     };
     let (for_controllers, for_scheduler) = (client("system:kube-controller-manager"), client("system:kube-scheduler"));

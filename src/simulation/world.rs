@@ -125,6 +125,7 @@ impl World {
                     control_plane_node: None,
                     local_storage: false,
                     measure: self.service.backend().registry.measure(),
+                    type_check: self.service.backend().registry.type_check(),
                     sign: Sign::new(|_| Err("there are no keys here".into())),
                 };
                 self.tasks.spawn(async { controllers::run(client, config, stop).await.unwrap() })

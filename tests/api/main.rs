@@ -92,6 +92,7 @@ fn controllers_config(server: &Server) -> ControllersConfig {
         control_plane_node: None,
         local_storage: true,
         measure: server.service.backend().registry.measure(),
+        type_check: server.service.backend().registry.type_check(),
         sign: Sign::new(|_| Err("there are no keys here".into())),
     }
 }

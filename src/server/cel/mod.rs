@@ -4,8 +4,8 @@
 //! An expression travels: `lex` and `parse` make an [`ast`] with macros recognised, [`check`] gives every
 //! expression a type and every call its overloads, [`estimate`] says what it may cost at most, `plan` resolves names
 //! to slots and functions to pointers, and `evaluate` runs the plan over values that borrow from JSON.
-//! [`functions`] has one table of all functions; [`schema`] makes types of structural schemas; [`device`] is what
-//! selectors of devices see.
+//! [`functions`] has one table of all functions; [`schema`] makes types of structural schemas, [`kinds`] of the built-in
+//! kinds; [`device`] is what selectors of devices see.
 //!
 //! Why not a crate: the one there is brings a parser generator's runtime along for its parser, and an evaluator that
 //! knows neither types nor cost. The grammar is small.
@@ -22,6 +22,7 @@ pub mod estimate;
 mod evaluate;
 pub mod functions;
 mod issue;
+pub mod kinds;
 mod lex;
 pub(in crate::server) mod parse;
 mod plan;

@@ -15,6 +15,7 @@
 //! - ends: [`namespace`], [`garbage`]
 //! - limits of namespaces: [`resource_quota`]
 //! - custom resources: [`custom_resources`]
+//! - expressions of policies: [`policy_status`]
 //! - the cluster itself: [`bootstrap`], [`flow_control`], [`cluster_role_aggregation`], [`certificates`],
 //!   [`service_account`], [`root_ca`], [`api_services`], [`extension_authentication`]
 
@@ -52,6 +53,7 @@ pub mod persistent_volumes;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
+pub mod policy_status;
 pub mod protection;
 pub mod replica_set;
 pub mod resource_claims;
@@ -81,6 +83,7 @@ use self::action::Controller;
 use self::extension_authentication::{ExtensionAuthentication, Trusted};
 use crate::api::quota::Measure;
 use crate::api::signing::Sign;
+use crate::api::type_check::TypeCheck;
 use crate::config::Cluster;
 
 /// What the controllers need to know of the cluster.
@@ -100,6 +103,8 @@ pub struct ControllersConfig {
     pub local_storage: bool,
     /// What is used of quotas, which the server knows better than anyone who watches.
     pub measure: Measure,
+    /// Whether expressions fit the kinds that they are about: the server has the schemas.
+    pub type_check: TypeCheck,
     /// Who signs the certificates that were approved.
     pub sign: Sign,
 }
@@ -152,6 +157,7 @@ pub fn all(config: ControllersConfig) -> Vec<Arc<dyn Controller>> {
         Arc::new(resource_claims::ResourceClaims::default()),
         Arc::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers::default()),
         Arc::new(resource_quota::ResourceQuotas::new(config.measure)),
+        Arc::new(policy_status::PolicyStatus::new(config.type_check)),
         Arc::new(persistent_volumes::PersistentVolumes::new(config.local_storage)),
         Arc::new(attach_detach::AttachDetach::default()),
         Arc::new(volume_expansion::VolumeExpansion),

@@ -49,6 +49,7 @@ pub mod scheduling;
 mod selection;
 pub mod storage;
 pub mod strategy;
+mod type_check;
 mod update;
 pub mod webhook;
 

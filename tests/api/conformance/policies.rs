@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::Cluster;
+use super::custom::definition;
 use crate::Server;
 use crate::patches::deployment;
 
@@ -103,4 +105,45 @@ async fn a_deployment_is_mutated_by_expressions() {
     more["spec"]["replicas"] = 5.into();
     let updated = server.replaced(&format!("{DEPLOYMENTS}/d"), &more).await;
     assert_eq!((&updated["spec"]["replicas"], &updated["metadata"]["labels"]), (&json!(5), &json!({"least": "5"})));
+}
+
+#[tokio::test]
+async fn expressions_are_checked_against_the_kinds_they_are_about() {
+    let cluster = Cluster::new().await;
+    let spec = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}});
+    let crontabs = definition("stable.example.com", "crontabs", "CronTab", "Namespaced", &[("v1", spec)]);
+    cluster.define(&crontabs).await;
+    let policy = |name: &str, group: &str, resource: &str, expression: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name}, "spec": {
+                "matchConstraints": {"resourceRules": [{"apiGroups": [group], "apiVersions": ["v1"], "operations": ["*"],
+                    "resources": [resource]}]},
+                "validations": [{"expression": expression}]}})
+    };
+    let checked = async |name: &str, generation: i64| {
+        let uri = format!("{GROUP}/validatingadmissionpolicies/{name}");
+        let policy = cluster.await_object(&uri, |p| p["status"]["observedGeneration"] == generation).await;
+        policy["status"]["typeChecking"].clone()
+    };
+    let all = format!("{GROUP}/validatingadmissionpolicies");
+    let undefined = |kind: &str, field: &str, line: &str, column: usize| {
+        let dots = ".".repeat(column - 1);
+        let text = format!("{kind}: ERROR: <input>:1:{column}: undefined field '{field}'\n | {line}\n | {dots}^\n");
+        json!({"expressionWarnings": [{"fieldRef": "spec.validations[0].expression", "warning": text}]})
+    };
+    cluster.made(&all, &policy("right", "apps", "deployments", "object.spec.replicas > 1")).await;
+    assert_eq!(checked("right", 1).await, json!({}));
+    let mut wrong = cluster.made(&all, &policy("wrong", "apps", "deployments", "object.replicas > 1")).await;
+    let expect = undefined("apps/v1, Kind=Deployment", "replicas", "object.replicas > 1", 7);
+    assert_eq!(checked("wrong", 1).await, expect);
+    let expression = "object.spec.size > 1 && object.metadata.labels.size() > 0 && object.spec.unknown > 1";
+    cluster.made(&all, &policy("custom", "stable.example.com", "crontabs", expression)).await;
+    let expect = undefined("stable.example.com/v1, Kind=CronTab", "unknown", expression, 73);
+    assert_eq!(checked("custom", 1).await, expect);
+    // Once it is right there is nothing to warn of any more.
+    wrong["spec"]["validations"][0]["expression"] = json!("object.spec.replicas > 1");
+    wrong["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let patched = cluster.patch(&format!("{all}/wrong"), "application/merge-patch+json", &wrong).await;
+    assert_eq!(patched.code, 200, "{}", patched.text);
+    assert_eq!(checked("wrong", 2).await, json!({}));
 }

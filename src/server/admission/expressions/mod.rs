@@ -81,6 +81,24 @@ pub fn of_policies(variables: Option<Type>, has_params: bool) -> Environment {
     if has_params { environment.with("params", any()) } else { environment }
 }
 
+/// The types of the objects that a policy is about, and of its parameters where it has some.
+pub struct Typed {
+    pub object: Decl,
+    pub params: Option<Decl>,
+}
+
+/// The same where it is known what kind the objects are of; only to be checked, never to be evaluated.
+#[must_use]
+pub fn of_typed_policies(typed: &Typed, variables: Type) -> Environment {
+    let mut environment = of_policies(Some(variables), false)
+        .with("object", typed.object.clone())
+        .with("oldObject", typed.object.clone());
+    if let Some(params) = &typed.params {
+        environment = environment.with("params", params.clone());
+    }
+    environment
+}
+
 impl Expression {
     /// `wanted` are the types that the result may have; none is any.
     #[must_use]

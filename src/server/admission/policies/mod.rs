@@ -8,12 +8,14 @@
 //! - [`config`]: policies with their bindings, compiled once for every change of one
 //! - [`params`]: the objects that a binding gives to its policy
 //! - [`evaluate`]: one policy with one binding and one object of parameters
+//! - [`type_check`]: whether expressions fit the kinds that they are about, for the status
 //! - [`mutating`]: MutatingAdmissionPolicy, which changes objects instead
 
 mod config;
 mod evaluate;
 pub mod mutating;
 mod params;
+pub mod type_check;
 
 use std::sync::Arc;
 

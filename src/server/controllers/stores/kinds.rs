@@ -1,5 +1,6 @@
 //! Types: what is kept of the objects of each kind: what some controller reads.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -19,7 +20,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, StorageClass, Volu
 use super::{ApiService, Definition};
 use crate::client::store::{Kind, Meta};
 use crate::server::controllers::custom_resources::APPROVED;
-use crate::server::controllers::{owners, pods};
+use crate::server::controllers::{owners, pods, policy_status};
 
 macro_rules! kinds {
     ($($kind:ty => |$object:ident| $trim:expr),* $(,)?) => { $(
@@ -74,6 +75,13 @@ kinds! {
         }
     },
     HorizontalPodAutoscaler => |_o| (),
+    ValidatingAdmissionPolicy => |o| {
+        o.metadata.annotations = None;
+        // What was checked is looked at no more.
+        if policy_status::is_checked(o) {
+            (o.spec, o.status.get_or_insert_default().type_checking) = (None, None);
+        }
+    },
     Definition => |o| {
         if let Some(annotations) = &mut o.metadata.annotations {
             annotations.retain(|name, _| name == APPROVED);

@@ -10,6 +10,7 @@ mod kinds;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -33,6 +34,7 @@ use super::cluster_role_aggregation::{self, CLUSTER_ROLES};
 use super::disruption::BUDGETS;
 use super::horizontal_pod_autoscaler::AUTOSCALERS;
 use super::partial::Partial;
+use super::policy_status::POLICIES;
 use super::resource_claims::CLAIMS;
 use super::service_cidr::{ADDRESSES, SERVICE_CIDRS};
 use crate::api::resource::custom::{DEFINITIONS, Rows};
@@ -120,6 +122,7 @@ stores! {
     addresses: IPAddress = ADDRESSES,
     service_cidrs: ServiceCIDR = SERVICE_CIDRS,
     resource_claims: ResourceClaim = CLAIMS,
+    policies: ValidatingAdmissionPolicy = POLICIES,
     cluster_roles: cluster_role_aggregation::Role = CLUSTER_ROLES,
 }
 
