@@ -18,7 +18,7 @@ use crate::server::cache::Cache;
 use crate::server::store::{Change, Loaded, Sink};
 
 /// How old what is decided upon may be.
-pub const LAG: Duration = Duration::from_secs(90);
+pub const LAG: Duration = Duration::from_secs(45);
 /// Commits that are told of when something is wrong.
 const TOLD: usize = 120;
 
@@ -164,7 +164,14 @@ impl State {
     }
 
     fn limit(&mut self, what: &'static str, of: &str, is: i64) {
-        self.limits.entry((what, of.to_owned())).or_default().push_back((clock::instant(), is));
+        let all = self.limits.entry((what, of.to_owned())).or_default();
+        if all.back().is_none_or(|(_, was)| *was != is) {
+            all.push_back((clock::instant(), is));
+        }
+        // What was replaced so long ago is of no consequence.
+        while all.get(1).is_some_and(|(at, _)| at.elapsed() >= LAG) {
+            all.pop_front();
+        }
     }
 
     /// The values that a number had lately.
@@ -253,6 +260,13 @@ impl State {
     }
 
     fn pod(&mut self, who: &str, old: Option<&Value>, new: Option<&Value>, weather: &Weather) {
+        self.judge(who, old, new, weather);
+        let of = new.or(old).map(app).unwrap_or_default().to_owned();
+        let ready = self.count("pods", |p| app(p) == of && is_ready(p));
+        self.limit("ready", &of, ready);
+    }
+
+    fn judge(&mut self, who: &str, old: Option<&Value>, new: Option<&Value>, weather: &Weather) {
         if let (None, Some(new)) = (old, new) {
             if !weather.lost_lately(who, LAG) {
                 self.created(new);
@@ -342,7 +356,9 @@ impl State {
         let left = self.count("pods", |p| app(p) == of && is_ready(p));
         if owner(pod, "ReplicaSet").is_some() {
             let least = self.lately("least", &of).into_iter().min().unwrap_or(0);
-            if left < least {
+            // Until lately there were too few anyway, and the one that goes may be among them for all that is known.
+            let enough = self.lately("ready", &of).into_iter().min().unwrap_or(0) >= least;
+            if left < least && enough {
                 self.fail(format!("{left} pods of {of} are left, at least {least} must be: {} goes", name(pod)));
             }
         }

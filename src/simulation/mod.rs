@@ -8,7 +8,7 @@
 //!
 //! Each seed runs in a process of its own, for there is state in a process that is made once. A failure prints its seed.
 //! `SKIFF_SIM_SEED=42` runs one seed and `SKIFF_SIM_SEEDS=1000` so many of them;
-//! `SKIFF_SIM_LOG=1` logs, which changes nothing else.
+//! `SKIFF_SIM_STEPS=200` makes them longer, `SKIFF_SIM_LOG=1` logs, which changes nothing else.
 
 mod checks;
 mod node;
@@ -27,9 +27,11 @@ use self::world::World;
 use crate::clock::{self, simulated};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 4;
 /// Things that happen in one history.
-const STEPS: usize = 40;
+const STEPS: u64 = 40;
+/// In one that is only compared with itself.
+const FEW_STEPS: u64 = 8;
 /// Long enough for a key that failed again and again to have its next turn.
 const SETTLES: Duration = Duration::from_secs(3600);
 /// Nothing is written for so long: it has settled.
@@ -68,7 +70,7 @@ async fn watch_over(world: &World, time: Duration) -> Result<(), String> {
     Ok(())
 }
 
-async fn history(seed: u64) -> Result<u64, String> {
+async fn history(seed: u64, steps: u64) -> Result<u64, String> {
     simulated::set("2026-01-01T00:00:00Z".parse().unwrap());
     let began = clock::instant();
     let mut world = World::new(Dice::new(seed));
@@ -79,7 +81,7 @@ async fn history(seed: u64) -> Result<u64, String> {
     story::begin(&world).await;
     world.weather.set_bad(true);
     world.crashes.store(true, Relaxed);
-    for number in 1..=STEPS {
+    for number in 1..=steps {
         story::step(&mut world, number).await;
         let most = if world.dice.chance(200) { 120_000 } else { 10_000 };
         watch_over(&world, world.dice.millis(0, most)).await?;
@@ -117,7 +119,7 @@ fn one_seed() {
     let run = move || {
         random::decide_by(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(history(seed))
+        runtime.block_on(history(seed, asked("SKIFF_SIM_STEPS").unwrap_or(STEPS)))
     };
     let (sender, done) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::spawn(move || sender.send(run()));
@@ -129,14 +131,15 @@ fn one_seed() {
     println!("history {digest:016x}");
 }
 
-fn child(seed: u64) -> Output {
+fn child(seed: u64, steps: u64) -> Output {
     let itself = std::env::current_exe().unwrap();
     let arguments = ["--exact", "simulation::one_seed", "--nocapture"];
-    Command::new(itself).args(arguments).env("SKIFF_SIM_CHILD", seed.to_string()).output().unwrap()
+    let environment = [("SKIFF_SIM_CHILD", seed.to_string()), ("SKIFF_SIM_STEPS", steps.to_string())];
+    Command::new(itself).args(arguments).envs(environment).output().unwrap()
 }
 
-fn run(seed: u64) -> Result<String, String> {
-    let output = child(seed);
+fn run(seed: u64, steps: u64) -> Result<String, String> {
+    let output = child(seed, steps);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let digest = out.lines().find_map(|l| l.split_once("history ").map(|(_, digest)| digest.to_owned()));
     match (output.status.success(), digest) {
@@ -151,11 +154,12 @@ fn a_cluster_keeps_its_promises_whatever_befalls_it() {
         (Some(seed), more) => (seed, seed + more.unwrap_or(1) - 1),
         (None, more) => (1, more.unwrap_or(SEEDS)),
     };
+    let steps = asked("SKIFF_SIM_STEPS").unwrap_or(STEPS);
     let next = AtomicU64::new(first);
     let work = || {
         let mut failed = Vec::new();
         while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed <= last) {
-            if let Err(wrong) = run(seed) {
+            if let Err(wrong) = run(seed, steps) {
                 eprintln!("{wrong}");
                 failed.push(seed);
             }
@@ -173,5 +177,5 @@ fn a_cluster_keeps_its_promises_whatever_befalls_it() {
 
 #[test]
 fn a_seed_is_one_history() {
-    assert_eq!(run(1).unwrap(), run(1).unwrap());
+    assert_eq!(run(1, FEW_STEPS).unwrap(), run(1, FEW_STEPS).unwrap());
 }

@@ -86,7 +86,7 @@ pub async fn begin(world: &World) {
     }
 }
 
-async fn job(world: &World, number: usize) {
+async fn job(world: &World, number: u64) {
     let mut template = template("work", "v1", 200);
     template["spec"]["restartPolicy"] = if world.dice.chance(500) { "Never" } else { "OnFailure" }.into();
     let indexed = world.dice.chance(500);
@@ -98,7 +98,7 @@ async fn job(world: &World, number: usize) {
 }
 
 /// One thing that happens.
-pub async fn step(world: &mut World, number: usize) {
+pub async fn step(world: &mut World, number: u64) {
     let dice = world.dice.clone();
     let node = *dice.one(&NODES).unwrap();
     match dice.below(100) {
