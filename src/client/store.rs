@@ -98,6 +98,8 @@ pub trait View: Send + Sync {
     fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool;
     /// What garbage collection asks of an owner.
     fn head(&self, namespace: &str, name: &str) -> Option<Head>;
+    /// The object is there with that uid, in whatever namespace.
+    fn is_anywhere(&self, name: &str, uid: &str) -> bool;
     /// What a namespace holds of this resource.
     fn count(&self, namespace: &str) -> Count;
     /// Ends the subscriptions: they hold on to the stores.
@@ -266,6 +268,10 @@ impl<K: Kind> View for Store<K> {
             let meta = k.meta();
             Head { uid: meta.uid().to_owned(), deleting: meta.deleting(), finalizers: meta.finalizers().to_owned() }
         })
+    }
+
+    fn is_anywhere(&self, name: &str, uid: &str) -> bool {
+        self.read(|o| o.values().filter_map(|m| m.get(name)).any(|k| k.meta().uid() == uid))
     }
 
     fn count(&self, namespace: &str) -> Count {

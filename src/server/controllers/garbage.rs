@@ -9,6 +9,7 @@
 //!                       none solid, one ends in the foreground ─▶ deleted (in the foreground if it has dependents;
 //!                                     when one of those ends too, in a circle, its owners need not wait for it)
 //!                       all absent (asked)   ─▶ deleted in the background
+//!                       of a cluster-scoped object, one of a kind with a namespace ─▶ nobody can say: it stays
 //! an object that ends:  foregroundDeletion   ─▶ waits for the dependents that block it, then loses the finalizer
 //!                       orphan               ─▶ dependents lose their reference, then it loses the finalizer
 //! ```
@@ -16,10 +17,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
-use super::action::{Action, Controller, Enqueue, Moment, Name, Plan, Write};
+use super::action::{Action, Controller, Enqueue, Moment, Name, Note, Plan, Write};
 use super::stores::{Stores, subscribe_all};
 use crate::api::resource::{Resource, find_storage};
 use crate::client::request::{Class, Request, Verb};
@@ -29,6 +31,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 /// Owners whose absence the server has confirmed. uids never come back, so the oldest can always be forgotten.
 const ABSENT_MAX: usize = 500;
+const COMPONENT: &str = "garbage-collector-controller";
 
 /// Keys are uids, in the name.
 #[derive(Default)]
@@ -41,7 +44,17 @@ struct Graph {
     items: HashMap<Box<str>, Item>,
     /// By the owner's uid.
     dependents: HashMap<Box<str>, HashSet<Box<str>>>,
-    absent: VecDeque<Box<str>>,
+    absent: VecDeque<Absent>,
+}
+
+/// That nothing of the uid is there. With the uid alone, a reference to the wrong place would be the end of all who name the
+/// owner where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Absent {
+    storage: &'static str,
+    namespace: Box<str>,
+    name: Box<str>,
+    uid: Box<str>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +66,8 @@ struct Item {
     owners: Vec<OwnerReference>,
     deleting: bool,
     finalizers: Vec<String>,
+    /// It was said that one of these owners is in another namespace.
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +78,8 @@ enum Owner {
     Absent,
     /// Not seen; the server must be asked.
     Unsure,
+    /// Of a kind with a namespace, where the dependent has none: there is nowhere to ask.
+    Nowhere,
 }
 
 impl Graph {
@@ -110,9 +127,10 @@ impl Graph {
     fn keep(&mut self, resource: &'static Resource, meta: &dyn Meta) -> Vec<Box<str>> {
         let uid: Box<str> = meta.uid().into();
         let (owners, finalizers) = (meta.owners(), meta.finalizers());
-        let mut touched = Vec::new();
+        let (mut touched, mut told) = (Vec::new(), false);
         if let Some(item) = self.items.remove(&uid) {
             touched.extend(self.unlink(&uid, &item));
+            told = item.told && item.owners == owners;
         }
         let ends_specially = finalizers.iter().any(|f| f == FOREGROUND || f == ORPHAN);
         if owners.is_empty() && !ends_specially {
@@ -134,19 +152,47 @@ impl Graph {
             owners: owners.to_owned(),
             deleting,
             finalizers: finalizers.to_owned(),
+            told,
         };
         self.items.insert(uid.clone(), item);
         touched.push(uid);
         touched
     }
 
+    /// Whoever names it from another namespace is none of them.
     fn dependents(&self, uid: &str) -> Vec<(&str, &Item)> {
+        let namespace = self.items.get(uid).map_or("", |item| &item.namespace);
         let all = self.dependents.get(uid).into_iter().flatten();
-        all.filter_map(|d| Some((&**d, self.items.get(d)?))).collect()
+        let all = all.filter_map(|d| Some((&**d, self.items.get(d)?)));
+        all.filter(|(_, d)| namespace.is_empty() || *d.namespace == *namespace).collect()
+    }
+
+    /// Whether the object of the uid `who` ends in the foreground and so waits for `of`, or for one that does. In a circle they
+    /// would wait for each other for ever.
+    fn waits(&self, who: &str, of: &str) -> bool {
+        let (mut seen, mut next) = (HashSet::from([who]), vec![who]);
+        while let Some(uid) = next.pop() {
+            if !self.items.get(uid).is_some_and(Item::ends_in_foreground) {
+                continue;
+            }
+            for (dependent, _) in self.dependents(uid).into_iter().filter(|(_, d)| blocks(d, uid)) {
+                if dependent == of {
+                    return true;
+                }
+                if seen.insert(dependent) {
+                    next.push(dependent);
+                }
+            }
+        }
+        false
     }
 }
 
 impl Item {
+    fn ends_in_foreground(&self) -> bool {
+        self.deleting && self.has(FOREGROUND)
+    }
+
     fn write(&self, verb: Verb, body: Value) -> Write {
         let mut write = Write::new(Request::new(verb, self.resource, &self.namespace, &self.name, body));
         write.fine = &[Class::NotFound];
@@ -228,33 +274,43 @@ impl Controller for GarbageCollector {
     }
 
     fn plan(&self, stores: &Stores, key: &Name, _moment: Moment<'_>) -> Plan {
-        let graph = self.graph();
+        let mut graph = self.graph();
         let Some(item) = graph.items.get(&key.name) else { return Plan::nothing() };
-        plan(&graph, stores, &key.name, item)
+        let plan = plan(&graph, stores, &key.name, item);
+        if let Some(item) = graph.items.get_mut(&key.name) {
+            item.told |= plan.actions.iter().any(|a| matches!(a, Action::Event(_)));
+        }
+        plan
     }
 
     fn learn(&self, _key: &Name, request: &Request, answer: Option<Value>) {
         let asked = request.resource;
         let found = answer.as_ref().and_then(|a| a["metadata"]["uid"].as_str()).unwrap_or_default().to_owned();
         let mut graph = self.graph();
-        let named: HashSet<Box<str>> = graph
+        let named = |o: &OwnerReference| {
+            let group = o.api_version.split_once('/').map_or("", |(group, _)| group);
+            o.name == request.name && o.uid != found && o.kind == asked.kind && group == asked.group
+        };
+        let there = |item: &&Item| !asked.namespaced || *item.namespace == *request.namespace;
+        let absent: HashSet<Absent> = graph
             .items
             .values()
-            .flat_map(|i| i.owners.iter().map(move |o| (i, o)))
-            .filter(|(i, o)| {
-                o.name == request.name
-                    && (request.namespace.is_empty() || *i.namespace == *request.namespace)
-                    && o.kind == asked.kind
-                    && o.api_version.split_once('/').map_or("", |(group, _)| group) == asked.group
+            .filter(there)
+            .flat_map(|item| &item.owners)
+            .filter(|o| named(o))
+            .map(|o| Absent {
+                storage: asked.storage,
+                namespace: request.namespace.as_str().into(),
+                name: o.name.as_str().into(),
+                uid: o.uid.as_str().into(),
             })
-            .map(|(_, o)| o.uid.as_str().into())
             .collect();
-        for uid in named {
-            if *uid != *found && !graph.absent.contains(&uid) {
+        for one in absent {
+            if !graph.absent.contains(&one) {
                 if graph.absent.len() == ABSENT_MAX {
                     graph.absent.pop_front();
                 }
-                graph.absent.push_back(uid);
+                graph.absent.push_back(one);
             }
         }
     }
@@ -276,7 +332,9 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
                 plan.push(of.without_owners(dependent, &[uid]));
             }
             plan.push(item.without_finalizer(uid, ORPHAN));
-        } else if item.has(FOREGROUND) && !graph.dependents(uid).iter().any(|(_, d)| blocks(d, uid)) {
+        } else if item.has(FOREGROUND)
+            && !graph.dependents(uid).iter().any(|(by, d)| blocks(d, uid) && !graph.waits(by, uid))
+        {
             plan.push(item.without_finalizer(uid, FOREGROUND));
         }
         return plan;
@@ -287,6 +345,12 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
     let states: Vec<(&OwnerReference, Owner)> =
         item.owners.iter().map(|o| (o, state(graph, stores, item, o))).collect();
     let any = |wanted: Owner| states.iter().any(|(_, s)| *s == wanted);
+    if !item.told {
+        plan.actions.extend(states.iter().filter_map(|(o, s)| misplaced(stores, uid, item, o, *s)));
+    }
+    if any(Owner::Nowhere) {
+        return plan;
+    }
     if any(Owner::Unsure) {
         for (owner, _) in states.iter().filter(|(_, s)| *s == Owner::Unsure) {
             plan.actions.extend(ask(stores, item, owner));
@@ -307,8 +371,7 @@ fn plan(graph: &Graph, stores: &Stores, uid: &str, item: &Item) -> Plan {
         () => "Background",
     };
     let waited_for = item.owners.iter().any(|o| o.block_owner_deletion == Some(true));
-    let ends = |d: &Item| d.deleting && d.has(FOREGROUND);
-    if foreground && waited_for && graph.dependents(uid).iter().any(|(_, d)| ends(d)) {
+    if foreground && waited_for && graph.dependents(uid).iter().any(|(_, d)| d.ends_in_foreground()) {
         plan.push(item.unblocking(uid));
     }
     let mut request = Request::delete(item.resource, &item.namespace, &item.name, uid);
@@ -329,15 +392,21 @@ fn namespace_of<'a>(owner: &'static Resource, item: &'a Item) -> &'a str {
 }
 
 fn state(graph: &Graph, stores: &Stores, item: &Item, owner: &OwnerReference) -> Owner {
-    if graph.absent.iter().any(|a| **a == owner.uid) {
-        return Owner::Absent;
-    }
     let Some(resource) = stores.kind(&owner.api_version, &owner.kind) else {
         // A kind that is not served: nobody can say that the owner is gone.
         return Owner::Solid;
     };
-    let head = stores.view(resource.storage).and_then(|v| v.head(namespace_of(resource, item), &owner.name));
-    match head {
+    if resource.namespaced && item.namespace.is_empty() {
+        return Owner::Nowhere;
+    }
+    let namespace = namespace_of(resource, item);
+    let same = |a: &Absent| {
+        *a.uid == *owner.uid && *a.name == *owner.name && *a.namespace == *namespace && a.storage == resource.storage
+    };
+    if graph.absent.iter().any(same) {
+        return Owner::Absent;
+    }
+    match stores.view(resource.storage).and_then(|v| v.head(namespace, &owner.name)) {
         Some(head) if head.uid == owner.uid => {
             if head.deleting && head.finalizers.iter().any(|f| f == FOREGROUND) {
                 Owner::Ending
@@ -347,6 +416,32 @@ fn state(graph: &Graph, stores: &Stores, item: &Item, owner: &OwnerReference) ->
         }
         _ => Owner::Unsure,
     }
+}
+
+/// An owner that is in another namespace, whose objects it cannot own.
+fn misplaced(stores: &Stores, uid: &str, item: &Item, owner: &OwnerReference, state: Owner) -> Option<Action> {
+    if matches!(state, Owner::Solid | Owner::Ending) {
+        return None;
+    }
+    let resource = stores.kind(&owner.api_version, &owner.kind).filter(|r| r.namespaced)?;
+    stores.view(resource.storage).filter(|v| v.is_anywhere(&owner.name, &owner.uid))?;
+    let (namespace, OwnerReference { api_version, kind, name, uid: owner, .. }) = (&item.namespace, owner);
+    let owner = format!("[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {owner}]");
+    Some(Action::Event(Note {
+        regarding: ObjectReference {
+            api_version: Some(item.resource.api_version()),
+            kind: Some(item.resource.kind.into()),
+            namespace: Some(namespace.to_string()).filter(|n| !n.is_empty()),
+            name: Some(item.name.to_string()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        },
+        warning: true,
+        reason: "OwnerRefInvalidNamespace",
+        message: format!("ownerRef {owner} does not exist in namespace \"{namespace}\""),
+        component: COMPONENT,
+        action: "",
+    }))
 }
 
 fn ask(stores: &Stores, item: &Item, owner: &OwnerReference) -> Option<Action> {

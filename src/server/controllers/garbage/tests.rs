@@ -1,7 +1,7 @@
 //! Golden plans of the garbage collector, and what its graph remembers.
 
 use super::*;
-use crate::client::store::View;
+use crate::client::store::{Kind, Store, View as _};
 
 struct World {
     stores: Stores,
@@ -22,20 +22,21 @@ impl World {
         let mut meta = json!({ "name": name, "namespace": "ns", "uid": name });
         meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let value = json!({ "metadata": meta });
-        let resource = crate::server::controllers::stores::row(storage);
-        let (old, new) = match storage {
-            "pods" => {
-                let old = self.stores.pods.get("ns", name).map(|o| o.metadata.clone());
-                self.stores.pods.put(serde_json::from_value(value).unwrap());
-                (old, self.stores.pods.get("ns", name).map(|o| o.metadata.clone()))
-            }
-            _ => {
-                let old = self.stores.replica_sets.get("ns", name).map(|o| o.metadata.clone());
-                self.stores.replica_sets.put(serde_json::from_value(value).unwrap());
-                (old, self.stores.replica_sets.get("ns", name).map(|o| o.metadata.clone()))
-            }
-        };
-        self.collector.graph().observe(resource, old.as_ref().map(|o| o as _), new.as_ref().map(|o| o as _));
+        match storage {
+            "pods" => self.put(&self.stores.pods, value),
+            "persistentvolumes" => self.put(&self.stores.volumes, value),
+            _ => self.put(&self.stores.replica_sets, value),
+        }
+    }
+
+    fn put<K: Kind>(&self, store: &Store<K>, value: Value) {
+        let object: K = serde_json::from_value(value).unwrap();
+        let (namespace, name) = (object.meta().namespace().to_owned(), object.meta().name().to_owned());
+        let old = store.get(&namespace, &name);
+        store.put(object);
+        let new = store.get(&namespace, &name);
+        let (old, new) = (old.as_ref().map(|o| o.meta()), new.as_ref().map(|o| o.meta()));
+        self.collector.graph().observe(store.resource(), old, new);
     }
 
     fn gone(&self, name: &str) -> Vec<Box<str>> {
@@ -60,13 +61,18 @@ impl World {
             .map(|a| match a {
                 Action::Write(w) => show(&w.request),
                 Action::Read(r) => show(r),
+                Action::Event(note) => format!("{} {}", note.reason, note.message),
                 other => panic!("{other:?}"),
             })
             .collect()
     }
 
     fn answer(&self, uid: &str, found: Option<&str>) {
-        let request = Request::new(Verb::Get, self.stores.replica_sets.resource(), "ns", "rs", Value::Null);
+        self.answer_in("ns", uid, found);
+    }
+
+    fn answer_in(&self, namespace: &str, uid: &str, found: Option<&str>) {
+        let request = Request::new(Verb::Get, self.stores.replica_sets.resource(), namespace, "rs", Value::Null);
         self.collector.learn(&Name::new("", uid), &request, found.map(|f| json!({ "metadata": { "uid": f } })));
     }
 }
@@ -147,6 +153,81 @@ fn a_circle_that_ends_in_the_foreground_is_opened() {
     let open = json!({ "apiVersion": "v1", "kind": "Pod", "name": "b", "uid": "b", "blockOwnerDeletion": false });
     w.object("pods", "c", json!({ "ownerReferences": [open] }));
     assert_eq!(w.plan("b"), ["StrategicPatch b foregroundDeletion"]);
+}
+
+#[test]
+fn a_circle_whose_objects_were_all_deleted_at_once_waits_for_nothing() {
+    let w = World::new();
+    let ending = |name: &str, owners: Value| {
+        let meta = json!({ "ownerReferences": owners, "deletionTimestamp": DELETING, "finalizers": [FOREGROUND] });
+        w.object("pods", name, meta);
+    };
+    ending("a", json!([reference("Pod", "b")]));
+    ending("b", json!([reference("Pod", "a")]));
+    // Beside the circle: who is above it waits for it, who is in it for what is below.
+    ending("above", json!([]));
+    ending("a", json!([reference("Pod", "b"), reference("Pod", "above")]));
+    assert!(w.plan("above").is_empty());
+    w.object("pods", "below", json!({ "ownerReferences": [reference("Pod", "b")] }));
+    assert!(w.plan("b").is_empty());
+    assert_eq!(w.plan("a"), ["StrategicPatch a foregroundDeletion"]);
+}
+
+#[test]
+fn who_owns_itself_does_not_wait_for_itself() {
+    let w = World::new();
+    let owners = json!([reference("Pod", "p")]);
+    w.object("pods", "p", json!({ "ownerReferences": owners }));
+    assert!(w.plan("p").is_empty());
+    w.object(
+        "pods",
+        "p",
+        json!({ "ownerReferences": owners, "deletionTimestamp": DELETING, "finalizers": [FOREGROUND] }),
+    );
+    assert_eq!(w.plan("p"), ["StrategicPatch p foregroundDeletion"]);
+}
+
+/// Once a reference from elsewhere was the end of all who named the owner where it was.
+#[test]
+fn a_reference_into_another_namespace_concerns_nobody_there() {
+    let w = World::new();
+    let owners = json!([reference("ReplicaSet", "rs")]);
+    let there = |more: Value| {
+        w.object("apps/replicasets", "rs", {
+            let mut meta = json!({ "namespace": "there" });
+            json_patch::merge(&mut meta, &more);
+            meta
+        })
+    };
+    there(json!({}));
+    w.object("pods", "good", json!({ "namespace": "there", "ownerReferences": owners }));
+    w.object("pods", "bad", json!({ "ownerReferences": owners }));
+    let said = "OwnerRefInvalidNamespace ownerRef [apps/v1/ReplicaSet, namespace: ns, name: rs, uid: rs] does not exist in \
+                namespace \"ns\"";
+    assert_eq!(w.plan("bad"), [said, "Get rs"]);
+    w.answer_in("ns", "bad", None);
+    assert_eq!(w.plan("bad"), ["Delete bad Background"], "it is said once");
+    assert!(w.plan("good").is_empty());
+    // Nor does the owner wait for it.
+    there(json!({ "deletionTimestamp": DELETING, "finalizers": [FOREGROUND] }));
+    assert_eq!(w.plan("good"), ["Delete good Background"]);
+    w.stores.pods.take("there", "good");
+    w.collector.graph().forget("good");
+    assert_eq!(w.plan("rs"), ["StrategicPatch rs foregroundDeletion"]);
+}
+
+#[test]
+fn what_has_no_namespace_is_not_deleted_for_an_owner_that_has_one() {
+    let w = World::new();
+    let volume = json!({ "namespace": null, "ownerReferences": [reference("ReplicaSet", "rs")] });
+    w.object("persistentvolumes", "v", volume.clone());
+    assert!(w.plan("v").is_empty(), "nothing is known of such an owner");
+    w.object("apps/replicasets", "rs", json!({}));
+    let said = "OwnerRefInvalidNamespace ownerRef [apps/v1/ReplicaSet, namespace: , name: rs, uid: rs] does not exist in \
+                namespace \"\"";
+    assert_eq!(w.plan("v"), [said]);
+    w.object("persistentvolumes", "v", volume);
+    assert!(w.plan("v").is_empty(), "it is said once");
 }
 
 #[test]
