@@ -180,7 +180,8 @@ fn scale(stores: &Stores, covered: &[Arc<Pod>], known: &HashMap<String, Option<i
     if !asked.is_empty() {
         return Counted::Unknown(asked.into_values().collect());
     }
-    Counted::Pods(Expected { pods: scales.values().sum(), healthy: 0, unmanaged })
+    let pods = scales.values().copied().fold(0, i32::saturating_add);
+    Counted::Pods(Expected { pods, healthy: 0, unmanaged })
 }
 
 /// The replicas of a controller that is followed here, by the uid of who decides about them: of a ReplicaSet that may be

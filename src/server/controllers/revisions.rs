@@ -76,7 +76,7 @@ impl History<'_> {
             Some(found) if found.revision == newest => Current::Known(Arc::clone(found)),
             Some(found) => {
                 let meta = &found.metadata;
-                let body = json!({ "metadata": { "uid": meta.uid }, "revision": newest + 1 });
+                let body = json!({ "metadata": { "uid": meta.uid }, "revision": newest.saturating_add(1) });
                 let request = Request::new(
                     Verb::MergePatch,
                     row("apps/controllerrevisions"),
@@ -87,7 +87,7 @@ impl History<'_> {
                 Current::Write(Box::new(Write::new(request)))
             }
             None if all.iter().any(|r| r.metadata.name() == self.name(&hash)) => Current::Taken,
-            None => Current::Write(Box::new(self.create(&hash, &data, newest + 1))),
+            None => Current::Write(Box::new(self.create(&hash, &data, newest.saturating_add(1)))),
         }
     }
 

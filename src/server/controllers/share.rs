@@ -16,7 +16,7 @@ pub fn share(of: &IntOrString, total: i32, round: Round) -> Option<i32> {
         IntOrString::Int(n) => Some(*n),
         IntOrString::String(text) => {
             let percent: i64 = text.strip_suffix('%')?.parse().ok()?;
-            let hundredths = percent * i64::from(total);
+            let hundredths = percent.saturating_mul(i64::from(total)).min(i64::MAX - 99);
             let whole = if round == Round::Up { hundredths + 99 } else { hundredths }.div_euclid(100);
             Some(i32::try_from(whole).unwrap_or(i32::MAX))
         }
@@ -37,6 +37,7 @@ mod tests {
             (text("0%"), 10, Some((0, 0))),
             (text("150%"), 2, Some((3, 3))),
             (text("100%"), i32::MAX, Some((i32::MAX, i32::MAX))),
+            (text("9223372036854775807%"), i32::MAX, Some((i32::MAX, i32::MAX))),
             (text("3"), 10, None),
             (text("x%"), 10, None),
         ];

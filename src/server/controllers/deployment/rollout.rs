@@ -13,6 +13,7 @@ use super::super::{owners, pods};
 use super::scale::resize;
 use super::sets::{
     self, DESIRED, HASH_LABEL, MAX, REVISION, REVISION_HISTORY, Sets, annotation, available, revision, set_name, size,
+    sum,
 };
 use super::status::{self, StatusDraft};
 use super::{COMPONENT, Observed, history, name, ns};
@@ -77,11 +78,11 @@ fn old_pods_run(observed: &Observed, sets: &Sets<'_>) -> bool {
 
 fn roll(sets: &Sets<'_>, new: &ReplicaSet, plan: &mut Plan) {
     let wanted = sets.replicas();
-    let total: i32 = sets.all().map(|s| size(s)).sum();
+    let total = sum(sets.all().map(|s| size(s)));
     let to = if size(new) > wanted {
         wanted
     } else {
-        let room = (wanted + sets.max_surge() - total).max(0);
+        let room = sets.most().saturating_sub(total).max(0);
         size(new) + room.min(wanted - size(new))
     };
     if to != size(new) {
@@ -114,7 +115,7 @@ fn shrink_old(sets: &Sets<'_>, new: &ReplicaSet, total: i32, plan: &mut Plan) {
         *to -= unhealthy;
         unhealthy_room -= unhealthy;
     }
-    let mut room = sets.all().map(|s| available(s)).sum::<i32>() - minimum;
+    let mut room = sum(sets.all().map(|s| available(s))) - minimum;
     for (_, to) in &mut sizes {
         let down = (*to).min(room.max(0));
         *to -= down;
@@ -129,7 +130,7 @@ fn shrink_old(sets: &Sets<'_>, new: &ReplicaSet, total: i32, plan: &mut Plan) {
 
 /// Brings the new ReplicaSet up to date, or makes it. False when the plan must end here.
 fn new_set(observed: &Observed, sets: &Sets<'_>, draft: &mut StatusDraft<'_>, plan: &mut Plan) -> bool {
-    let next = sets.old.iter().map(|s| revision(s)).max().unwrap_or(0) + 1;
+    let next = sets.old.iter().map(|s| revision(s)).max().unwrap_or(0).saturating_add(1);
     match &sets.new {
         Some(new) => {
             if let Some(write) = refresh(sets, new, next) {
@@ -200,12 +201,12 @@ fn create(observed: &Observed, sets: &Sets<'_>, next: i64, draft: &mut StatusDra
         draft.collide();
         return;
     }
-    let total: i32 = sets.old.iter().map(|s| size(s)).sum();
+    let total = sum(sets.old.iter().map(|s| size(s)));
     let wanted = sets.replicas();
-    let replicas = if sets::is_rolling(d) { (wanted + sets.max_surge() - total).clamp(0, wanted) } else { wanted };
+    let replicas = if sets::is_rolling(d) { sets.most().saturating_sub(total).clamp(0, wanted) } else { wanted };
     let mut annotated = annotations(sets, &BTreeMap::new(), next);
     annotated.insert(DESIRED.into(), wanted.to_string());
-    annotated.insert(MAX.into(), (wanted + sets.max_surge()).to_string());
+    annotated.insert(MAX.into(), sets.most().to_string());
     let message = format!("Scaled up replica set {set} from 0 to {replicas}");
     let request = Request::create(row("apps/replicasets"), ns(d), new_body(sets, &set, &hash, replicas, &annotated));
     plan.push(Write::new(request).reported(Report {

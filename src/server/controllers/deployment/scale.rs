@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::action::{Plan, Report, Write};
 use super::super::{owners, stores::row};
-use super::sets::{DESIRED, MAX, Sets, annotation, available, set_name, size};
+use super::sets::{DESIRED, MAX, Sets, annotation, available, set_name, size, sum};
 use super::{COMPONENT, ns};
 use crate::client::request::{Request, Verb};
 use std::sync::Arc;
@@ -53,8 +53,8 @@ fn is_saturated(sets: &Sets<'_>) -> bool {
 
 /// Larger ones first; of equals the newer grows first and the older shrinks first. The first takes what rounding left.
 fn proportional(sets: &Sets<'_>, mut active: Vec<&Arc<ReplicaSet>>) -> Vec<(Arc<ReplicaSet>, i32)> {
-    let total: i32 = active.iter().map(|s| size(s)).sum();
-    let allowed = if sets.replicas() > 0 { sets.replicas() + sets.max_surge() } else { 0 };
+    let total = sum(active.iter().map(|s| size(s)));
+    let allowed = if sets.replicas() > 0 { sets.most() } else { 0 };
     let to_add = allowed - total;
     active.sort_by(|a, b| {
         let age = a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp);
@@ -65,10 +65,10 @@ fn proportional(sets: &Sets<'_>, mut active: Vec<&Arc<ReplicaSet>>) -> Vec<(Arc<
     for set in active {
         let part = proportion(sets, set, to_add, added);
         added += part;
-        sizes.push((Arc::clone(set), size(set) + part));
+        sizes.push((Arc::clone(set), size(set).saturating_add(part).max(0)));
     }
     if let (Some(first), true) = (sizes.first_mut(), to_add != 0) {
-        first.1 = (first.1 + to_add - added).max(0);
+        first.1 = first.1.saturating_add(to_add - added).max(0);
     }
     sizes
 }
@@ -89,16 +89,16 @@ fn fraction(sets: &Sets<'_>, set: &ReplicaSet) -> i32 {
     let before = annotation(set, MAX).and_then(|m| m.parse::<i32>().ok()).filter(|m| *m != 0);
     let status = sets.deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
     let Some(before) = before.or((status != 0).then_some(status)) else { return 0 };
-    let scaled = f64::from(size(set)) * f64::from(sets.replicas() + sets.max_surge()) / f64::from(before);
+    let scaled = f64::from(size(set)) * f64::from(sets.most()) / f64::from(before);
     #[allow(clippy::cast_possible_truncation, reason = "saturates")]
     let rounded = scaled.round() as i32;
-    rounded - size(set)
+    rounded.saturating_sub(size(set))
 }
 
 /// Writes size and size annotations of a ReplicaSet when they differ, and tells it.
 pub fn resize(sets: &Sets<'_>, set: &ReplicaSet, to: i32, plan: &mut Plan) {
     let from = size(set);
-    let (desired, max) = (sets.replicas().to_string(), (sets.replicas() + sets.max_surge()).to_string());
+    let (desired, max) = (sets.replicas().to_string(), sets.most().to_string());
     let annotated = annotation(set, DESIRED) == Some(desired.as_str()) && annotation(set, MAX) == Some(max.as_str());
     if from == to && annotated {
         return;

@@ -55,6 +55,11 @@ impl<'a> Sets<'a> {
         if is_rolling(self.deployment) { fenceposts(self.spec).0 } else { 0 }
     }
 
+    /// Pods that there may be at once.
+    pub fn most(&self) -> i32 {
+        self.replicas().saturating_add(self.max_surge())
+    }
+
     /// Pods below the wanted number that a rolling update may leave.
     pub fn max_unavailable(&self) -> i32 {
         if !is_rolling(self.deployment) || self.replicas() == 0 {
@@ -85,6 +90,11 @@ pub fn size(set: &ReplicaSet) -> i32 {
 
 pub fn available(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+}
+
+/// Of two that ask for as many as a number can say there are no more.
+pub fn sum(counts: impl Iterator<Item = i32>) -> i32 {
+    counts.fold(0, i32::saturating_add)
 }
 
 pub fn annotation<'a>(set: &'a ReplicaSet, key: &str) -> Option<&'a str> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::action::{Action, Plan};
 use super::super::owners;
 use super::super::stores::row;
-use super::sets::{REVISION, Sets, available, set_name};
+use super::sets::{REVISION, Sets, available, set_name, sum};
 use super::{name, ns};
 use crate::client::request::{Request, Verb};
 
@@ -89,7 +89,7 @@ impl<'a> StatusDraft<'a> {
 
     /// The name of the ReplicaSet that is to be made is taken.
     pub fn collide(&mut self) {
-        self.status.collision_count = Some(self.status.collision_count.unwrap_or(0) + 1);
+        self.status.collision_count = Some(self.status.collision_count.unwrap_or(0).saturating_add(1));
     }
 
     pub fn revision(&mut self, revision: &str) {
@@ -112,19 +112,19 @@ impl<'a> StatusDraft<'a> {
     }
 
     pub fn count(&mut self, sets: &Sets<'_>) {
-        let sum = |f: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| -> i32 {
-            sets.all().filter_map(|s| s.status.as_ref()).map(f).sum()
+        let all = |f: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| {
+            sum(sets.all().filter_map(|s| s.status.as_ref()).map(f))
         };
-        let total = sum(|s| s.replicas);
-        let is_available: i32 = sets.all().map(|s| available(s)).sum();
+        let total = all(|s| s.replicas);
+        let is_available = sum(sets.all().map(|s| available(s)));
         self.status.observed_generation = self.d.metadata.generation;
         self.status.replicas = Some(total);
         self.status.updated_replicas =
             Some(sets.new.as_ref().and_then(|s| s.status.as_ref()).map_or(0, |s| s.replicas));
-        self.status.ready_replicas = Some(sum(|s| s.ready_replicas.unwrap_or(0)));
+        self.status.ready_replicas = Some(all(|s| s.ready_replicas.unwrap_or(0)));
         self.status.available_replicas = Some(is_available);
         self.status.unavailable_replicas = Some((total - is_available).max(0));
-        self.status.terminating_replicas = Some(sum(|s| s.terminating_replicas.unwrap_or(0)));
+        self.status.terminating_replicas = Some(all(|s| s.terminating_replicas.unwrap_or(0)));
         if is_available >= sets.replicas() - sets.max_unavailable() {
             let message = "Deployment has minimum availability.".into();
             self.set("Available", "True", "MinimumReplicasAvailable", message);

@@ -91,6 +91,27 @@ fn resizing_in_the_middle_is_proportional() {
     check(none(), &[set("old", "old", 8, 8, 8), set("new", "new", 5, 5, 2)], &["old 0", "new 0"]);
 }
 
+/// Sums that no number can say count as the largest one; they wrapped.
+#[test]
+fn as_many_as_a_number_can_say() {
+    let d = || deployment(json!({ "replicas": i32::MAX }), json!({}));
+    check(d(), &[], &["create 2147483647"]);
+    let sized = |mut set: Arc<ReplicaSet>, revision: i64| {
+        let annotations = Arc::make_mut(&mut set).metadata.annotations.as_mut().unwrap();
+        for kind in ["desired", "max"] {
+            annotations.insert(format!("deployment.kubernetes.io/{kind}-replicas"), i32::MAX.to_string());
+        }
+        annotations.insert(sets::REVISION.into(), revision.to_string());
+        set
+    };
+    let (old, new) = (set("old", "old", i32::MAX, i32::MAX, i32::MAX), set("new", "new", i32::MAX, i32::MAX, i32::MAX));
+    check(d(), &[sized(old.clone(), 0), sized(new.clone(), 1)], &["old 1610612736"]);
+    let half = || deployment(json!({ "replicas": i32::MAX / 2 }), json!({}));
+    check(half(), &[sized(old.clone(), 0), sized(new.clone(), 1)], &["old 1342177279", "new 2147483647"]);
+    // Whoever writes the annotations of a set by hand.
+    check(d(), &[sized(old, i64::MAX)], &["create 0"]);
+}
+
 #[test]
 fn paused_only_scales() {
     let paused = |n: i32| deployment(json!({ "paused": true, "replicas": n }), json!({}));

@@ -104,7 +104,7 @@ fn of_indexes(view: &View<'_>) -> Option<Ending> {
             let message = "Job has exceeded the specified maximal number of failed indexes";
             return Some(Ending::failure("MaxFailedIndexesExceeded", message));
         }
-        if failed > 0 && failed + view.completed.total() >= completions {
+        if failed > 0 && failed.saturating_add(view.completed.total()) >= completions {
             return Some(Ending::failure("FailedIndexes", "Job has failed indexes"));
         }
     }

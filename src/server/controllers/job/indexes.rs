@@ -38,7 +38,7 @@ impl Indexes {
 
     #[must_use]
     pub fn total(&self) -> i32 {
-        self.0.iter().map(|(first, last)| last - first + 1).sum()
+        self.0.iter().map(|(first, last)| (last - first).saturating_add(1)).fold(0, i32::saturating_add)
     }
 
     #[must_use]
@@ -57,7 +57,7 @@ impl Indexes {
     pub fn shared(&self, other: &Self) -> i32 {
         let (mut i, mut j, mut shared) = (0, 0, 0);
         while let (Some(a), Some(b)) = (self.0.get(i), other.0.get(j)) {
-            shared += (a.1.min(b.1) - a.0.max(b.0) + 1).max(0);
+            shared += (a.1.min(b.1) - a.0.max(b.0)).saturating_add(1).max(0);
             if a.1 <= b.1 {
                 i += 1;
             } else {

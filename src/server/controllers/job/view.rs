@@ -145,8 +145,9 @@ impl<'a> View<'a> {
             count(self.fresh().filter(|p| {
                 self.is_failed(p) && unseen(&self.uncounted_failed, p) && self.verdict(p) != Verdict::Ignore
             }));
-        self.succeeded = old.succeeded.unwrap_or(0) + succeeded + count(self.uncounted_succeeded.iter());
-        self.failed = old.failed.unwrap_or(0) + failed + count(self.uncounted_failed.iter());
+        let sum = |before: Option<i32>, now: i32, uncounted: i32| before.unwrap_or(0).saturating_add(now + uncounted);
+        self.succeeded = sum(old.succeeded, succeeded, count(self.uncounted_succeeded.iter()));
+        self.failed = sum(old.failed, failed, count(self.uncounted_failed.iter()));
     }
 
     /// An index is done or given up, whichever was first: a pod that was given up when it was deleted may succeed yet, and

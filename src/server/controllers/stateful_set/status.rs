@@ -20,7 +20,7 @@ pub fn plan(set: &StatefulSet, members: &Members<'_>, plan: &mut Plan) -> Option
 /// The name of the revision that is to be made belongs to something else.
 pub fn collided(set: &StatefulSet) -> Action {
     let mut status = set.status.clone().unwrap_or_default();
-    status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+    status.collision_count = Some(status.collision_count.unwrap_or(0).saturating_add(1));
     write(set, &status)
 }
 
