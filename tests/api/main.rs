@@ -39,6 +39,7 @@ mod api_services;
 mod apply;
 mod autoscaling;
 mod bad_input;
+mod bad_workloads;
 mod collections;
 mod conformance;
 mod csi;
