@@ -125,6 +125,38 @@ async fn every_kind_backs_off_and_comes_back_when_the_cause_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deployment_says_that_it_may_have_no_set() {
+    let cluster = Cluster::new().await;
+    let quotas = format!("{NAMESPACE}/resourcequotas");
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"count/replicasets.apps": "0"}}});
+    cluster.made(&quotas, &quota).await;
+    let counted = |q: &Value| q["status"]["used"]["count/replicasets.apps"] == "0";
+    cluster.await_object(&format!("{quotas}/q"), counted).await;
+    let before = Requests::so_far(&cluster).await;
+    let uri = format!("{APPS}/deployments");
+    made(&cluster, &uri, "d", &json!({"app": "d"}), &json!({"replicas": 3})).await;
+    let refused = |d: &Value| d["status"]["conditions"].to_string().contains("ReplicaSetCreateError");
+    let status = cluster.await_object(&format!("{uri}/d"), refused).await["status"].clone();
+    let conditions = status["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "Progressing").unwrap();
+    assert_eq!((&why["status"], &status["observedGeneration"]), (&json!("False"), &json!(1)), "{status}");
+    let said = "exceeded quota: q, requested: count/replicasets.apps=1, used: count/replicasets.apps=0, limited: \
+                count/replicasets.apps=0";
+    assert!(why["message"].as_str().unwrap().ends_with(said), "{why}");
+    assert!(told(&cluster, "d", "ReplicaSetCreateError").await.ends_with(said));
+    tokio::time::sleep(HOUR).await;
+    let tried = Requests::since(&cluster, &before).await.of("CREATE replicasets");
+    assert!((10..TRIES).contains(&tried), "{tried}");
+    // Every ten minutes it looks whether it is late, and tries once more.
+    let hour = an_hour(&cluster).await;
+    let others = hour.writes().into_keys().all(|what| what == "CREATE replicasets" || what.ends_with(" events"));
+    assert!(others && hour.of("CREATE replicasets") <= TRIES_AN_HOUR + 6, "{:?}", hour.0);
+    cluster.deleted(&format!("{quotas}/q"), &json!({})).await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    cluster.await_object(&format!("{uri}/d"), |d| d["status"]["unavailableReplicas"] == 3 && !refused(d)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_of_restricted_pods_says_what_it_misses() {
     let cluster = Cluster::new().await;
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});

@@ -27,10 +27,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::sets::Sets;
 use self::status::StatusDraft;
-use super::action::{Controller, Enqueue, Moment, Name, Note, Plan};
+use super::action::{Action, Controller, Enqueue, Moment, Name, Note, Plan};
 use super::owners;
 use super::pods;
 use super::stores::{Stores, row};
+use crate::client::request::Class;
 
 const COMPONENT: &str = "deployment-controller";
 
@@ -116,7 +117,7 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
         let regarding = owners::object_reference(row("apps/deployments"), &d.metadata);
         let message = "This deployment is selecting all pods. A non-empty selector is required.".to_owned();
         let note = Note { regarding, warning: true, reason: "SelectingAll", message, component: COMPONENT, action: "" };
-        plan.push(super::action::Action::Event(note));
+        plan.push(Action::Event(note));
         return plan;
     }
     let owned = claim(observed, &mut plan);
@@ -125,6 +126,11 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
         return plan;
     }
     let sets = Sets::new(d, owned);
+    if let Some(write) = refusal(&sets, moment) {
+        // It is tried again when that is seen.
+        plan.push(write);
+        return plan;
+    }
     let mut draft = StatusDraft::new(d, moment.now);
     if d.metadata.deletion_timestamp.is_some() {
         draft.count(&sets);
@@ -146,6 +152,18 @@ pub fn plan(observed: &Observed, moment: Moment<'_>) -> Plan {
     }
     plan.actions.extend(draft.write());
     plan
+}
+
+/// Says why there is no ReplicaSet of the template, unless it is said already.
+fn refusal(sets: &Sets<'_>, moment: Moment<'_>) -> Option<Action> {
+    let failure = moment.failure.filter(|f| matches!(f.class, Class::Permanent | Class::Retry))?;
+    if sets.new.is_some() || sets.spec.paused == Some(true) || sets.deployment.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let mut draft = StatusDraft::new(sets.deployment, moment.now);
+    draft.refused(&rollout::next_name(sets).0, &failure.message);
+    draft.count(sets);
+    draft.write()
 }
 
 fn claim(observed: &Observed, plan: &mut Plan) -> Vec<Arc<ReplicaSet>> {

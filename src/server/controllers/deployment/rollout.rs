@@ -148,6 +148,13 @@ fn new_set(observed: &Observed, sets: &Sets<'_>, draft: &mut StatusDraft<'_>, pl
     }
 }
 
+/// Name and hash of the ReplicaSet that is to be made.
+pub fn next_name(sets: &Sets<'_>) -> (String, String) {
+    let collisions = sets.deployment.status.as_ref().and_then(|s| s.collision_count);
+    let hash = hash(&sets.spec.template, collisions);
+    (format!("{}-{hash}", name(sets.deployment)), hash)
+}
+
 /// Annotations that the new ReplicaSet should have, given those it has.
 fn annotations(sets: &Sets<'_>, has: &BTreeMap<String, String>, next: i64) -> BTreeMap<String, String> {
     let mut wanted = has.clone();
@@ -193,9 +200,7 @@ fn refresh(sets: &Sets<'_>, new: &ReplicaSet, next: i64) -> Option<Write> {
 
 fn create(observed: &Observed, sets: &Sets<'_>, next: i64, draft: &mut StatusDraft<'_>, plan: &mut Plan) {
     let d = sets.deployment;
-    let collisions = d.status.as_ref().and_then(|s| s.collision_count);
-    let hash = hash(&sets.spec.template, collisions);
-    let set = format!("{}-{hash}", name(d));
+    let (set, hash) = next_name(sets);
     if observed.sets.iter().any(|s| set_name(s) == set) {
         // Another template, or somebody else's set, has the name.
         draft.collide();

@@ -111,6 +111,13 @@ impl<'a> StatusDraft<'a> {
         }
     }
 
+    pub fn refused(&mut self, set: &str, error: &str) {
+        if deadline(self.d).is_some() {
+            let message = format!("Failed to create new replica set \"{set}\": {error}");
+            self.set("Progressing", "False", "ReplicaSetCreateError", message);
+        }
+    }
+
     pub fn count(&mut self, sets: &Sets<'_>) {
         let all = |f: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| {
             sum(sets.all().filter_map(|s| s.status.as_ref()).map(f))

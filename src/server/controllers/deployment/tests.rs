@@ -113,6 +113,26 @@ fn as_many_as_a_number_can_say() {
 }
 
 #[test]
+fn a_refused_set_is_told_of_and_tried_again() {
+    let observed = |status: Value| Observed { deployment: deployment(json!({}), status), sets: vec![], pods: vec![] };
+    let now = "2026-01-01T00:05:00Z".parse::<Timestamp>().unwrap();
+    let planned = |status: Value, class: Class| {
+        let failure = crate::server::controllers::action::Failure { class, message: "no".into() };
+        let plan = plan(&observed(status), Moment { now, failure: Some(&failure) });
+        let Some(Action::Write(first)) = plan.actions.first() else { panic!("{plan:?}") };
+        first.request.clone()
+    };
+    let told = planned(json!({}), Class::Permanent);
+    let conditions = told.body["status"]["conditions"].as_array().unwrap();
+    let progressing = conditions.iter().find(|c| c["type"] == "Progressing").unwrap();
+    assert_eq!((&progressing["status"], &progressing["reason"]), (&json!("False"), &json!("ReplicaSetCreateError")));
+    let message = progressing["message"].as_str().unwrap();
+    assert!(message.starts_with("Failed to create new replica set \"d-") && message.ends_with("\": no"), "{message}");
+    assert_eq!(planned(told.body["status"].clone(), Class::Permanent).verb, Verb::Create, "it is said once");
+    assert_eq!(planned(json!({}), Class::Conflict).verb, Verb::Create, "what is seen again is no refusal");
+}
+
+#[test]
 fn paused_only_scales() {
     let paused = |n: i32| deployment(json!({ "paused": true, "replicas": n }), json!({}));
     check(paused(10), &[set("old", "old", 10, 10, 10)], &[]);
