@@ -114,6 +114,10 @@ async fn every_kind_backs_off_and_comes_back_when_the_cause_is_gone() {
         assert!(why.contains("serviceaccount \"none\" not found"), "{why}");
         backs_off(&cluster, name, &before).await;
         cluster.made(&format!("{NAMESPACE}/serviceaccounts"), &json!({"metadata": {"name": "none"}})).await;
+        // By now the node was silent for long: nobody puts anything more on it before it is heard of.
+        let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        cluster.patched("/api/v1/nodes/n/status", MERGE, &json!({"status": {"conditions": ready}})).await;
         tokio::time::sleep(Duration::from_secs(1000)).await;
         wait_for(name, async || (cluster.items(PODS).await.len() == 1).then_some(())).await;
         if failure {
