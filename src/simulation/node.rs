@@ -436,7 +436,7 @@ impl Life {
 fn put(lives: &mut BTreeMap<String, Life>, pod: Pod) {
     match lives.get_mut(uid(&pod)) {
         Some(life) => {
-            life.telling.seen(pod.status.as_ref());
+            life.telling.seen(&pod);
             life.pod = pod;
         }
         None => drop(lives.insert(uid(&pod).to_owned(), Life::of(pod))),

@@ -10,6 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use tokio::time::Instant;
 
 use super::{describe, name, namespace, status};
+use crate::client::request::revision;
 use crate::clock;
 
 /// The time between two tries doubles this often, from one second.
@@ -18,7 +19,9 @@ const DOUBLINGS: u32 = 5;
 pub struct Telling {
     /// What the API has, or will have once the patch on the way is there.
     told: PodStatus,
-    on_the_way: Option<BoxFuture<'static, Result<(), kube::Error>>>,
+    /// Revision of the pod with what was told last.
+    since: u64,
+    on_the_way: Option<BoxFuture<'static, Result<u64, kube::Error>>>,
     failures: u32,
     /// Not before this.
     pub at: Option<Instant>,
@@ -27,24 +30,25 @@ pub struct Telling {
 impl Telling {
     #[must_use]
     pub fn new(told: PodStatus) -> Self {
-        Self { told, on_the_way: None, failures: 0, at: None }
+        Self { told, since: 0, on_the_way: None, failures: 0, at: None }
     }
 
-    /// What the API has, as the watch shows it. Others write there too: a node that was silent has its pods not ready, and
-    /// only its agent can say that they are.
-    pub fn seen(&mut self, api: Option<&PodStatus>) {
+    /// The pod as the watch shows it. Others write its status too: a node that was silent has its pods not ready, and only
+    /// its agent can say that they are. What is older than what was told says nothing.
+    pub fn seen(&mut self, pod: &Pod) {
+        let at = revision(pod.metadata.resource_version.as_deref().unwrap_or_default());
+        let Some(api) = pod.status.as_ref().filter(|_| self.on_the_way.is_none() && at >= self.since) else { return };
         let says = |status: &PodStatus, kind: &str| {
             let found = status.conditions.iter().flatten().find(|c| c.type_ == kind);
             found.map(|c| c.status.clone())
         };
-        let Some(api) = api.filter(|_| self.on_the_way.is_none()) else { return };
         let differs = |kind: &&str| says(&self.told, kind).is_some_and(|told| says(api, kind) != Some(told));
         if status::CONDITIONS.iter().any(differs) {
             self.told = PodStatus::default();
         }
     }
 
-    #[must_use]
+    #[cfg(test)]
     pub fn is_on_the_way(&self) -> bool {
         self.on_the_way.is_some()
     }
@@ -61,12 +65,13 @@ impl Telling {
         let name = name(pod).to_owned();
         self.told = (**current).clone();
         self.on_the_way = Some(Box::pin(async move {
-            api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+            let pod = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+            Ok(revision(pod.metadata.resource_version.as_deref().unwrap_or_default()))
         }));
     }
 
     /// Waits for the patch on the way, else for ever. May be dropped and called again.
-    pub async fn answer(&mut self) -> Result<(), kube::Error> {
+    pub async fn answer(&mut self) -> Result<u64, kube::Error> {
         match &mut self.on_the_way {
             Some(future) => future.await,
             None => std::future::pending().await,
@@ -74,10 +79,14 @@ impl Telling {
     }
 
     /// Takes what [`Telling::answer`] gave.
-    pub fn answered(&mut self, pod: &Pod, result: Result<(), kube::Error>) {
+    pub fn answered(&mut self, pod: &Pod, result: Result<u64, kube::Error>) {
         self.on_the_way = None;
         match result {
-            Ok(()) => self.failures = 0,
+            Ok(at) => {
+                (self.failures, self.since) = (0, at);
+                // Others may have written since, while nobody looked.
+                self.seen(pod);
+            }
             // Gone, or another pod of that name: the watch will say so.
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
             Err(error) => {
@@ -93,5 +102,31 @@ impl Telling {
     /// Another patch overtakes the one on the way.
     pub fn abandon(&mut self) {
         self.on_the_way = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_others_made_of_a_condition_is_told_again_unless_it_is_old() {
+        let pod = |revision: &str, ready: &str| -> Pod {
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            let pod = json!({"metadata": {"resourceVersion": revision}, "status": {"conditions": conditions}});
+            serde_json::from_value(pod).unwrap()
+        };
+        for (revision, ready, again) in [("7", "True", false), ("7", "False", true), ("4", "False", false)] {
+            let mut telling = Telling::new(pod("5", "True").status.unwrap());
+            telling.since = 5;
+            telling.seen(&pod(revision, ready));
+            assert_eq!(telling.told == PodStatus::default(), again, "{ready} at {revision}");
+            // It came while an answer was awaited.
+            let mut telling = Telling::new(pod("5", "True").status.unwrap());
+            telling.answered(&pod(revision, ready), Ok(5));
+            assert_eq!(telling.told == PodStatus::default(), again, "{ready} at {revision}");
+        }
     }
 }

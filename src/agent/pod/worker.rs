@@ -7,6 +7,7 @@
 //! What it does takes its time (pulls, grace periods) and runs as one future beside the loop, so that a deletion or a
 //! change is seen at once. The loop alone keeps the record; the operation reports to it.
 
+mod fail;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +20,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::admit::Refusal;
 use super::observed::Observed;
 use super::plan::{self, Action, Waiting, plan};
 use super::restart::Backoff;
 use super::start::{Operation, Progress, retry_after};
 use super::table::{ContainerEntry, PodEntry, Wake};
 use super::tell::Telling;
-use super::{cleanup, container, describe, ended, field_path, name, namespace, pod_spec, spec, status, stop, uid};
+use super::{cleanup, container, describe, ended, field_path, name, namespace, spec, status, stop, uid};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::probes::Probes;
@@ -137,14 +137,6 @@ impl Worker {
         }
     }
 
-    /// The node does not take the pod: it has failed before anything was made of it.
-    pub fn refuse(&mut self, why: &Refusal) {
-        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message);
-        let message = format!("Pod was rejected: {}", why.message);
-        self.failure = Some(Waiting { reason: why.reason.into(), message });
-        self.terminal = true;
-    }
-
     /// Ends when nothing of the pod is left, or on `stop`: then its containers keep running.
     pub async fn run(mut self, stop: CancellationToken) {
         for record in self.observed.containers.clone() {
@@ -185,7 +177,7 @@ impl Worker {
 
     fn take_desired(&mut self) {
         let Desired { pod, gone } = self.desired.borrow_and_update().clone();
-        self.telling.seen(pod.status.as_ref());
+        self.telling.seen(&pod);
         self.pod = pod;
         self.gone |= gone;
     }
@@ -351,23 +343,6 @@ impl Worker {
         } else if !self.released {
             self.released = true;
             self.operation = Some(Box::pin(cleanup::release(self.cx.clone(), self.pod.clone())));
-        }
-    }
-
-    fn check_deadline(&mut self, now: Timestamp) {
-        let Some(limit) = pod_spec(&self.pod).active_deadline_seconds else { return };
-        let began = self.status.start_time.as_ref().map_or(now, |time| time.0);
-        let Ok(end) = began.checked_add(SignedDuration::from_secs(limit)) else { return };
-        if now < end {
-            self.wake_at = Some(self.wake_at.map_or(end, |at| at.min(end)));
-        } else if self.failure.is_none() && !self.terminal {
-            let message = "Pod was active on the node longer than the specified deadline";
-            self.cx.events.pod(&self.pod, EventKind::Normal, "DeadlineExceeded", message);
-            self.failure = Some(Waiting { reason: "DeadlineExceeded".into(), message: message.into() });
-            self.terminal = true;
-            self.operation = None;
-            // What it was doing may have left something that nobody reported.
-            self.wake.report(|changes| changes.all = true);
         }
     }
 

@@ -1,0 +1,36 @@
+//! Decides: when a pod as a whole has failed, whatever its containers do.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Worker;
+use crate::agent::events::Kind as EventKind;
+use crate::agent::pod::admit::Refusal;
+use crate::agent::pod::plan::Waiting;
+use crate::agent::pod::pod_spec;
+
+impl Worker {
+    /// The node does not take the pod: it has failed before anything was made of it.
+    pub fn refuse(&mut self, why: &Refusal) {
+        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message);
+        let message = format!("Pod was rejected: {}", why.message);
+        self.failure = Some(Waiting { reason: why.reason.into(), message });
+        self.terminal = true;
+    }
+
+    pub(super) fn check_deadline(&mut self, now: Timestamp) {
+        let Some(limit) = pod_spec(&self.pod).active_deadline_seconds else { return };
+        let began = self.status.start_time.as_ref().map_or(now, |time| time.0);
+        let Ok(end) = began.checked_add(SignedDuration::from_secs(limit)) else { return };
+        if now < end {
+            self.wake_at = Some(self.wake_at.map_or(end, |at| at.min(end)));
+        } else if self.failure.is_none() && !self.terminal {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.cx.events.pod(&self.pod, EventKind::Normal, "DeadlineExceeded", message);
+            self.failure = Some(Waiting { reason: "DeadlineExceeded".into(), message: message.into() });
+            self.terminal = true;
+            self.operation = None;
+            // What it was doing may have left something that nobody reported.
+            self.wake.report(|changes| changes.all = true);
+        }
+    }
+}
