@@ -16,7 +16,7 @@ use super::context::NodeContext;
 use super::pod::admit::{self, Refusal};
 use super::pod::observed::Observed;
 use super::pod::worker::{Desired, Worker};
-use super::pod::{ended, uid};
+use super::pod::{ended, is_final, uid};
 use super::volumes::teardown;
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
@@ -141,7 +141,7 @@ impl PodSource {
         let there = self.desired.values().map(|other| other.borrow()).filter(|other| !other.gone);
         let others: Vec<Arc<Pod>> = there.map(|other| other.pod.clone()).collect();
         let has_ended = |other: &Pod| match self.cx.pods.by_uid(uid(other)) {
-            Some(entry) => matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            Some(entry) => is_final(&entry.status),
             None => ended(other),
         };
         admit::refusal(pod, others.iter().map(AsRef::as_ref).filter(|other| !has_ended(other)))

@@ -2,10 +2,6 @@
 //! kubelet.
 
 use serde_json::{Value, json};
-use skiff::api::user::User;
-use skiff::server::{http, scheduler};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::conformance::{Cluster, wait_for};
 
@@ -21,13 +17,9 @@ const DRIVER: &str = "x.io.driver";
 const UNIQUE: &str = "kubernetes.io/csi/x.io.driver^handle";
 
 /// A cluster with a scheduler, a node, and a driver with a class of its own.
-async fn cluster() -> (Cluster, JoinSet<()>) {
-    let cluster = Cluster::new().await;
-    let client = http::client(&cluster.service, User::new("system:kube-scheduler", &["system:masters"]));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
-    });
+async fn cluster() -> Cluster {
+    let mut cluster = Cluster::new().await;
+    cluster.schedule().await;
     let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
     node(&cluster, "n1", &annotations).await;
     let drivers = json!([{"name": DRIVER, "nodeID": "n1", "allocatable": {"count": 1}}]);
@@ -38,7 +30,7 @@ async fn cluster() -> (Cluster, JoinSet<()>) {
     let class =
         json!({"metadata": {"name": "late"}, "provisioner": DRIVER, "volumeBindingMode": "WaitForFirstConsumer"});
     cluster.made(&format!("{STORAGE}/storageclasses"), &class).await;
-    (cluster, tasks)
+    cluster
 }
 
 async fn node(cluster: &Cluster, name: &str, annotations: &Value) {
@@ -113,7 +105,7 @@ async fn in_use(cluster: &Cluster, node: &str, volumes: &Value) {
 
 #[tokio::test]
 async fn a_volume_of_a_driver_from_its_claim_to_its_end() {
-    let (cluster, _tasks) = cluster().await;
+    let cluster = cluster().await;
     claim(&cluster, "data").await;
     told(&cluster, "data", "WaitForFirstConsumer", "waiting for first consumer to be created before binding").await;
     pod(&cluster, "p", "data").await;
@@ -164,7 +156,7 @@ async fn a_volume_of_a_driver_from_its_claim_to_its_end() {
 
 #[tokio::test]
 async fn a_larger_claim_waits_for_the_resizer() {
-    let (cluster, _tasks) = cluster().await;
+    let cluster = cluster().await;
     cluster.patched(&format!("{STORAGE}/storageclasses/late"), MERGE, &json!({"allowVolumeExpansion": true})).await;
     claim(&cluster, "data").await;
     pod(&cluster, "p", "data").await;

@@ -2,11 +2,6 @@
 //! driver's part and the kubelet's.
 
 use serde_json::{Value, json};
-use skiff::api::user::User;
-use skiff::server::authz::bootstrap;
-use skiff::server::{http, scheduler};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::conformance::{Cluster, wait_for};
 
@@ -18,8 +13,8 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const MERGE: &str = "application/merge-patch+json";
 
 /// A cluster with one node, two of whose devices are GPUs; and its scheduler.
-async fn cluster() -> (Cluster, JoinSet<()>) {
-    let cluster = Cluster::new().await;
+async fn cluster() -> Cluster {
+    let mut cluster = Cluster::new().await;
     node(&cluster, "n").await;
     let expression = "device.driver == 'gpu.example.com' && device.attributes['gpu.example.com'].kind == 'gpu'";
     let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": expression}}],
@@ -30,18 +25,8 @@ async fn cluster() -> (Cluster, JoinSet<()>) {
     let slice = json!({"metadata": {"name": "n-gpu"}, "spec": {"driver": "gpu.example.com", "nodeName": "n",
         "pool": {"name": "n", "generation": 1, "resourceSliceCount": 1}, "devices": devices}});
     cluster.made(SLICES, &slice).await;
-    // It may do what its roles say.
-    for name in ["kube-system", "kube-public"] {
-        cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
-    }
-    let admin = http::client(&cluster.service, User::new("system:apiserver", &["system:masters"]));
-    bootstrap::reconcile(admin).await.unwrap();
-    let mut tasks = JoinSet::new();
-    let client = http::client(&cluster.service, User::new("system:kube-scheduler", &["system:authenticated"]));
-    tasks.spawn(async move {
-        let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
-    });
-    (cluster, tasks)
+    cluster.schedule().await;
+    cluster
 }
 
 /// A node that is labelled with its name.
@@ -82,7 +67,7 @@ fn device(claim: &Value) -> &str {
 
 #[tokio::test]
 async fn pods_get_devices_and_give_them_back() {
-    let (cluster, _scheduler) = cluster().await;
+    let cluster = cluster().await;
     let request = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
     let template = json!({"metadata": {"name": "t"}, "spec": {"spec": {"devices": {"requests": request}}}});
     cluster.made(TEMPLATES, &template).await;
@@ -127,7 +112,7 @@ async fn pods_get_devices_and_give_them_back() {
 
 #[tokio::test]
 async fn pods_share_a_claim_and_leave_it() {
-    let (cluster, _scheduler) = cluster().await;
+    let cluster = cluster().await;
     let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "All"}}]);
     cluster.made(CLAIMS, &json!({"metadata": {"name": "shared"}, "spec": {"devices": {"requests": requests}}})).await;
     let names: Vec<String> = (0..5).map(|i| format!("p{i}")).collect();
@@ -161,7 +146,7 @@ async fn pods_share_a_claim_and_leave_it() {
 
 #[tokio::test]
 async fn an_idle_claim_moves_and_its_new_device_is_prepared_first() {
-    let (cluster, _scheduler) = cluster().await;
+    let cluster = cluster().await;
     let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
     cluster.made(CLAIMS, &json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": requests}}})).await;
     let uri = format!("{CLAIMS}/c");

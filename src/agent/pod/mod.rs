@@ -20,7 +20,7 @@ pub mod worker;
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 /// Which list of the pod a container is in, and what that means for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,12 @@ pub fn host_network(pod: &Pod) -> bool {
 /// The phase was final already: nothing of the pod may run again.
 #[must_use]
 pub fn ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    pod.status.as_ref().is_some_and(is_final)
+}
+
+#[must_use]
+pub fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// `name_namespace(uid)`, as the kubelet names pods in messages.

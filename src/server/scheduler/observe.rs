@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -74,20 +75,20 @@ pub fn feed(
     };
     tasks.spawn(follower().follow("nodes", node));
     tasks.spawn(follower().follow("namespaces", namespace));
-    tasks.spawn(follower().follow("services", service));
-    tasks.spawn(follower().follow("replicationcontrollers", replication_controller));
-    tasks.spawn(follower().follow("apps/replicasets", replica_set));
-    tasks.spawn(follower().follow("apps/statefulsets", stateful_set));
-    tasks.spawn(follower().follow("policy/poddisruptionbudgets", budget));
-    tasks.spawn(follower().follow("storage.k8s.io/storageclasses", class));
-    tasks.spawn(follower().follow("storage.k8s.io/csinodes", csi_node));
-    tasks.spawn(follower().follow("storage.k8s.io/volumeattachments", attachment));
-    tasks.spawn(follower().follow("storage.k8s.io/csidrivers", driver));
-    tasks.spawn(follower().follow("storage.k8s.io/csistoragecapacities", capacity));
-    tasks.spawn(follower().follow("persistentvolumes", volume));
+    tasks.spawn(follower().keep("services", SERVICES));
+    tasks.spawn(follower().keep("replicationcontrollers", REPLICATION_CONTROLLERS));
+    tasks.spawn(follower().keep("apps/replicasets", REPLICA_SETS));
+    tasks.spawn(follower().keep("apps/statefulsets", STATEFUL_SETS));
+    tasks.spawn(follower().keep("policy/poddisruptionbudgets", BUDGETS));
+    tasks.spawn(follower().keep("storage.k8s.io/storageclasses", CLASSES));
+    tasks.spawn(follower().keep("storage.k8s.io/csinodes", CSI_NODES));
+    tasks.spawn(follower().keep("storage.k8s.io/volumeattachments", ATTACHMENTS));
+    tasks.spawn(follower().keep("storage.k8s.io/csidrivers", DRIVERS));
+    tasks.spawn(follower().keep("storage.k8s.io/csistoragecapacities", CAPACITIES));
+    tasks.spawn(follower().keep("persistentvolumes", VOLUMES));
     tasks.spawn(follower().follow("persistentvolumeclaims", claim));
-    tasks.spawn(follower().follow("resource.k8s.io/deviceclasses", device_class));
-    tasks.spawn(follower().follow("resource.k8s.io/resourceslices", slice));
+    tasks.spawn(follower().keep("resource.k8s.io/deviceclasses", DEVICE_CLASSES));
+    tasks.spawn(follower().keep("resource.k8s.io/resourceslices", SLICES));
     tasks.spawn(follower().follow("resource.k8s.io/resourceclaims", device_claim));
     tasks.spawn(follower().follow("pods", pod));
     synced
@@ -102,8 +103,16 @@ struct Follower {
 }
 
 impl Follower {
+    fn keep<K: DeserializeOwned + Send>(self, storage: &'static str, kept: Kept<K>) -> impl Future<Output = ()> + Send {
+        self.follow(storage, move |state, event| kept.take(state, event))
+    }
+
     /// `take` puts an event into the state and says whether it can help a pod that waits.
-    async fn follow<K: DeserializeOwned + Send>(self, storage: &'static str, take: fn(&mut State, Event<K>) -> bool) {
+    async fn follow<K: DeserializeOwned + Send>(
+        self,
+        storage: &'static str,
+        take: impl Fn(&mut State, Event<K>) -> bool + Send,
+    ) {
         let mut events = pin!(reflector::typed(self.client, Source::of(storage)));
         let mut listed = false;
         loop {
@@ -189,22 +198,6 @@ fn names(meta: ObjectMeta) -> (String, String) {
     (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default())
 }
 
-fn budget(state: &mut State, event: Event<PodDisruptionBudget>) -> bool {
-    match event {
-        Event::Replace(budgets, _) => {
-            state.forget_budgets();
-            budgets.into_iter().for_each(|budget| state.observe_budget(budget));
-        }
-        Event::Set(budget) => state.observe_budget(budget),
-        Event::Gone(budget) => {
-            let (namespace, name) = names(budget.metadata);
-            state.forget_budget(&namespace, &name);
-        }
-        Event::Bookmark(_) => {}
-    }
-    false
-}
-
 fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
     let now = clock::instant();
     let volumes = &mut state.snapshot.volumes;
@@ -229,127 +222,6 @@ fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
     true
 }
 
-fn volume(state: &mut State, event: Event<PersistentVolume>) -> bool {
-    let volumes = &mut state.snapshot.volumes;
-    match event {
-        Event::Replace(all, _) => {
-            volumes.forget_volumes();
-            all.into_iter().for_each(|volume| volumes.set_volume(volume));
-        }
-        Event::Set(volume) => volumes.set_volume(volume),
-        Event::Gone(volume) => volumes.forget_volume(&names(volume.metadata).1),
-        Event::Bookmark(_) => return false,
-    }
-    state.volumes_changed(clock::instant());
-    true
-}
-
-fn class(state: &mut State, event: Event<StorageClass>) -> bool {
-    let volumes = &mut state.snapshot.volumes;
-    match event {
-        Event::Replace(all, _) => {
-            volumes.forget_classes();
-            all.into_iter().for_each(|class| volumes.set_class(class));
-        }
-        Event::Set(class) => volumes.set_class(class),
-        Event::Gone(class) => volumes.forget_class(&names(class.metadata).1),
-        Event::Bookmark(_) => return false,
-    }
-    state.volumes_changed(clock::instant());
-    true
-}
-
-fn csi_node(state: &mut State, event: Event<CSINode>) -> bool {
-    let csi = &mut state.snapshot.csi;
-    let more = match event {
-        Event::Replace(all, _) => {
-            csi.forget_nodes();
-            all.into_iter().for_each(|node| {
-                csi.set_node(node);
-            });
-            true
-        }
-        Event::Set(node) => csi.set_node(node),
-        Event::Gone(node) => {
-            csi.forget_node(&names(node.metadata).1);
-            true
-        }
-        Event::Bookmark(_) => false,
-    };
-    if more {
-        state.limits_changed(clock::instant());
-    }
-    more
-}
-
-fn attachment(state: &mut State, event: Event<VolumeAttachment>) -> bool {
-    let csi = &mut state.snapshot.csi;
-    let less = match event {
-        Event::Replace(all, _) => {
-            csi.forget_attachments();
-            all.into_iter().for_each(|attachment| csi.set_attachment(attachment));
-            true
-        }
-        Event::Set(attachment) => {
-            csi.set_attachment(attachment);
-            false
-        }
-        Event::Gone(attachment) => {
-            csi.forget_attachment(&names(attachment.metadata).1);
-            true
-        }
-        Event::Bookmark(_) => false,
-    };
-    if less {
-        state.limits_changed(clock::instant());
-    }
-    less
-}
-
-fn driver(state: &mut State, event: Event<CSIDriver>) -> bool {
-    let csi = &mut state.snapshot.csi;
-    let more = match event {
-        Event::Replace(all, _) => {
-            csi.forget_drivers();
-            all.into_iter().for_each(|driver| {
-                csi.set_driver(driver);
-            });
-            true
-        }
-        Event::Set(driver) => csi.set_driver(driver),
-        Event::Gone(driver) => csi.forget_driver(&names(driver.metadata).1),
-        Event::Bookmark(_) => false,
-    };
-    if more {
-        state.volumes_changed(clock::instant());
-    }
-    more
-}
-
-fn capacity(state: &mut State, event: Event<CSIStorageCapacity>) -> bool {
-    let csi = &mut state.snapshot.csi;
-    let more = match event {
-        Event::Replace(all, _) => {
-            csi.forget_capacities();
-            all.into_iter().for_each(|capacity| {
-                csi.set_capacity(capacity);
-            });
-            true
-        }
-        Event::Set(capacity) => csi.set_capacity(capacity),
-        Event::Gone(capacity) => {
-            let (namespace, name) = names(capacity.metadata);
-            csi.forget_capacity(&namespace, &name);
-            false
-        }
-        Event::Bookmark(_) => false,
-    };
-    if more {
-        state.volumes_changed(clock::instant());
-    }
-    more
-}
-
 fn device_claim(state: &mut State, event: Event<ResourceClaim>) -> bool {
     let now = clock::instant();
     match event {
@@ -364,112 +236,186 @@ fn device_claim(state: &mut State, event: Event<ResourceClaim>) -> bool {
     true
 }
 
-/// What is gone helps nobody.
-fn slice(state: &mut State, event: Event<ResourceSlice>) -> bool {
-    let devices = &mut state.snapshot.devices;
-    let changed = match event {
-        Event::Replace(all, _) => {
-            devices.forget_slices();
-            all.into_iter().fold(false, |changed, slice| devices.set_slice(slice) | changed)
-        }
-        Event::Set(slice) => devices.set_slice(slice),
-        Event::Gone(slice) => {
-            devices.forget_slice(&names(slice.metadata).1);
-            false
-        }
-        Event::Bookmark(_) => false,
-    };
-    if changed {
-        state.devices_changed(clock::instant());
-    }
-    changed
+/// How objects of a kind that are kept by name come into the state.
+struct Kept<K> {
+    /// Before a complete list.
+    clear: fn(&mut State),
+    /// Whether it can help a pod that waits; so can every list.
+    set: fn(&mut State, K) -> bool,
+    gone: fn(&mut State, K) -> bool,
+    /// Wakes those that are helped. `None` where nobody waits for the kind.
+    wake: Option<fn(&mut State, Instant)>,
 }
 
-fn device_class(state: &mut State, event: Event<DeviceClass>) -> bool {
-    let devices = &mut state.snapshot.devices;
-    let changed = match event {
-        Event::Replace(all, _) => {
-            devices.forget_classes();
-            all.into_iter().fold(false, |changed, class| devices.set_class(class) | changed)
+impl<K> Kept<K> {
+    fn take(&self, state: &mut State, event: Event<K>) -> bool {
+        let helps = match event {
+            Event::Replace(all, _) => {
+                (self.clear)(state);
+                for one in all {
+                    (self.set)(state, one);
+                }
+                true
+            }
+            Event::Set(one) => (self.set)(state, one),
+            Event::Gone(one) => (self.gone)(state, one),
+            Event::Bookmark(_) => false,
+        };
+        let wake = self.wake.filter(|_| helps);
+        if let Some(wake) = wake {
+            wake(state, clock::instant());
         }
-        Event::Set(class) => devices.set_class(class),
-        Event::Gone(class) => {
-            devices.forget_class(&names(class.metadata).1);
-            false
-        }
-        Event::Bookmark(_) => false,
-    };
-    if changed {
-        state.devices_changed(clock::instant());
+        wake.is_some()
     }
-    changed
 }
+
+const BUDGETS: Kept<PodDisruptionBudget> = Kept {
+    clear: State::forget_budgets,
+    set: |state, budget| {
+        state.observe_budget(budget);
+        false
+    },
+    gone: |state, budget| {
+        let (namespace, name) = names(budget.metadata);
+        state.forget_budget(&namespace, &name);
+        false
+    },
+    wake: None,
+};
+
+const VOLUMES: Kept<PersistentVolume> = Kept {
+    clear: |state| state.snapshot.volumes.forget_volumes(),
+    set: |state, volume| {
+        state.snapshot.volumes.set_volume(volume);
+        true
+    },
+    gone: |state, volume| {
+        state.snapshot.volumes.forget_volume(&names(volume.metadata).1);
+        true
+    },
+    wake: Some(State::volumes_changed),
+};
+
+const CLASSES: Kept<StorageClass> = Kept {
+    clear: |state| state.snapshot.volumes.forget_classes(),
+    set: |state, class| {
+        state.snapshot.volumes.set_class(class);
+        true
+    },
+    gone: |state, class| {
+        state.snapshot.volumes.forget_class(&names(class.metadata).1);
+        true
+    },
+    wake: Some(State::volumes_changed),
+};
+
+const CSI_NODES: Kept<CSINode> = Kept {
+    clear: |state| state.snapshot.csi.forget_nodes(),
+    set: |state, node| state.snapshot.csi.set_node(node),
+    gone: |state, node| {
+        state.snapshot.csi.forget_node(&names(node.metadata).1);
+        true
+    },
+    wake: Some(State::limits_changed),
+};
+
+const ATTACHMENTS: Kept<VolumeAttachment> = Kept {
+    clear: |state| state.snapshot.csi.forget_attachments(),
+    set: |state, attachment| {
+        state.snapshot.csi.set_attachment(attachment);
+        false
+    },
+    gone: |state, attachment| {
+        state.snapshot.csi.forget_attachment(&names(attachment.metadata).1);
+        true
+    },
+    wake: Some(State::limits_changed),
+};
+
+const DRIVERS: Kept<CSIDriver> = Kept {
+    clear: |state| state.snapshot.csi.forget_drivers(),
+    set: |state, driver| state.snapshot.csi.set_driver(driver),
+    gone: |state, driver| state.snapshot.csi.forget_driver(&names(driver.metadata).1),
+    wake: Some(State::volumes_changed),
+};
+
+const CAPACITIES: Kept<CSIStorageCapacity> = Kept {
+    clear: |state| state.snapshot.csi.forget_capacities(),
+    set: |state, capacity| state.snapshot.csi.set_capacity(capacity),
+    gone: |state, capacity| {
+        let (namespace, name) = names(capacity.metadata);
+        state.snapshot.csi.forget_capacity(&namespace, &name);
+        false
+    },
+    wake: Some(State::volumes_changed),
+};
+
+const SLICES: Kept<ResourceSlice> = Kept {
+    clear: |state| state.snapshot.devices.forget_slices(),
+    set: |state, slice| state.snapshot.devices.set_slice(slice),
+    gone: |state, slice| {
+        state.snapshot.devices.forget_slice(&names(slice.metadata).1);
+        false
+    },
+    wake: Some(State::devices_changed),
+};
+
+const DEVICE_CLASSES: Kept<DeviceClass> = Kept {
+    clear: |state| state.snapshot.devices.forget_classes(),
+    set: |state, class| state.snapshot.devices.set_class(class),
+    gone: |state, class| {
+        state.snapshot.devices.forget_class(&names(class.metadata).1);
+        false
+    },
+    wake: Some(State::devices_changed),
+};
 
 /// Selectors only move scores: nobody who waits is helped.
-fn service(state: &mut State, event: Event<Exact>) -> bool {
-    let workloads = &mut state.snapshot.workloads;
-    match event {
-        Event::Replace(services, _) => {
-            workloads.forget_services();
-            for service in services {
-                let (namespace, name) = names(service.metadata);
-                workloads.set_service(&namespace, &name, service.spec.selector);
-            }
-        }
-        Event::Set(service) => {
-            let (namespace, name) = names(service.metadata);
-            workloads.set_service(&namespace, &name, service.spec.selector);
-        }
-        Event::Gone(service) => {
-            let (namespace, name) = names(service.metadata);
-            workloads.set_service(&namespace, &name, None);
-        }
-        Event::Bookmark(_) => {}
-    }
+const SERVICES: Kept<Exact> = Kept {
+    clear: |state| state.snapshot.workloads.forget_services(),
+    set: |state, service| set_service(state, service.metadata, service.spec.selector),
+    gone: |state, service| set_service(state, service.metadata, None),
+    wake: None,
+};
+
+fn set_service(state: &mut State, meta: ObjectMeta, selector: Option<Labels>) -> bool {
+    let (namespace, name) = names(meta);
+    state.snapshot.workloads.set_service(&namespace, &name, selector);
     false
 }
 
-fn replication_controller(state: &mut State, event: Event<Exact>) -> bool {
-    owner(state, OwnerKind::ReplicationController, event, |o| {
-        let selector = o.spec.selector.filter(|s| !s.is_empty()).map(|s| Selector::exact(&s));
-        (names(o.metadata), selector)
-    })
-}
+const REPLICATION_CONTROLLERS: Kept<Exact> = Kept {
+    clear: |state| state.snapshot.workloads.forget_owners(OwnerKind::ReplicationController),
+    set: |state, controller| {
+        let selector = controller.spec.selector.filter(|s| !s.is_empty()).map(|s| Selector::exact(&s));
+        set_owner(state, OwnerKind::ReplicationController, controller.metadata, selector)
+    },
+    gone: |state, controller| set_owner(state, OwnerKind::ReplicationController, controller.metadata, None),
+    wake: None,
+};
 
-fn replica_set(state: &mut State, event: Event<Selecting>) -> bool {
-    owner(state, OwnerKind::ReplicaSet, event, selecting)
-}
+const REPLICA_SETS: Kept<Selecting> = Kept {
+    clear: |state| state.snapshot.workloads.forget_owners(OwnerKind::ReplicaSet),
+    set: |state, set| set_owner(state, OwnerKind::ReplicaSet, set.metadata, set.spec.selector()),
+    gone: |state, set| set_owner(state, OwnerKind::ReplicaSet, set.metadata, None),
+    wake: None,
+};
 
-fn stateful_set(state: &mut State, event: Event<Selecting>) -> bool {
-    owner(state, OwnerKind::StatefulSet, event, selecting)
-}
+const STATEFUL_SETS: Kept<Selecting> = Kept {
+    clear: |state| state.snapshot.workloads.forget_owners(OwnerKind::StatefulSet),
+    set: |state, set| set_owner(state, OwnerKind::StatefulSet, set.metadata, set.spec.selector()),
+    gone: |state, set| set_owner(state, OwnerKind::StatefulSet, set.metadata, None),
+    wake: None,
+};
 
-fn selecting(object: Selecting) -> ((String, String), Option<Selector>) {
-    let selector = object.spec.selector.map(|s| Selector::new(Some(&s)));
-    (names(object.metadata), selector)
-}
-
-type Read<K> = fn(K) -> ((String, String), Option<Selector>);
-
-fn owner<K>(state: &mut State, kind: OwnerKind, event: Event<K>, read: Read<K>) -> bool {
-    let workloads = &mut state.snapshot.workloads;
-    match event {
-        Event::Replace(objects, _) => {
-            workloads.forget_owners(kind);
-            for object in objects {
-                let ((namespace, name), selector) = read(object);
-                workloads.set_owner(kind, &namespace, &name, selector);
-            }
-        }
-        Event::Set(object) => {
-            let ((namespace, name), selector) = read(object);
-            workloads.set_owner(kind, &namespace, &name, selector);
-        }
-        Event::Gone(object) => {
-            let ((namespace, name), _) = read(object);
-            workloads.set_owner(kind, &namespace, &name, None);
-        }
-        Event::Bookmark(_) => {}
-    }
+fn set_owner(state: &mut State, kind: OwnerKind, meta: ObjectMeta, selector: Option<Selector>) -> bool {
+    let (namespace, name) = names(meta);
+    state.snapshot.workloads.set_owner(kind, &namespace, &name, selector);
     false
+}
+
+impl SelectingSpec {
+    fn selector(&self) -> Option<Selector> {
+        self.selector.as_ref().map(|s| Selector::new(Some(s)))
+    }
 }

@@ -13,9 +13,7 @@ use super::resources::{Taken, taken};
 use super::selector::{Labels, Selector};
 use super::volumes::{ClaimUse, claims_of};
 use super::workloads::OwnerKind;
-
-/// Protocol, address (empty or 0.0.0.0 for all) and port on the node.
-pub type HostPort = (String, String, i32);
+use crate::api::host_port::{self, HostPort};
 
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
@@ -112,7 +110,7 @@ impl PodInfo {
         let owner = manager.and_then(|o| Some((OwnerKind::of(&o.api_version, &o.kind)?, o.name.clone())));
         let affinity = PodTerms::new(spec.affinity.as_ref(), &namespace);
         let taken = taken(&spec, &status);
-        let host_ports = host_ports(&spec);
+        let host_ports = host_port::of(&spec);
         let preempted = |c: &k8s_openapi::api::core::v1::PodCondition| {
             c.type_ == "DisruptionTarget" && c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")
         };
@@ -155,18 +153,6 @@ impl PodInfo {
             && self.host_ports == other.host_ports
             && wants(self) == wants(other)
     }
-}
-
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|p| *p > 0)?;
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-            Some((protocol, port.host_ip.clone().unwrap_or_default(), number))
-        })
-        .collect()
 }
 
 impl Wants {

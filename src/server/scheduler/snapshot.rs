@@ -10,12 +10,13 @@ use k8s_openapi::api::core::v1::{ContainerImage, Node, Taint};
 use super::cohorts::{Cohort, Cohorts, Namespaces};
 use super::csi::Csi;
 use super::devices::Devices;
-use super::pod::{HostPort, PodInfo};
+use super::pod::PodInfo;
 use super::promises::Promise;
 use super::resources::Amounts;
 use super::topology::Domains;
 use super::volumes::Volumes;
 use super::workloads::Workloads;
+use crate::api::host_port::HostPort;
 
 /// A node and what is taken of it.
 #[derive(Clone, Debug, Default)]

@@ -1,31 +1,16 @@
 //! Pods that fit nowhere wait, and nothing is written while nothing changes.
 
-use skiff::api::user::User;
-use skiff::server::authz::bootstrap;
-use skiff::server::{http, scheduler};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-
 use super::*;
 use crate::conformance::Cluster;
 
 /// Two nodes, and a scheduler.
-async fn cluster() -> (Cluster, JoinSet<()>) {
-    let cluster = Cluster::new().await;
+async fn cluster() -> Cluster {
+    let mut cluster = Cluster::new().await;
     for name in ["a", "b"] {
         node(&cluster, name).await;
     }
-    for name in ["kube-system", "kube-public"] {
-        cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
-    }
-    let admin = http::client(&cluster.service, User::new("system:apiserver", &["system:masters"]));
-    bootstrap::reconcile(admin).await.unwrap();
-    let mut tasks = JoinSet::new();
-    let client = http::client(&cluster.service, User::new("system:kube-scheduler", &["system:authenticated"]));
-    tasks.spawn(async move {
-        let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
-    });
-    (cluster, tasks)
+    cluster.schedule().await;
+    cluster
 }
 
 /// Why the pod is not scheduled.
@@ -42,7 +27,7 @@ async fn waits(cluster: &Cluster, name: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn impossible_constraints_are_told_once() {
-    let (cluster, _scheduler) = cluster().await;
+    let cluster = cluster().await;
     let own = json!({"labelSelector": {"matchLabels": {"app": "p"}}, "topologyKey": "rack"});
     let spread = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 1000,
         "labelSelector": {"matchLabels": {"app": "p"}}});

@@ -30,10 +30,11 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use skiff::api::user::User;
+use skiff::server::authz::bootstrap;
 use skiff::server::controllers;
 use skiff::server::crd::definitions;
 use skiff::server::http::body::Body;
-use skiff::server::{http, webhook};
+use skiff::server::{http, scheduler, webhook};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +52,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// A server with its controllers, and without nodes. It ends when it is dropped.
 pub(crate) struct Cluster {
     server: Server,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Deref for Cluster {
@@ -73,7 +74,7 @@ impl Cluster {
     /// A server, with the controllers.
     pub fn of(server: Server) -> Self {
         let tasks = Self::controllers(&server);
-        Self { server, _tasks: tasks }
+        Self { server, tasks }
     }
 
     /// The controllers of a server, until they are dropped.
@@ -89,6 +90,19 @@ impl Cluster {
             let Ok(()) = controllers::run(client, config, stop).await;
         });
         tasks
+    }
+
+    /// Starts the scheduler, which may do what its roles say.
+    pub async fn schedule(&mut self) {
+        for name in ["kube-system", "kube-public"] {
+            self.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
+        }
+        let admin = http::client(&self.server.service, User::new("system:apiserver", &["system:masters"]));
+        bootstrap::reconcile(admin).await.unwrap();
+        let client = http::client(&self.server.service, User::new("system:kube-scheduler", &["system:authenticated"]));
+        self.tasks.spawn(async move {
+            let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
+        });
     }
 
     /// Waits until an object is as it should be, and returns it.

@@ -23,9 +23,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::pod::{HostPort, PodInfo, Wants};
+use super::pod::{PodInfo, Wants};
 use super::resources::Amounts;
 use super::snapshot::{NodeChange, NodeInfo, Snapshot, remove_ports};
+use crate::api::host_port::HostPort;
 
 /// Score of the best node.
 pub const MAX_SCORE: i64 = 100;

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Taint;
 
 use super::{Cycle, Happened, Reasons, Room, fewest, most};
+use crate::api::host_port::are_free;
 use crate::server::scheduler::filter::{term_matches, tolerated, tolerates_all};
-use crate::server::scheduler::pod::{HostPort, PodInfo, Wants};
+use crate::server::scheduler::pod::{PodInfo, Wants};
 use crate::server::scheduler::snapshot::{NodeInfo, Snapshot};
 
 fn verdict(fine: bool, reason: &'static str, resolvable: bool) -> Result<(), Reasons> {
@@ -97,15 +98,6 @@ pub fn affinity_scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
 pub fn ports(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
     let fine = are_free(&cycle.pod.host_ports, &room.ports);
     verdict(fine, "node(s) didn't have free ports for the requested pod ports", true)
-}
-
-fn are_free(wanted: &[HostPort], taken: &[HostPort]) -> bool {
-    !wanted.iter().any(|w| taken.iter().any(|t| clash(w, t)))
-}
-
-fn clash(a: &HostPort, b: &HostPort) -> bool {
-    let all = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
-    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || all(&a.1) || all(&b.1))
 }
 
 pub fn ports_helps(pod: &PodInfo, _: &Wants, happened: &Happened, snapshot: &Snapshot) -> bool {

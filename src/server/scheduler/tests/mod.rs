@@ -3,6 +3,7 @@
 mod bench;
 mod csi;
 mod devices;
+pub mod dice;
 mod filters;
 mod preemption;
 mod scores;

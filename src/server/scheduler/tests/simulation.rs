@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{PodAffinityTerm, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::dice::Dice;
 use super::*;
 use crate::server::scheduler::filter::{node_allowed, tolerated};
 
@@ -13,27 +14,6 @@ const RUNS: u64 = 300;
 const EVENTS: usize = 8;
 /// The longest back-off is over.
 const ROUND: Duration = Duration::from_millis(10_001);
-
-/// A repeatable dice (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-}
 
 fn random_node(dice: &mut Dice, name: &str) -> Node {
     let mut change = json!({ "metadata": { "labels": {} }, "spec": { "taints": [] } });

@@ -4,25 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::server::scheduler::tests::dice::Dice;
 
 const RUNS: u64 = 400;
-
-/// A repeatable dice (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A device by its color, how much of a counter it needs, and whether another claim has it.
 #[derive(Clone)]
