@@ -297,6 +297,53 @@ async fn a_missing_config_map_is_named_and_waited_for() {
 }
 
 #[tokio::test]
+async fn no_container_runs_without_the_devices_that_it_claims() {
+    let mut node = Node::new();
+    node.start();
+    let mut claims = one("Always");
+    claims["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimTemplateName": "t"}]);
+    claims["status"]["resourceClaimStatuses"] = json!([{"name": "gpu", "resourceClaimName": "p-gpu"}]);
+    node.api.put(POD, claims.clone());
+    let why =
+        "FailedPrepareDynamicResources: Failed to prepare dynamic resources: no DRA driver is registered on this node";
+    node.until("event", || node.api.events().contains(&why.to_owned()).then_some(())).await;
+    assert_eq!(node.calls_of("CreateContainer"), 0);
+    node.halt().await;
+
+    // The template of this one asks for nothing.
+    let mut node = Node::new();
+    node.start();
+    claims["status"]["resourceClaimStatuses"] = json!([{"name": "gpu"}]);
+    node.api.put(POD, claims);
+    node.status_when("ready", is_ready).await;
+    node.halt().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_host_port_is_taken_is_refused() {
+    let mut node = Node::new();
+    node.start();
+    let with_port = |uid: &str| {
+        let mut pod = one("Always");
+        pod["metadata"]["uid"] = uid.into();
+        pod["metadata"]["name"] = uid.into();
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+        pod
+    };
+    let path = |name: &str| format!("/api/v1/namespaces/ns/pods/{name}");
+    node.api.put(&path("first"), with_port("first"));
+    let is = |path: &str, phase: &str| node.api.get(path).filter(|pod| pod["status"]["phase"] == phase);
+    node.until("it runs", || is(&path("first"), "Running")).await;
+    node.api.put(&path("second"), with_port("second"));
+    let refused = node.until("it is refused", || is(&path("second"), "Failed")).await;
+    let status = &refused["status"];
+    assert_eq!((&status["reason"], &status["containerStatuses"]), (&json!("NodePorts"), &Value::Null), "{status}");
+    assert_eq!(status["message"], "Pod was rejected: Predicate NodePorts failed");
+    assert!(node.api.events().contains(&"NodePorts: Predicate NodePorts failed".to_owned()));
+    node.halt().await;
+}
+
+#[tokio::test]
 async fn images_that_cannot_be_had() {
     let mut node = Node::new();
     node.start();

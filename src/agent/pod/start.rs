@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::observed::Observed;
 use super::plan::Action;
-use super::{container, describe, host_network, name, namespace, uid};
+use super::{container, describe, host_network, name, namespace, pod_spec, uid};
 use super::{env, field_path, hooks, hosts, security, spec, stop};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
@@ -181,6 +181,11 @@ impl Operation {
     async fn volumes(&self) -> Option<Mounted> {
         if let Some(mounted) = &self.mounted {
             return Some(mounted.clone());
+        }
+        if let Some(message) = unprepared(&self.pod) {
+            self.cx.events.pod(&self.pod, EventKind::Warning, "FailedPrepareDynamicResources", message);
+            self.report(Progress::VolumesFailed(message.into())).await;
+            return None;
         }
         match volumes::prepare(&self.cx, &self.pod, self.cx.allocatable).await {
             Ok(mounted) => {
@@ -422,6 +427,16 @@ impl Operation {
 
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Why the devices that a pod claims are not there for it: a container must not run without them.
+fn unprepared(pod: &Pod) -> Option<&'static str> {
+    let claims = pod_spec(pod).resource_claims.as_deref().unwrap_or_default();
+    let statuses = pod.status.as_ref().and_then(|s| s.resource_claim_statuses.as_deref()).unwrap_or_default();
+    // A template may have turned out to need no claim.
+    let is_none = |name: &str| statuses.iter().any(|s| s.name == name && s.resource_claim_name.is_none());
+    let claimed = claims.iter().any(|claim| !is_none(&claim.name));
+    claimed.then_some("Failed to prepare dynamic resources: no DRA driver is registered on this node")
 }
 
 /// When a failed step is tried again: half a second at first, doubling up to two minutes.

@@ -74,6 +74,10 @@ pub fn render(input: &Input) -> PodStatus {
         status.message = Some(failure.message.clone());
     }
     status.conditions = Some(conditions(input, status.phase.as_deref().unwrap_or_default(), &init, &apps));
+    // Of a pod that was refused nothing was ever made: kubectl shows the reason in place of what containers wait for.
+    if input.failure.is_some() && input.observed.is_empty() {
+        return status;
+    }
     status.container_statuses = Some(apps);
     if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
         status.init_container_statuses = Some(init);
