@@ -152,14 +152,15 @@ impl Comparison {
         }
         let mut below = Self::default();
         let own = below.descend(place, before, after);
-        self.added.insert_below(element.clone(), below.added);
-        self.modified.insert_below(element.clone(), below.modified);
-        self.removed.insert_below(element.clone(), below.removed);
-        match own {
-            Some(Change::Added) => self.added.insert(element),
-            Some(Change::Modified) => self.modified.insert(element),
-            Some(Change::Removed) => self.removed.insert(element),
-            None => {}
+        let sets = [
+            (&mut self.added, below.added, Change::Added),
+            (&mut self.modified, below.modified, Change::Modified),
+            (&mut self.removed, below.removed, Change::Removed),
+        ];
+        for (set, below, change) in sets {
+            if own == Some(change) || !below.is_empty() {
+                set.insert_with(element.clone(), own == Some(change), below);
+            }
         }
     }
 }
@@ -200,12 +201,9 @@ pub fn fields_of(place: Place<'_>, value: &Value) -> Set {
         View::Struct(_) | View::Object(..) | View::Map(_) => {
             for (name, value) in value.as_object().into_iter().flatten() {
                 let Some(place) = Place::field(view, name) else { continue };
-                let element = set::field(name);
-                out.insert_below(element.clone(), fields_of(place, value));
                 let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-                if empty || !view.names(name) || matches!(place.view(value), View::Leaf) {
-                    out.insert(element);
-                }
+                let member = empty || !view.names(name) || matches!(place.view(value), View::Leaf);
+                out.insert_with(set::field(name), member, fields_of(place, value));
             }
         }
         View::Set | View::Keyed(_) => {
@@ -216,10 +214,11 @@ pub fn fields_of(place: Place<'_>, value: &Value) -> Set {
                 }
             }
             for (element, items) in all {
-                if let (View::Keyed(keys), [item]) = (view, items.as_slice()) {
-                    out.insert_below(element.clone(), fields_of(keys.item, item));
-                }
-                out.insert(element);
+                let below = match (view, items.as_slice()) {
+                    (View::Keyed(keys), [item]) => fields_of(keys.item, item),
+                    _ => Set::default(),
+                };
+                out.insert_with(element, true, below);
             }
         }
     }
@@ -238,13 +237,10 @@ pub fn with_structs(place: Place<'_>, set: &Set) -> Set {
             View::Keyed(keys) => Some(keys.item),
             _ => name.and_then(|name| Place::field(view, name)),
         };
-        if !below.is_empty() {
-            out.insert_below(element.clone(), place.map_or_else(|| below.clone(), |place| with_structs(place, below)));
-        }
         let named = || place.is_some() && name.is_some_and(|name| view.names(name));
-        if member || (!below.is_empty() && named()) {
-            out.insert(element.clone());
-        }
+        let member = member || (!below.is_empty() && named());
+        let below = place.map_or_else(|| below.clone(), |place| with_structs(place, below));
+        out.insert_with(element.clone(), member, below);
     }
     out
 }

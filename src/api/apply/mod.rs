@@ -20,6 +20,7 @@ pub mod set;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -34,20 +35,24 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// The writer who gives no name.
 const UNKNOWN: &str = "unknown";
 /// Nobody owns these: the server sets them, or they name the object.
-const NOT_OWNED: &[&[&str]] = &[
-    &["apiVersion"],
-    &["kind"],
-    &["metadata"],
-    &["metadata", "name"],
-    &["metadata", "namespace"],
-    &["metadata", "creationTimestamp"],
-    &["metadata", "selfLink"],
-    &["metadata", "uid"],
-    &["metadata", "clusterName"],
-    &["metadata", "generation"],
-    &["metadata", "managedFields"],
-    &["metadata", "resourceVersion"],
-];
+static NOT_OWNED: LazyLock<Set> = LazyLock::new(|| {
+    let mut out = Set::default();
+    ["apiVersion", "kind", "metadata"].iter().for_each(|name| out.insert_path(&[name]));
+    for name in [
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ] {
+        out.insert_path(&["metadata", name]);
+    }
+    out
+});
 
 /// A write: by whom, in which version, and what it cannot change.
 pub struct Writer<'a> {
@@ -133,7 +138,7 @@ impl Writer<'_> {
         self.remove(live, new, &comparison, &mut owners, None);
         let mut taken = comparison.modified;
         taken.add(comparison.added);
-        taken.subtract(&not_owned());
+        taken.subtract(&NOT_OWNED);
         if !taken.is_empty() {
             let entry = owners.entry(&self.actor(Operation::Update));
             entry.fields.add(taken);
@@ -159,19 +164,16 @@ impl Writer<'_> {
             owners = first.updated(&Value::Object(serde_json::Map::new()), live, owners).map_err(Refusal::Status)?;
         }
         let actor = self.actor(Operation::Apply);
-        let last = owners.find(&actor).cloned();
         let mut fields = fields_of(place, document);
         fields.subtract_whole(self.resets);
         if !self.only.is_empty() {
             fields.keep(self.only);
         }
-        let entry = owners.entry(&actor);
-        entry.fields = fields.clone();
-        entry.api_version.clone_from(&actor.api_version);
+        let last = owners.put(Owner { fields, ..actor.clone() });
 
         let merged = merge::merge(place, Some(live.clone()), document);
         let object = match &last {
-            Some(last) if self.drops(last, &fields) => self.prune(merged, &owners, last),
+            Some(last) if self.drops(last, &owners) => self.prune(merged, &owners, last),
             _ => merged,
         };
         let comparison = self.compare(place, live, &object);
@@ -184,11 +186,12 @@ impl Writer<'_> {
         }
         self.remove(live, &object, &comparison, &mut owners, Some(&actor));
         let entry = owners.entry(&actor);
-        entry.fields.subtract(&not_owned());
-        if !comparison.is_empty()
-            || last.is_none_or(|last| last.fields != entry.fields || last.api_version != entry.api_version)
+        entry.fields.subtract(&NOT_OWNED);
+        if let Some(last) = last
+            && comparison.is_empty()
+            && (&last.fields, &last.api_version) == (&entry.fields, &entry.api_version)
         {
-            entry.time = self.now.into();
+            entry.time = last.time;
         }
         owners.0.retain(|o| !o.fields.is_empty());
         Ok(Applied { object, owners })
@@ -212,8 +215,7 @@ impl Writer<'_> {
         but: Option<&Owner>,
     ) -> BTreeMap<usize, (Owner, Set)> {
         let mut out = BTreeMap::new();
-        let skipped = but.and_then(|actor| owners.find(actor));
-        for (at, owner) in owners.0.iter().enumerate().filter(|(_, o)| skipped != Some(o)) {
+        for (at, owner) in owners.0.iter().enumerate().filter(|(_, o)| !but.is_some_and(|actor| o.is(actor))) {
             let other = if owner.api_version == self.api_version { None } else { self.compared_for(owner, live, new) };
             let comparison = match (&other, owner.api_version == self.api_version) {
                 (Some(comparison), _) => comparison,
@@ -232,9 +234,8 @@ impl Writer<'_> {
 
     /// Takes what is no longer there from its owners, and owners of versions that are gone out of the list.
     fn remove(&self, live: &Value, new: &Value, comparison: &Comparison, owners: &mut Owners, but: Option<&Owner>) {
-        let skipped = but.and_then(|actor| owners.find(actor)).cloned();
         owners.0.retain_mut(|owner| {
-            if skipped.as_ref() == Some(owner) {
+            if but.is_some_and(|actor| owner.is(actor)) {
                 return true;
             }
             if owner.api_version == self.api_version {
@@ -248,10 +249,10 @@ impl Writer<'_> {
     }
 
     /// Whether the applier had something that it no longer has: seldom, and all that [`Self::prune`] can act upon.
-    fn drops(&self, last: &Owner, fields: &Set) -> bool {
-        let mut dropped = last.fields.clone();
-        dropped.subtract(fields);
-        !dropped.is_empty() || (last.api_version != self.api_version && !last.fields.is_empty())
+    fn drops(&self, last: &Owner, owners: &Owners) -> bool {
+        let now = owners.find(last).map(|owner| &owner.fields);
+        let other_version = last.api_version != self.api_version && !last.fields.is_empty();
+        other_version || now.is_none_or(|now| !last.fields.is_in(now))
     }
 
     /// Takes out what the applier had before and neither it nor anyone else has now.
@@ -284,12 +285,6 @@ impl Writer<'_> {
         let left = merge::without(place, merged, &gone.both(&had)).unwrap_or_else(empty);
         self.versions.convert(&left, &last.api_version, self.api_version)
     }
-}
-
-fn not_owned() -> Set {
-    let mut out = Set::default();
-    NOT_OWNED.iter().for_each(|path| out.insert_path(path));
-    out
 }
 
 fn unfit(document: &Value, problems: &[String]) -> Status {

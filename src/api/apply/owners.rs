@@ -43,7 +43,7 @@ pub struct Owner {
 
 impl Owner {
     /// Whether both are the same actor: one who applies stays the same in every version.
-    fn is(&self, other: &Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         (&self.manager, self.operation, &self.subresource) == (&other.manager, other.operation, &other.subresource)
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
     }
@@ -115,9 +115,7 @@ impl Owners {
         let entries = fields.as_array().filter(|e| !e.is_empty())?;
         let mut out = Self::default();
         for entry in entries {
-            let owner = Owner::read(entry)?;
-            let fields = owner.fields.clone();
-            out.entry(&owner).fields.add(fields);
+            out.join(Owner::read(entry)?);
         }
         Some(out)
     }
@@ -133,6 +131,25 @@ impl Owners {
     #[must_use]
     pub fn find(&self, actor: &Owner) -> Option<&Owner> {
         self.0.iter().find(|o| o.is(actor))
+    }
+
+    /// Adds an owner, or its fields to the one that it is.
+    fn join(&mut self, owner: Owner) {
+        match self.0.iter_mut().find(|o| o.is(&owner)) {
+            Some(known) => known.fields.add(owner.fields),
+            None => self.0.push(owner),
+        }
+    }
+
+    /// Puts an owner in the place of the one that it is, which is returned.
+    pub fn put(&mut self, owner: Owner) -> Option<Owner> {
+        match self.0.iter_mut().find(|o| o.is(&owner)) {
+            Some(known) => Some(std::mem::replace(known, owner)),
+            None => {
+                self.0.push(owner);
+                None
+            }
+        }
     }
 
     /// The entry of an actor, made when it has none: with no fields.
@@ -176,8 +193,7 @@ impl Owners {
             too_many -= 1;
         }
         for owner in first.into_iter().chain(joined.0) {
-            let fields = owner.fields.clone();
-            self.entry(&owner).fields.add(fields);
+            self.join(owner);
         }
     }
 }
@@ -185,14 +201,15 @@ impl Owners {
 /// Whether two values of `managedFields` say the same but for times.
 #[must_use]
 pub fn same_but_for_times(a: &Value, b: &Value) -> bool {
-    let untimed = |list: &Value| -> Vec<Map<String, Value>> {
-        let entries = list.as_array().into_iter().flatten().filter_map(Value::as_object);
-        entries.map(|e| e.iter().filter(|(k, _)| *k != "time").map(|(k, v)| (k.clone(), v.clone())).collect()).collect()
+    let entries = |list| Value::as_array(list).into_iter().flatten().filter_map(Value::as_object).collect::<Vec<_>>();
+    let untimed = |entry: &Map<String, Value>| entry.len() - usize::from(entry.contains_key("time"));
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>| {
+        untimed(a) == untimed(b) && a.iter().all(|(name, value)| name == "time" || b.get(name) == Some(value))
     };
-    let (a, mut b) = (untimed(a), untimed(b));
+    let (a, mut b) = (entries(a), entries(b));
     // Times are part of the order.
     a.len() == b.len()
-        && a.iter().all(|entry| b.iter().position(|other| other == entry).map(|at| b.swap_remove(at)).is_some())
+        && a.iter().all(|entry| b.iter().position(|other| same(entry, other)).map(|at| b.swap_remove(at)).is_some())
 }
 
 #[cfg(test)]

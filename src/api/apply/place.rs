@@ -1,7 +1,9 @@
 //! Decides: how server-side apply sees a value: as one, as fields, or as items that have names
 //! (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>).
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde_json::Value;
 
 use super::set::{self, Element};
 use crate::api::schema::structural::{self, Structural};
@@ -252,32 +254,30 @@ impl View<'_> {
     }
 }
 
-impl Keys<'_> {
-    fn element(self, item: &Value) -> Result<Element, String> {
+impl<'s> Keys<'s> {
+    fn element<'i>(self, item: &'i Value) -> Result<Element, String>
+    where
+        's: 'i,
+    {
         let object = match item {
             Value::Object(object) => object,
             Value::Null => return Err("associative list with keys may not have a null element".into()),
             _ => return Err("associative list with keys may not have non-map elements".into()),
         };
-        let mut keys = Map::new();
-        let mut add = |name: &str| {
-            let value = match object.get(name) {
-                Some(value) => value.clone(),
-                None => self.default(name).ok_or_else(|| {
-                    format!(
-                        "associative list with keys has an element that omits key field {name:?} (and doesn't have \
-                         default value)"
-                    )
-                })?,
-            };
-            keys.insert(name.to_owned(), value);
-            Ok::<_, String>(())
+        let key = |name: &'i str| match object.get(name) {
+            Some(value) => Ok((name, Cow::Borrowed(value))),
+            None => self.default(name).map(|value| (name, Cow::Owned(value))).ok_or_else(|| {
+                format!(
+                    "associative list with keys has an element that omits key field {name:?} (and doesn't have \
+                     default value)"
+                )
+            }),
         };
-        match self.names {
-            Names::Table(names) => names.iter().try_for_each(|name| add(name))?,
-            Names::Custom(names) => names.iter().try_for_each(|name| add(name))?,
-        }
-        Ok(set::key(keys))
+        let keys: Result<Vec<_>, _> = match self.names {
+            Names::Table(names) => names.iter().map(|name| key(name)).collect(),
+            Names::Custom(names) => names.iter().map(|name| key(name)).collect(),
+        };
+        Ok(set::key(keys?.into_iter()))
     }
 
     fn default(self, name: &str) -> Option<Value> {

@@ -2,9 +2,12 @@
 //! `k8s.io/apimachinery/pkg/apis/meta/v1/types.go`).
 //!
 //! A path is a list of elements, and an element is the text that it has in `FieldsV1`: `f:spec`, `k:{"name":"web"}`,
-//! `v:"finalizer"`, `i:3`. A set is a tree of them, so that most operations are merges of sorted maps.
+//! `v:"finalizer"`, `i:3`. A set is a tree of them, each level a sorted list: most operations are merges, and most levels
+//! are short.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::iter::Peekable;
 
 use serde_json::{Map, Value};
 
@@ -14,8 +17,9 @@ const MAX_DEPTH: usize = 256;
 /// One step of a path, in the text of `FieldsV1`.
 pub type Element = Box<str>;
 
+/// Sorted by element.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Set(BTreeMap<Element, Node>);
+pub struct Set(Vec<(Element, Node)>);
 
 /// An element and what is below it. One of the two is always there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,10 +40,21 @@ pub fn value(item: &Value) -> Element {
     format!("v:{item}").into()
 }
 
-/// The element of an item of a list with keys. The text of an object has its keys in order.
+/// The element of an item of a list with keys, which come in any order.
 #[must_use]
-pub fn key(keys: Map<String, Value>) -> Element {
-    format!("k:{}", Value::Object(keys)).into()
+pub fn key<'a>(keys: impl Iterator<Item = (&'a str, Cow<'a, Value>)>) -> Element {
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_unstable_by_key(|(name, _)| *name);
+    let mut text = b"k:{".to_vec();
+    for (i, (name, value)) in keys.iter().enumerate() {
+        text.extend((i > 0).then_some(b','));
+        // A text and a value of JSON can be written, and a vector takes all of it.
+        let _ = serde_json::to_writer(&mut text, name);
+        text.push(b':');
+        let _ = serde_json::to_writer(&mut text, value.as_ref());
+    }
+    text.push(b'}');
+    String::from_utf8(text).unwrap_or_default().into()
 }
 
 impl Set {
@@ -48,16 +63,42 @@ impl Set {
         self.0.is_empty()
     }
 
+    fn find(&self, element: &str) -> Option<&Node> {
+        let at = self.0.binary_search_by(|(e, _)| (**e).cmp(element)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// The node of an element, which is added where it is missing.
+    fn node(&mut self, element: Element) -> &mut Node {
+        // Whoever walks an object adds its fields in order.
+        let at = match self.0.last() {
+            Some((last, _)) if *last >= element => self.0.binary_search_by(|(e, _)| e.cmp(&element)),
+            _ => Err(self.0.len()),
+        };
+        let at = at.unwrap_or_else(|at| {
+            self.0.insert(at, (element, Node::default()));
+            at
+        });
+        &mut self.0[at].1
+    }
+
     /// Adds an element itself.
     pub fn insert(&mut self, element: Element) {
-        self.0.entry(element).or_default().member = true;
+        self.node(element).member = true;
+    }
+
+    /// Adds an element, itself where `member` says so, and paths below it.
+    pub fn insert_with(&mut self, element: Element, member: bool, below: Self) {
+        if member || !below.is_empty() {
+            let node = self.node(element);
+            node.member |= member;
+            node.below.add(below);
+        }
     }
 
     /// Adds paths below an element.
     pub fn insert_below(&mut self, element: Element, below: Self) {
-        if !below.is_empty() {
-            self.0.entry(element).or_default().below.add(below);
-        }
+        self.insert_with(element, false, below);
     }
 
     /// Adds a path of field names.
@@ -65,27 +106,29 @@ impl Set {
         match path {
             [] => {}
             [last] => self.insert(field(last)),
-            [first, rest @ ..] => self.0.entry(field(first)).or_default().below.insert_path(rest),
+            [first, rest @ ..] => self.node(field(first)).below.insert_path(rest),
         }
     }
 
     #[must_use]
     pub fn has(&self, element: &str) -> bool {
-        self.0.get(element).is_some_and(|n| n.member)
+        self.find(element).is_some_and(|n| n.member)
     }
 
     /// What is below an element.
     #[must_use]
     pub fn below(&self, element: &str) -> Option<&Self> {
-        self.0.get(element).map(|n| &n.below).filter(|s| !s.is_empty())
+        self.find(element).map(|n| &n.below).filter(|s| !s.is_empty())
     }
 
     /// Adds all of another set.
     pub fn add(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         for (element, node) in other.0 {
-            let mine = self.0.entry(element).or_default();
-            mine.member |= node.member;
-            mine.below.add(node.below);
+            self.insert_with(element, node.member, node.below);
         }
     }
 
@@ -110,7 +153,7 @@ impl Set {
 
     /// Keeps what lies on one of these paths of field names, and everything below their ends; `*` stands for any element.
     pub fn keep(&mut self, paths: &[&[&str]]) {
-        self.0.retain(|element, node| {
+        self.0.retain_mut(|(element, node)| {
             let here = |first: &str| first == "*" || element.strip_prefix("f:") == Some(first);
             let further: Vec<&[&str]> =
                 paths.iter().filter_map(|p| p.split_first()).filter(|(f, _)| here(f)).map(|(_, rest)| rest).collect();
@@ -126,23 +169,35 @@ impl Set {
         if other.is_empty() {
             return;
         }
-        self.0.retain(|element, mine| {
-            if let Some(theirs) = other.0.get(element) {
+        let mut theirs = other.0.iter().peekable();
+        self.0.retain_mut(|(element, mine)| {
+            if let Some(theirs) = same(&mut theirs, element) {
                 change(mine, theirs);
             }
             mine.member || !mine.below.is_empty()
         });
     }
 
+    /// Whether another set has all of this one.
+    #[must_use]
+    pub fn is_in(&self, other: &Self) -> bool {
+        let mut theirs = other.0.iter().peekable();
+        self.0.iter().all(|(element, mine)| {
+            let theirs = same(&mut theirs, element);
+            theirs.is_some_and(|theirs| (theirs.member || !mine.member) && mine.below.is_in(&theirs.below))
+        })
+    }
+
     /// What is in both.
     #[must_use]
     pub fn both(&self, other: &Self) -> Self {
-        let mut out = BTreeMap::new();
+        let mut out = Vec::new();
+        let mut theirs = other.0.iter().peekable();
         for (element, mine) in &self.0 {
-            let Some(theirs) = other.0.get(element) else { continue };
+            let Some(theirs) = same(&mut theirs, element) else { continue };
             let node = Node { member: mine.member && theirs.member, below: mine.below.both(&theirs.below) };
             if node.member || !node.below.is_empty() {
-                out.insert(element.clone(), node);
+                out.push((element.clone(), node));
             }
         }
         Self(out)
@@ -193,15 +248,26 @@ impl Set {
     }
 }
 
+/// What another sorted list has of an element, asked for one element after the other.
+fn same<'a>(others: &mut Peekable<impl Iterator<Item = &'a (Element, Node)>>, element: &Element) -> Option<&'a Node> {
+    loop {
+        match others.peek()?.0.cmp(element) {
+            Ordering::Less => others.next(),
+            Ordering::Equal => return others.next().map(|(_, node)| node),
+            Ordering::Greater => return None,
+        };
+    }
+}
+
 /// Whether the value says that what it belongs to is a member, and what is below.
 fn parse(value: &Value, depth: usize) -> Option<(bool, Set)> {
     let map = value.as_object().filter(|_| depth < MAX_DEPTH)?;
-    let mut below = BTreeMap::new();
+    let mut below = Set(Vec::with_capacity(map.len()));
     for (element, value) in map.iter().filter(|(e, _)| *e != ".") {
         let (member, set) = parse(value, depth + 1)?;
-        below.insert(canonical(element)?, Node { member, below: set });
+        *below.node(canonical(element)?) = Node { member, below: set };
     }
-    Some((map.is_empty() || map.contains_key("."), Set(below)))
+    Some((map.is_empty() || map.contains_key("."), below))
 }
 
 /// An element in the text that we would write. `None` for what is no element.
@@ -212,7 +278,7 @@ fn canonical(element: &str) -> Option<Element> {
         "i" => rest.parse::<u64>().ok().map(|_| element.into()),
         "v" => Some(value(&serde_json::from_str(rest).ok()?)),
         "k" => match serde_json::from_str(rest).ok()? {
-            Value::Object(keys) => Some(key(keys)),
+            Value::Object(keys) => Some(key(keys.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value))))),
             _ => None,
         },
         _ => None,
@@ -328,6 +394,7 @@ mod tests {
             let mut rest = a.clone();
             rest.subtract(&b);
             prop_assert_eq!(sorted(rest.paths()), sorted(pa.iter().filter(|p| !pb.contains(p)).cloned().collect()));
+            prop_assert_eq!(a.is_in(&b), pa.iter().all(|p| pb.contains(p)));
             prop_assert_eq!(sorted(a.both(&b).paths()), sorted(pa.iter().filter(|p| pb.contains(p)).cloned().collect()));
             prop_assert_eq!(Set::from_json(&a.to_json()), Some(a));
         }

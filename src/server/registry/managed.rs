@@ -142,14 +142,14 @@ impl Registry {
         let (limits, now) = (Limits::of(entry, part), meta::now());
         let versions = Forms { catalog: self.catalog(), entry };
         let writer = request(t, manager, &limits, &now, &versions, &version);
-        let applied = match writer.applied(&live, document, owners.clone(), force) {
+        let applied = match writer.applied(&live, document, owners, force) {
             // What client-side apply set is no conflict for the same tool.
             Err(Refusal::Conflicts(conflicts)) if manager == last_applied::MANAGER => {
                 let known =
                     versions.place(&version).map(|place| last_applied::fields(place, &live)).unwrap_or_default();
                 match conflicts.without(&known) {
                     Some(conflicts) => Err(Refusal::Conflicts(conflicts)),
-                    None => writer.applied(&live, document, owners, true),
+                    None => writer.applied(&live, document, Owners::read(&held).unwrap_or_default(), true),
                 }
             }
             other => other,
