@@ -8,7 +8,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerStatus, Endpoints, Namespace, Node, NodeAffinity, PersistentVolume,
-    PersistentVolumeClaim, Pod, ResourceQuota, Service,
+    PersistentVolumeClaim, Pod, PodSpec, ResourceQuota, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
@@ -94,46 +94,75 @@ kinds! {
 fn trim_pod(pod: &mut Pod) {
     let of = |group, kind| owners::controller_named(&pod.metadata, group, kind).is_some();
     let (of_job, of_daemon_set) = (of("batch", "Job"), of("apps", "DaemonSet"));
+    let deleting = pod.metadata.deletion_timestamp.is_some();
     pods::keep_claims(pod);
     if let Some(spec) = &mut pod.spec {
-        spec.ephemeral_containers = None;
-        spec.topology_spread_constraints = None;
-        // A DaemonSet's pod says there which node it is for.
-        let affinity = spec.affinity.take().filter(|_| of_daemon_set).and_then(|a| a.node_affinity);
-        spec.affinity = affinity.map(|of_nodes| Affinity {
+        trim_spec(spec, of_daemon_set);
+    }
+    if let Some(status) = &mut pod.status {
+        status.ephemeral_container_statuses = None;
+        // Only Jobs look at how these ended.
+        status.init_container_statuses.take_if(|_| !of_job);
+        // And at each of these; who deletes a pod asks which it restarted, and who detaches volumes which still run.
+        if let Some(list) = &mut status.container_statuses {
+            list.retain(|c| of_job || deleting || c.restart_count > 0);
+            list.shrink_to_fit();
+        }
+        let all = [status.container_statuses.as_mut(), status.init_container_statuses.as_mut()];
+        all.into_iter().flatten().flatten().for_each(trim_container_status);
+    }
+}
+
+fn trim_spec(spec: &mut PodSpec, of_daemon_set: bool) {
+    let whole = std::mem::take(spec);
+    // A DaemonSet's pod says there which node it is for.
+    let affinity = whole.affinity.filter(|_| of_daemon_set).and_then(|a| a.node_affinity);
+    // Only Services look at containers: which ports they have, and which of them stay.
+    let with_ports = |list: Vec<Container>| {
+        let named = list.into_iter().filter(|c| c.ports.is_some());
+        named.map(|c| Container {
+            name: c.name,
+            ports: c.ports,
+            restart_policy: c.restart_policy,
+            ..Container::default()
+        })
+    };
+    let init_containers: Vec<Container> = whole.init_containers.map(|c| with_ports(c).collect()).unwrap_or_default();
+    *spec = PodSpec {
+        active_deadline_seconds: whole.active_deadline_seconds,
+        affinity: affinity.map(|of_nodes| Affinity {
             node_affinity: Some(NodeAffinity {
                 required_during_scheduling_ignored_during_execution: of_nodes
                     .required_during_scheduling_ignored_during_execution,
                 ..NodeAffinity::default()
             }),
             ..Affinity::default()
-        });
-        for list in [Some(&mut spec.containers), spec.init_containers.as_mut()].into_iter().flatten() {
-            for c in list.iter_mut() {
-                *c = Container {
-                    name: std::mem::take(&mut c.name),
-                    ports: c.ports.take(),
-                    restart_policy: c.restart_policy.take(),
-                    ..Container::default()
-                };
-            }
-            list.shrink_to_fit();
-        }
-    }
-    if let Some(status) = &mut pod.status {
-        status.ephemeral_container_statuses = None;
-        // Only Jobs look at how these ended.
-        status.init_container_statuses.take_if(|_| !of_job);
-        let all = [status.container_statuses.as_mut(), status.init_container_statuses.as_mut()];
-        all.into_iter().flatten().flatten().for_each(trim_container_status);
-    }
+        }),
+        containers: with_ports(whole.containers).collect(),
+        host_network: whole.host_network,
+        hostname: whole.hostname,
+        init_containers: Some(init_containers).filter(|list| !list.is_empty()),
+        node_name: whole.node_name,
+        readiness_gates: whole.readiness_gates,
+        resource_claims: whole.resource_claims,
+        restart_policy: whole.restart_policy,
+        scheduling_gates: whole.scheduling_gates,
+        subdomain: whole.subdomain,
+        termination_grace_period_seconds: whole.termination_grace_period_seconds,
+        tolerations: whole.tolerations,
+        ..PodSpec::default()
+    };
+    spec.containers.shrink_to_fit();
 }
 
 fn trim_container_status(c: &mut ContainerStatus) {
-    c.last_state = None;
-    c.image_id = String::new();
-    c.volume_mounts = None;
-    c.resources = None;
+    *c = ContainerStatus {
+        name: std::mem::take(&mut c.name),
+        ready: c.ready,
+        restart_count: c.restart_count,
+        state: c.state.take(),
+        ..ContainerStatus::default()
+    };
 }
 
 fn trim_node(node: &mut Node) {
