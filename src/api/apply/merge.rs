@@ -11,37 +11,41 @@ use super::set::{self, Element, Set};
 /// The live object with what the document says. Items of lists come in the order of the document; those that it does
 /// not have keep their place before the next one that it has.
 #[must_use]
-pub fn merge(place: Place<'_>, live: Option<Value>, document: &Value) -> Value {
+pub fn merge(place: Place<'_>, live: Option<&Value>, document: &Value) -> Value {
     let view = place.view(document);
     match (view, live, document) {
-        (View::Struct(_) | View::Object(..) | View::Map(_), Some(Value::Object(mut live)), Value::Object(document)) => {
-            for (name, value) in document {
-                // A document with other fields is refused before it comes here.
-                let Some(place) = Place::field(view, name) else { continue };
-                let merged = merge(place, live.remove(name), value);
-                live.insert(name.clone(), merged);
-            }
-            Value::Object(live)
+        (View::Struct(_) | View::Object(..) | View::Map(_), Some(Value::Object(live)), Value::Object(document)) => {
+            // A document with other fields is refused before it comes here.
+            let known = |name| Some((Place::field(view, name)?, document.get(name)?));
+            let own = live.iter().map(|(name, own)| {
+                let merged = known(name).map(|(place, value)| merge(place, Some(own), value));
+                (name.clone(), merged.unwrap_or_else(|| own.clone()))
+            });
+            let new = document.keys().filter(|name| !live.contains_key(*name)).filter_map(|name| {
+                let (place, value) = known(name)?;
+                Some((name.clone(), merge(place, None, value)))
+            });
+            Value::Object(own.chain(new).collect())
         }
         (View::Set | View::Keyed(_), Some(Value::Array(live)), Value::Array(document)) => {
             merge_items(view, live, document)
         }
         // `null` says nothing of what is merged.
         (View::Set | View::Keyed(_) | View::Struct(_) | View::Object(..) | View::Map(_), Some(live), Value::Null) => {
-            live
+            live.clone()
         }
         _ => document.clone(),
     }
 }
 
-fn merge_items(view: View<'_>, live: Vec<Value>, document: &[Value]) -> Value {
+fn merge_items(view: View<'_>, live: &[Value], document: &[Value]) -> Value {
     let named = |items: &[Value]| items.iter().map(|i| view.element(i).unwrap_or_default()).collect::<Vec<Element>>();
-    let (live_names, names) = (named(&live), named(document));
+    let (live_names, names) = (named(live), named(document));
     let mut wanted: BTreeMap<&Element, usize> = BTreeMap::new();
     names.iter().for_each(|name| *wanted.entry(name).or_default() += 1);
     // The items that both have, by name; where the object has several of a name, the document replaces them all.
-    let mut shared: BTreeMap<&Element, Option<Value>> = BTreeMap::new();
-    let mut rest: Vec<(&Element, Option<Value>)> = Vec::with_capacity(live.len());
+    let mut shared: BTreeMap<&Element, Option<&Value>> = BTreeMap::new();
+    let mut rest: Vec<(&Element, Option<&Value>)> = Vec::with_capacity(live.len());
     for (name, item) in live_names.iter().zip(live) {
         if wanted.contains_key(name) {
             shared.entry(name).and_modify(|twice| *twice = None).or_insert(Some(item));
@@ -59,7 +63,7 @@ fn merge_items(view: View<'_>, live: Vec<Value>, document: &[Value]) -> Value {
     let mut rest = rest.into_iter().peekable();
     for (i, (name, item)) in names.iter().zip(document).enumerate() {
         while let Some((_, own)) = rest.next_if(|(at, own)| own.is_some() || next[i] != Some(*at)) {
-            out.extend(own);
+            out.extend(own.cloned());
         }
         rest.next_if(|(at, _)| *at == name);
         out.push(match view {
@@ -67,7 +71,7 @@ fn merge_items(view: View<'_>, live: Vec<Value>, document: &[Value]) -> Value {
             _ => item.clone(),
         });
     }
-    out.extend(rest.filter_map(|(_, own)| own));
+    out.extend(rest.filter_map(|(_, own)| own.cloned()));
     Value::Array(out)
 }
 

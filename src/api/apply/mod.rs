@@ -171,7 +171,7 @@ impl Writer<'_> {
         }
         let last = owners.put(Owner { fields, ..actor.clone() });
 
-        let merged = merge::merge(place, Some(live.clone()), document);
+        let merged = merge::merge(place, Some(live), document);
         let object = match &last {
             Some(last) if self.drops(last, &owners) => self.prune(merged, &owners, last),
             _ => merged,

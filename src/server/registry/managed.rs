@@ -121,7 +121,7 @@ impl Registry {
         t: &Target,
         part: Part,
         manager: &str,
-        live: Option<Value>,
+        live: Option<&Value>,
         document: &Value,
         force: bool,
     ) -> Result<Merged, Status> {
@@ -136,9 +136,9 @@ impl Registry {
         if !document["metadata"]["managedFields"].is_null() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        let mut live = live.map_or_else(empty, |live| entry.strategy.wire_form(live));
-        let held = take(&mut live);
-        let owners = Owners::read(&held).unwrap_or_default();
+        let live = live.map_or_else(|| Cow::Owned(empty()), |live| wire(entry, live));
+        let held = &live["metadata"]["managedFields"];
+        let owners = Owners::read(held).unwrap_or_default();
         let (limits, now) = (Limits::of(entry, part), meta::now());
         let versions = Forms { catalog: self.catalog(), entry };
         let writer = request(t, manager, &limits, &now, &versions, &version);
@@ -149,7 +149,7 @@ impl Registry {
                     versions.place(&version).map(|place| last_applied::fields(place, &live)).unwrap_or_default();
                 match conflicts.without(&known) {
                     Some(conflicts) => Err(Refusal::Conflicts(conflicts)),
-                    None => writer.applied(&live, document, Owners::read(&held).unwrap_or_default(), true),
+                    None => writer.applied(&live, document, Owners::read(held).unwrap_or_default(), true),
                 }
             }
             other => other,
@@ -162,7 +162,8 @@ impl Registry {
             last_applied::refresh(&mut applied.object, document);
         }
         let fields = applied.owners.to_json();
-        let unchanged = applied.object == live && same_but_for_times(fields.as_ref().unwrap_or(&Value::Null), &held);
+        let unchanged = applied.object == *live && same_but_for_times(fields.as_ref().unwrap_or(&Value::Null), held);
+        take(&mut applied.object);
         Ok(Merged { object: applied.object, fields, unchanged })
     }
 }

@@ -73,8 +73,8 @@ impl Registry {
                 }
                 None => None,
             };
-            let live = || old.as_ref().map(|(_, before)| before.clone());
-            let merge = || self.applied_fields(t, part, &o.field_manager, live(), document, o.force);
+            let live = old.as_ref().map(|(_, before)| before);
+            let merge = || self.applied_fields(t, part, &o.field_manager, live, document, o.force);
             let merged = merge()?;
             if let (Some((old, _)), true) = (&old, merged.unchanged) {
                 // As most applies: whoever applies says again and again what is so.

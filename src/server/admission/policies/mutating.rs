@@ -234,7 +234,7 @@ fn applied(shown: &Value, mut document: Value) -> Result<Value, String> {
         let all = atomics.join(", ");
         return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {all}"));
     }
-    Ok(merge(place, Some(shown.clone()), &document))
+    Ok(merge(place, Some(shown), &document))
 }
 
 /// What would be replaced as a whole, though an expression names only a part of it.
