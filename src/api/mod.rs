@@ -17,16 +17,19 @@
 //! - [`signing`]: certificates that are asked of whoever has the keys
 //! - [`user`]: who asks; [`version`]: who answers
 
+pub mod amounts;
 pub mod apply;
 pub mod decode;
 pub mod duration;
 pub mod encode;
+pub mod ephemeral;
 pub mod field;
 pub mod flowcontrol;
 pub mod host_port;
 pub mod key;
 pub mod label;
 pub mod local_storage;
+pub mod node_fit;
 pub mod object;
 pub mod patch;
 pub mod priority_class;

@@ -20,7 +20,7 @@ pub mod pod;
 pub mod preempt;
 pub mod promises;
 pub mod queue;
-pub mod resources;
+pub use crate::api::amounts as resources;
 pub mod search;
 pub mod selector;
 pub mod snapshot;
