@@ -8,11 +8,14 @@
 //! The runtime makes the containers' groups below. Where the tree cannot be written (a container, a restricted
 //! user), pods run without these limits and the log says so once.
 
+mod oom;
+mod resize;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pod::{Role, containers, pod_spec, uid};
@@ -114,16 +117,10 @@ impl Cgroups {
     /// Makes the pod's group and sets its limits.
     pub fn apply(&self, pod: &Pod) {
         let Some(group) = self.parent(pod) else { return };
-        if let Err(error) = self.make(&group).and_then(|()| self.limit(&group, pod)) {
+        if let Err(error) = self.make(&group).and_then(|()| self.limit(&group, &pod_resources(pod))) {
             tracing::warn!(%error, group, "control group of the pod not set up");
         }
-        let entry = (qos(pod), pod_resources(pod).cpu_request_milli);
-        let requests = {
-            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-            requests.insert(uid(pod).to_owned(), entry);
-            burstable_milli(&requests)
-        };
-        self.share(requests);
+        self.count(pod);
     }
 
     /// Removes the pod's group; its containers are gone.
@@ -198,32 +195,31 @@ impl Cgroups {
         }
     }
 
-    fn limit(&self, group: &str, pod: &Pod) -> std::io::Result<()> {
+    fn limit(&self, group: &str, resources: &PodResources) -> std::io::Result<()> {
         let below = group.trim_start_matches('/');
-        let resources = pod_resources(pod);
         let shares = shares(resources.cpu_request_milli);
         let quota = resources.cpu_limit_milli.map(quota);
         match &self.layout {
             Layout::V1 { cpu, memory } => {
-                std::fs::write(cpu.join(below).join("cpu.shares"), shares.to_string())?;
+                write(&cpu.join(below).join("cpu.shares"), shares.to_string())?;
                 if let Some(quota) = quota {
-                    std::fs::write(cpu.join(below).join("cpu.cfs_quota_us"), quota.to_string())?;
+                    write(&cpu.join(below).join("cpu.cfs_quota_us"), quota.to_string())?;
                 }
                 if let Some(limit) = resources.memory_limit_bytes {
-                    std::fs::write(memory.join(below).join("memory.limit_in_bytes"), limit.to_string())?;
+                    write(&memory.join(below).join("memory.limit_in_bytes"), limit.to_string())?;
                 }
                 Ok(())
             }
             Layout::V2 { root } => {
                 let group = root.join(below);
-                std::fs::write(group.join("cpu.weight"), weight(shares).to_string())?;
+                write(&group.join("cpu.weight"), weight(shares).to_string())?;
                 if let Some(quota) = quota {
-                    std::fs::write(group.join("cpu.max"), format!("{quota} {CPU_PERIOD_MICROSECONDS}"))?;
+                    write(&group.join("cpu.max"), format!("{quota} {CPU_PERIOD_MICROSECONDS}"))?;
                 }
                 if let Some(limit) = resources.memory_limit_bytes {
-                    std::fs::write(group.join("memory.max"), limit.to_string())?;
+                    write(&group.join("memory.max"), limit.to_string())?;
                     // One process of a container dies, not a random one.
-                    let _ = std::fs::write(group.join("memory.oom.group"), "0");
+                    let _ = write(&group.join("memory.oom.group"), "0");
                 }
                 Ok(())
             }
@@ -246,6 +242,11 @@ impl Cgroups {
             }
         }
     }
+}
+
+fn write(file: &Path, text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+    std::fs::write(file, text).map_err(named)
 }
 
 fn burstable_milli(requests: &HashMap<String, (Qos, i64)>) -> i64 {
@@ -296,10 +297,16 @@ pub fn qos(pod: &Pod) -> Qos {
         }
     }
     let (mut any, mut guaranteed) = (false, true);
-    for (_, container) in containers(pod) {
+    // What the pod as a whole asks for stands for all of its containers.
+    let whole = pod_spec(pod).resources.as_ref();
+    let each: Vec<Option<&ResourceRequirements>> = match whole.filter(|r| r.requests.is_some() || r.limits.is_some()) {
+        Some(whole) => vec![Some(whole)],
+        None => containers(pod).map(|(_, container)| container.resources.as_ref()).collect(),
+    };
+    for resources in each {
         for resource in ["cpu", "memory"] {
-            let request = amount(container, false, resource);
-            let limit = amount(container, true, resource);
+            let request = listed(resources, false, resource);
+            let limit = listed(resources, true, resource);
             any |= request.or(limit).is_some_and(|value| value > 0);
             guaranteed &= limit.is_some_and(|limit| limit > 0 && request.unwrap_or(limit) == limit);
         }
@@ -334,45 +341,46 @@ pub fn pod_resources(pod: &Pod) -> PodResources {
                     peak = peak.max(sidecars);
                 }
                 Role::Init => peak = peak.max(sidecars + value),
+                Role::Ephemeral => {}
             }
         }
         Some((apps + sidecars).max(peak))
     };
+    let overhead = |resource: &str| {
+        let list = pod_spec(pod).overhead.as_ref();
+        list.and_then(|list| list.get(resource)).map_or(0, |Quantity(text)| parse(resource, text))
+    };
     PodResources {
-        cpu_request_milli: total(false, "cpu").unwrap_or(0),
-        cpu_limit_milli: total(true, "cpu").filter(|value| *value > 0),
-        memory_limit_bytes: total(true, "memory").filter(|value| *value > 0),
+        cpu_request_milli: total(false, "cpu").unwrap_or(0) + overhead("cpu"),
+        cpu_limit_milli: total(true, "cpu").filter(|value| *value > 0).map(|value| value + overhead("cpu")),
+        memory_limit_bytes: total(true, "memory").filter(|value| *value > 0).map(|value| value + overhead("memory")),
     }
 }
 
 /// A container's limits as the runtime takes them.
 #[must_use]
 pub fn container_resources(pod: &Pod, container: &Container, node_memory_bytes: i64) -> v1::LinuxContainerResources {
-    let cpu_limit = amount(container, true, "cpu");
+    // A container that names no limit may use all that the pod has.
+    let whole = pod_spec(pod).resources.as_ref();
+    let limit = |name: &str| amount(container, true, name).filter(|v| *v > 0).or_else(|| listed(whole, true, name));
+    let cpu_limit = limit("cpu");
     let cpu = amount(container, false, "cpu").or(cpu_limit).unwrap_or(0);
     v1::LinuxContainerResources {
         cpu_period: if cpu_limit.is_some() { CPU_PERIOD_MICROSECONDS } else { 0 },
         cpu_quota: cpu_limit.map_or(0, quota),
         cpu_shares: shares(cpu),
-        memory_limit_in_bytes: amount(container, true, "memory").unwrap_or(0),
-        oom_score_adj: oom_score(pod, container, node_memory_bytes),
+        memory_limit_in_bytes: limit("memory").unwrap_or(0),
+        oom_score_adj: oom::score(pod, container, node_memory_bytes),
         ..v1::LinuxContainerResources::default()
     }
 }
 
-fn oom_score(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
-    match qos(pod) {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => {
-            let request = amount(container, false, "memory").unwrap_or(0);
-            (1000 - 1000 * request / node_memory_bytes.max(1)).clamp(3, 999)
-        }
-    }
+fn amount(container: &Container, limit: bool, resource: &str) -> Option<i64> {
+    listed(container.resources.as_ref(), limit, resource)
 }
 
-fn amount(container: &Container, limit: bool, resource: &str) -> Option<i64> {
-    let resources = container.resources.as_ref()?;
+fn listed(resources: Option<&ResourceRequirements>, limit: bool, resource: &str) -> Option<i64> {
+    let resources = resources?;
     let list = if limit { resources.limits.as_ref() } else { resources.requests.as_ref() };
     list?.get(resource).map(|Quantity(text)| parse(resource, text))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::events::Recorder;
 use super::images::Puller;
@@ -27,6 +28,8 @@ pub struct NodeContext {
     /// The Services that containers are told of.
     pub services: watch::Receiver<Arc<View>>,
     pub cgroups: Cgroups,
+    /// Which pod has what of the node.
+    pub ledger: Ledger,
     pub pods: PodTable,
     pub tokens: Tokens,
     pub paths: Paths,

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::context::{NodeContext, Paths};
 use super::images::Puller;
@@ -18,6 +19,7 @@ use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
 use super::{events, gc, logs};
+use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
 
@@ -63,6 +65,7 @@ impl Kubelet {
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images),
             cgroups: Cgroups::new(cgroup_root),
+            ledger: Ledger::new(Amounts::parse(Some(&machine.resources(config.max_pods).1))),
             allocatable: machine.allocatable(),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),

@@ -4,6 +4,7 @@
 //! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
 //! [`api`] is the kubelet endpoint; [`uninstall`] comes after all of it.
 
+pub mod allocation;
 pub mod api;
 mod assembly;
 pub mod cgroups;
@@ -19,6 +20,7 @@ pub mod logs;
 pub mod node_info;
 pub mod node_status;
 pub mod objects;
+mod own_node;
 pub mod pod;
 pub mod pod_source;
 pub mod probes;

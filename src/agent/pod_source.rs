@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::own_node::OwnNode;
 use super::pod::admit::{self, Refusal};
 use super::pod::observed::Observed;
 use super::pod::worker::{Desired, Worker};
-use super::pod::{ended, is_final, uid};
+use super::pod::{ended, uid};
 use super::volumes::teardown;
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
@@ -29,6 +30,7 @@ pub struct PodSource {
     finished: BTreeSet<String>,
     /// What the runtime had when the agent started, by pod; taken by the worker.
     found: BTreeMap<String, Found>,
+    node: OwnNode,
 }
 
 /// A pod that was on this node when the agent started.
@@ -46,6 +48,7 @@ impl PodSource {
             desired: HashMap::new(),
             finished: BTreeSet::new(),
             found: BTreeMap::new(),
+            node: OwnNode::default(),
         }
     }
 
@@ -70,7 +73,7 @@ impl PodSource {
                     None => return,
                     Some(Event::Replace(pods, _)) => {
                         let listed = pods.iter().map(|pod| uid(pod).to_owned()).collect();
-                        for pod in pods {
+                        for pod in self.in_order(pods) {
                             self.put(pod, false, stop).await;
                         }
                         self.listed(&listed, stop).await;
@@ -103,9 +106,22 @@ impl PodSource {
         }
     }
 
+    /// What runs here first, then the oldest first: they have what is there before others are given any.
+    fn in_order(&self, mut pods: Vec<Pod>) -> Vec<Pod> {
+        pods.sort_by_key(|pod| {
+            let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (!self.found.contains_key(uid(pod)), created)
+        });
+        pods
+    }
+
     async fn put(&mut self, pod: Pod, gone: bool, stop: &CancellationToken) {
         let id = uid(&pod).to_owned();
         let pod = Arc::new(pod);
+        if gone {
+            // At once: the next pod may come for what it had. Its worker wakes those that wait.
+            self.cx.ledger.release(&id);
+        }
         if let Some(desired) = self.desired.get(&id) {
             desired.send_modify(|desired| {
                 desired.pod = pod;
@@ -117,7 +133,14 @@ impl PodSource {
             return;
         }
         let found = self.found.remove(&id);
-        let refusal = if found.is_some() || gone || ended(&pod) { None } else { self.refusal(&pod) };
+        let refusal = match &found {
+            _ if gone || ended(&pod) => None,
+            Some(_) => {
+                self.cx.ledger.adopt(&pod);
+                None
+            }
+            None => self.refusal(&pod).await,
+        };
         let observed = match found {
             None => Observed::default(),
             Some(_) => self.observe_until(&id).await,
@@ -135,16 +158,32 @@ impl PodSource {
         });
     }
 
-    /// Why the node does not take the pod beside those that it has. One that the API has no more is on its way out: it
-    /// is not waited for here, as the scheduler has not waited for it.
-    fn refusal(&self, pod: &Pod) -> Option<Refusal> {
-        let there = self.desired.values().map(|other| other.borrow()).filter(|other| !other.gone);
-        let others: Vec<Arc<Pod>> = there.map(|other| other.pod.clone()).collect();
-        let has_ended = |other: &Pod| match self.cx.pods.by_uid(uid(other)) {
-            Some(entry) => is_final(&entry.status),
-            None => ended(other),
+    /// Why the node does not take the pod. One that is taken is counted from now on.
+    async fn refusal(&mut self, pod: &Arc<Pod>) -> Option<Refusal> {
+        if let Some(why) = admit::unsuitable(pod) {
+            return Some(why);
+        }
+        // Those that have ended, or that the API has no more, are not among them: the scheduler has not waited either.
+        let others = self.cx.ledger.pods();
+        if let Err(lacking) = self.cx.ledger.admit(pod) {
+            return lacking.first().map(admit::lacking);
+        }
+        let why = match admit::ports(pod, others.iter().map(AsRef::as_ref)) {
+            Some(why) => Some(why),
+            None => self.unsuited_node(pod).await,
         };
-        admit::refusal(pod, others.iter().map(AsRef::as_ref).filter(|other| !has_ended(other)))
+        if why.is_some() {
+            self.cx.ledger.release(uid(pod));
+        }
+        why
+    }
+
+    async fn unsuited_node(&mut self, pod: &Pod) -> Option<Refusal> {
+        let node = self.node.get(&self.cx, false).await?;
+        admit::unsuited_node(pod, &node)?;
+        // Its labels may have come after it was read.
+        let node = self.node.get(&self.cx, true).await?;
+        admit::unsuited_node(pod, &node)
     }
 
     async fn observe_until(&self, id: &str) -> Observed {

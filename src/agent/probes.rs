@@ -32,7 +32,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(self, container: &Container) -> Option<&Probe> {
+    /// As the container has it.
+    #[must_use]
+    pub fn of(self, container: &Container) -> Option<&Probe> {
         match self {
             Kind::Liveness => container.liveness_probe.as_ref(),
             Kind::Readiness => container.readiness_probe.as_ref(),

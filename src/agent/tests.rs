@@ -1,5 +1,7 @@
 //! Stories of pods on a node, with a runtime and an API in memory.
 
+mod lifecycle;
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -338,8 +340,16 @@ async fn a_pod_whose_host_port_is_taken_is_refused() {
     let refused = node.until("it is refused", || is(&path("second"), "Failed")).await;
     let status = &refused["status"];
     assert_eq!((&status["reason"], &status["containerStatuses"]), (&json!("NodePorts"), &Value::Null), "{status}");
-    assert_eq!(status["message"], "Pod was rejected: Predicate NodePorts failed");
-    assert!(node.api.events().contains(&"NodePorts: Predicate NodePorts failed".to_owned()));
+    assert_eq!(
+        status["message"],
+        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    );
+    assert!(
+        node.api
+            .events()
+            .iter()
+            .any(|event| event.starts_with("NodePorts: Predicate NodePorts failed: node(s) didn't"))
+    );
     node.halt().await;
 }
 

@@ -260,10 +260,10 @@ impl Runtime for Client {
         Ok(health)
     }
 
-    async fn run_sandbox(&self, config: &v1::PodSandboxConfig) -> Result<String> {
+    async fn run_sandbox(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String> {
         let mut rpc = self.runtime();
         let _turn = self.turn().await;
-        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         let response = self.call("RunPodSandbox", WRITE_DEADLINE, rpc.run_pod_sandbox(request)).await?;
         Ok(response.pod_sandbox_id)
     }
@@ -329,6 +329,17 @@ impl Runtime for Client {
         let request = v1::StopContainerRequest { container_id: id.into(), timeout };
         let deadline = grace.saturating_add(WRITE_DEADLINE);
         gone_is_fine(self.call("StopContainer", deadline, rpc.stop_container(request)).await.map(drop))
+    }
+
+    async fn update_container(&self, id: &str, resources: v1::LinuxContainerResources) -> Result<()> {
+        let mut rpc = self.runtime();
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.into(),
+            linux: Some(resources),
+            ..v1::UpdateContainerResourcesRequest::default()
+        };
+        let answer = rpc.update_container_resources(request);
+        self.call("UpdateContainerResources", WRITE_DEADLINE, answer).await.map(drop)
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {

@@ -121,9 +121,9 @@ impl Runtime for Fake {
         Ok(Health { runtime_ready: true, network_ready: true, message: String::new() })
     }
 
-    async fn run_sandbox(&self, config: &v1::PodSandboxConfig) -> Result<String> {
+    async fn run_sandbox(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String> {
         let metadata = config.metadata.clone().unwrap_or_default();
-        let mut inner = self.called("RunPodSandbox", &metadata.name)?;
+        let mut inner = self.called("RunPodSandbox", format!("{} {handler}", metadata.name).trim_end())?;
         inner.serial += 1;
         let serial = inner.serial;
         let id = format!("sandbox-{serial}");
@@ -215,6 +215,11 @@ impl Runtime for Fake {
             let _ = self.events.send(RuntimeEvent { id: id.into() });
         }
         Ok(())
+    }
+
+    async fn update_container(&self, id: &str, resources: v1::LinuxContainerResources) -> Result<()> {
+        let what = format!("{id} quota {} memory {}", resources.cpu_quota, resources.memory_limit_in_bytes);
+        self.called("UpdateContainerResources", &what).map(drop)
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {

@@ -133,7 +133,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn version(&self) -> Result<Version>;
     async fn health(&self) -> Result<Health>;
 
-    async fn run_sandbox(&self, config: &v1::PodSandboxConfig) -> Result<String>;
+    /// `handler` is one that the runtime is configured with; empty for its default.
+    async fn run_sandbox(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String>;
     async fn stop_sandbox(&self, id: &str) -> Result<()>;
     async fn remove_sandbox(&self, id: &str) -> Result<()>;
     /// All sandboxes, or those of one pod.
@@ -150,6 +151,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Sends the stop signal, then kills after `grace`. Returns when the container is gone.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()>;
     async fn remove_container(&self, id: &str) -> Result<()>;
+    /// Other limits for a container that runs.
+    async fn update_container(&self, id: &str, resources: v1::LinuxContainerResources) -> Result<()>;
     /// All containers, or those of one pod, exited ones too.
     async fn containers(&self, pod_uid: Option<&str>) -> Result<Vec<Container>>;
     async fn container_status(&self, id: &str) -> Result<Container>;

@@ -16,7 +16,7 @@ use crate::agent::pod::observed::Observed;
 use crate::agent::pod::plan::{self, Action};
 use crate::agent::pod::restart::Backoff;
 use crate::agent::pod::tell::Telling;
-use crate::agent::pod::{containers, ended, name, namespace, pod_spec, spec, status, stop, uid};
+use crate::agent::pod::{containers, ended, name, namespace, pod_spec, resize, spec, status, stop, uid};
 use crate::agent::probes::{Kind, Verdicts};
 use crate::client::reflector::{self, Event, Source};
 use crate::client::request::{Class, Error, Request, Verb};
@@ -310,6 +310,8 @@ impl Node {
                 let inside = |c: &&mut Container| c.sandbox_id == id && c.state == State::Running;
                 observed.containers.iter_mut().filter(inside).for_each(|c| end(c, 137));
             }
+            // Nobody resizes here.
+            Doing::Step(Action::Resize { .. }) => {}
             Doing::Step(Action::Remove { id } | Action::RemoveSandbox { id }) => observed.forget(&id),
             Doing::Step(Action::Stop { id, .. }) => {
                 observed.containers.iter_mut().filter(|c| c.id == id).for_each(|c| end(c, 143));
@@ -380,6 +382,7 @@ impl Node {
             terminal: (life.terminal || over) && observed.running().next().is_none(),
             failure: None,
             host_ips: &["192.0.2.1".to_owned()],
+            resizing: (&resize::Actual::default(), &resize::Progress::default()),
             now: clock::now(),
         };
         life.status = Arc::new(status::render(&input));

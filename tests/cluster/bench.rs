@@ -292,7 +292,7 @@ async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> (String, [f64
         ..Default::default()
     };
     let begin = now();
-    let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let sandbox = runtime.run_sandbox(&config, "").await.unwrap();
     let sandboxed = milliseconds(begin.elapsed());
     let id = runtime.create_container(&sandbox, &container, &config).await.unwrap();
     let created = milliseconds(begin.elapsed());

@@ -20,6 +20,7 @@ mod deletion;
 mod extension;
 mod fleet;
 mod languages;
+mod lifecycle;
 mod node;
 mod operations;
 mod pods;

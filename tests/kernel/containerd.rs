@@ -106,7 +106,7 @@ async fn story() {
 
     // A pod starts from the built-in pause image, and its container's exit is told without asking.
     let config = sandbox_config("a");
-    let sandbox = client.run_sandbox(&config).await.unwrap();
+    let sandbox = client.run_sandbox(&config, "").await.unwrap();
     let mut events = client.events().await.unwrap();
     let container = container_config("quick", "test.local/busybox:1", &["/bin/sh", "-c", "exit 3"]);
     let quick = client.create_container(&sandbox, &container, &config).await.unwrap();

@@ -45,7 +45,7 @@ fn commands_stream_both_ways_and_logs_follow() {
 async fn story(client: &Client, directory: &Path) {
     let mut config = sandbox_config("streaming");
     config.log_directory = directory.display().to_string();
-    let sandbox = client.run_sandbox(&config).await.unwrap();
+    let sandbox = client.run_sandbox(&config, "").await.unwrap();
     let mut container = container_config(
         "c",
         IMAGE,

@@ -43,7 +43,9 @@ impl Cleanup {
 
     async fn tell(&self, status: Arc<PodStatus>) {
         let api: Api<Pod> = Api::namespaced(self.cx.client.clone(), namespace(&self.pod));
-        let patch = Patch::Strategic(status::patch(&self.pod, &status));
+        let mut patch = status::patch(&self.pod, &status);
+        super::resize::take_back(&mut patch, &[&self.pod.status.clone().unwrap_or_default()], &status);
+        let patch = Patch::Strategic(patch);
         let attempt = || async {
             match api.patch_status(name(&self.pod), &PatchParams::default(), &patch).await {
                 // Refused means gone or replaced: nobody to tell.

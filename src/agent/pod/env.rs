@@ -140,8 +140,8 @@ fn value_from(source: &EnvVarSource, container: &Container, sources: &Sources) -
     }
     if let Some(resource) = &source.resource_field_ref {
         let target = resource.container_name.as_deref().filter(|name| !name.is_empty());
-        let target = target.and_then(|name| super::container(sources.pod, name)).map_or(container, |(_, c)| c);
-        return Ok(Some(fields::resource(target, resource, sources.allocatable)?));
+        let named = target.and_then(|name| super::container(sources.pod, name)).map(|(_, c)| c);
+        return Ok(Some(fields::resource(named.as_deref().unwrap_or(container), resource, sources.allocatable)?));
     }
     let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
         (Some(r), _) => (Kind::ConfigMap, &r.name, &r.key, r.optional),

@@ -4,10 +4,12 @@
 pub mod admit;
 pub mod cleanup;
 pub mod env;
+pub mod ephemeral;
 pub mod hooks;
 pub mod hosts;
 pub mod observed;
 pub mod plan;
+pub mod resize;
 pub mod restart;
 pub mod security;
 pub mod spec;
@@ -18,9 +20,12 @@ pub mod table;
 pub mod tell;
 pub mod worker;
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
+
+use crate::api::ephemeral::plain;
 
 /// Which list of the pod a container is in, and what that means for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum Role {
     /// An init container with `restartPolicy: Always`: starts in order, then keeps running.
     Sidecar,
     App,
+    /// Added to a pod that runs, to look into it; never restarted.
+    Ephemeral,
 }
 
 #[must_use]
@@ -53,7 +60,7 @@ pub fn pod_spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// Init containers in order, then the containers.
+/// Init containers in order, then the containers: what the pod is made of. Ephemeral containers are [`apart`](ephemeral).
 pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
     let spec = pod_spec(pod);
     let init = spec.init_containers.iter().flatten().map(|container| (init_role(container), container));
@@ -61,8 +68,17 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
 }
 
 #[must_use]
-pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Role, &'a Container)> {
-    containers(pod).find(|(_, container)| container.name == name)
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Role, Cow<'a, Container>)> {
+    let own = containers(pod).find(|(_, container)| container.name == name);
+    let own = own.map(|(role, container)| (role, Cow::Borrowed(container)));
+    own.or_else(|| {
+        let added = ephemeral(pod).find(|container| container.name == name)?;
+        Some((Role::Ephemeral, Cow::Owned(plain(added))))
+    })
+}
+
+pub fn ephemeral(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    pod_spec(pod).ephemeral_containers.iter().flatten()
 }
 
 fn init_role(container: &Container) -> Role {
@@ -77,6 +93,7 @@ fn init_role(container: &Container) -> Role {
 pub fn field_path(role: Role, name: &str) -> String {
     match role {
         Role::App => format!("spec.containers{{{name}}}"),
+        Role::Ephemeral => format!("spec.ephemeralContainers{{{name}}}"),
         Role::Init | Role::Sidecar => format!("spec.initContainers{{{name}}}"),
     }
 }

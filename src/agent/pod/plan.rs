@@ -5,6 +5,7 @@
 //! ready sandbox    ──▶ init containers one by one ──▶ each container: missing → Start
 //!                                                      exited  → Start, or wait for its back-off
 //!                                                      running → keep, or Stop (probe failed, image changed)
+//!                       └──▶ ephemeral containers that were never made → Start
 //! nothing left to run ▶ StopSandbox, `finished`
 //! ```
 //! Asked again after every change; it carries no state but the back-off it is given.
@@ -15,9 +16,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::observed::Observed;
-use super::restart::{Backoff, go_duration, restarts};
-use super::{Role, containers, describe, pod_spec, spec};
-use crate::agent::probes::Verdicts;
+use super::resize::Update;
+use super::restart::{Backoff, go_duration, may_run_again, restarts};
+use super::{Role, containers, describe, ephemeral, pod_spec, spec};
+use crate::agent::probes::{Kind, Verdicts};
 use crate::cri::{self, State};
 
 pub struct Input<'a> {
@@ -34,7 +36,7 @@ pub struct Input<'a> {
     pub now: Timestamp,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Stops the sandbox and whatever runs in it.
     StopSandbox {
@@ -63,6 +65,12 @@ pub enum Action {
         /// Of the `Killing` event.
         message: String,
         restart: bool,
+        /// The probe that failed.
+        probe: Option<Kind>,
+    },
+    /// Gives running containers, and the pod's control group, what the pod has been granted.
+    Resize {
+        updates: Vec<Update>,
     },
 }
 
@@ -73,7 +81,7 @@ pub struct Waiting {
     pub message: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub actions: Vec<Action>,
     /// Ask again then, if nothing happens before.
@@ -110,6 +118,10 @@ pub fn plan(input: &Input) -> Plan {
         for (_, container) in containers(input.pod).filter(|(role, _)| *role == Role::App) {
             one(input, &mut plan, Role::App, container);
         }
+    }
+    // Whatever the others wait for; once made, one is never started again.
+    for added in ephemeral(input.pod).filter(|added| input.observed.current(&added.name).is_none()) {
+        start(input, &mut plan, &added.name, 0, None);
     }
     plan
 }
@@ -148,7 +160,7 @@ fn finished(input: &Input) -> bool {
         let current = input.observed.current(&container.name);
         let over = current.is_some_and(|c| c.state == State::Exited && !runs_again(input, role, container, c));
         match role {
-            Role::Sidecar => {}
+            Role::Sidecar | Role::Ephemeral => {}
             Role::Init if over && current.is_some_and(|c| c.exit_code != 0) => return true,
             Role::Init => {}
             Role::App if !over => return false,
@@ -159,12 +171,8 @@ fn finished(input: &Input) -> bool {
 }
 
 fn runs_again(input: &Input, role: Role, container: &Container, current: &cri::Container) -> bool {
-    let asked = input.stopped_to_restart.contains(&current.id) && policy_allows(input.pod);
+    let asked = input.stopped_to_restart.contains(&current.id) && may_run_again(input.pod, container);
     asked || restarts(input.pod, role, container, current.exit_code)
-}
-
-fn policy_allows(pod: &Pod) -> bool {
-    pod_spec(pod).restart_policy.as_deref() != Some("Never")
 }
 
 /// Starts what is next; true when all are through and the containers' turn has come. `sandbox` is the one that
@@ -210,15 +218,17 @@ fn one(input: &Input, plan: &mut Plan, role: Role, container: &Container) {
             start(input, plan, name, current.attempt, None);
         }
         State::Running => {
-            if let Some(why) = reason_to_stop(input, container, current) {
-                let restart = policy_allows(input.pod) || role == Role::Sidecar;
+            if let Some((why, probe)) = reason_to_stop(input, container, current) {
+                let restart = may_run_again(input.pod, container);
                 let message = if restart { format!("{why}, will be restarted") } else { why };
-                plan.actions.push(Action::Stop { id: current.id.clone(), name: name.clone(), message, restart });
+                let (id, name) = (current.id.clone(), name.clone());
+                plan.actions.push(Action::Stop { id, name, message, restart, probe });
             }
         }
         State::Unknown => {
             let message = format!("Container is in {:?} state, try killing it before restart", "unknown");
-            plan.actions.push(Action::Stop { id: current.id.clone(), name: name.clone(), message, restart: true });
+            let (id, name) = (current.id.clone(), name.clone());
+            plan.actions.push(Action::Stop { id, name, message, restart: true, probe: None });
         }
         State::Exited => {
             // An init container that succeeded in an older sandbox runs again in this one.
@@ -248,21 +258,21 @@ fn start(input: &Input, plan: &mut Plan, name: &str, attempt: u32, restart_of: O
     }
 }
 
-fn reason_to_stop(input: &Input, container: &Container, current: &cri::Container) -> Option<String> {
+fn reason_to_stop(input: &Input, container: &Container, current: &cri::Container) -> Option<(String, Option<Kind>)> {
     let name = &container.name;
     let hash = current.annotations.iter().find(|(key, _)| key == spec::CONTAINER_HASH).map(|(_, hash)| hash.as_str());
     if hash.is_some_and(|hash| hash != spec::container_hash(container)) {
-        return Some(format!("Container {name} definition changed"));
+        return Some((format!("Container {name} definition changed"), None));
     }
     if input.verdicts.liveness_failed(&current.id) {
-        return Some(format!("Container {name} failed liveness probe"));
+        return Some((format!("Container {name} failed liveness probe"), Some(Kind::Liveness)));
     }
     if input.verdicts.startup_failed(&current.id) {
-        return Some(format!("Container {name} failed startup probe"));
+        return Some((format!("Container {name} failed startup probe"), Some(Kind::Startup)));
     }
     None
 }
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -31,7 +31,7 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
 }
 
 /// `name attempt state [exit code]` in sandbox `s0` unless `@s1`.
-fn record(text: &str) -> cri::Container {
+pub fn record(text: &str) -> cri::Container {
     let (text, sandbox_id) = text.split_once('@').unwrap_or((text, "s0"));
     let words: Vec<&str> = text.split(' ').collect();
     let state = match words[2] {
@@ -105,6 +105,7 @@ fn show(action: &Action) -> String {
         Action::Remove { id } => format!("remove {id}"),
         Action::Start { name, attempt, .. } => format!("start {name} {attempt}"),
         Action::Stop { id, message, .. } => format!("stop {id} ({message})"),
+        Action::Resize { updates } => format!("resize {}", updates.len()),
     }
 }
 
@@ -178,6 +179,26 @@ fn sidecars_start_in_order_and_do_not_hold_up_the_end() {
     case(&["s 0 running", "i 0 exited 0"]).check("start a 0");
     case(&["s 0 exited 1", "i 0 exited 0", "a 0 running"]).check("start s 1");
     case(&["s 0 running", "i 0 exited 0", "a 0 exited 0"]).check("stop s0, finished");
+}
+
+#[test]
+fn ephemeral_containers_start_once_whatever_the_others_do() {
+    let spec = || {
+        let mut spec = with_init("Always");
+        spec["ephemeralContainers"] = json!([{"name": "debug"}]);
+        spec
+    };
+    let case = |records| Case { spec: spec(), sandboxes: vec![sandbox(0, true)], records, ..Case::default() };
+    case(&["i 0 running"]).check("start debug 0");
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 running", "debug 0 running"]).check("");
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 running", "debug 0 exited 1"]).check("");
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 running", "debug 0 created"]).check("");
+    // Not in a sandbox that is still to be made.
+    Case { spec: spec(), ..Case::default() }.check("sandbox 0, start i 0");
+    let mut spec = simple("Never");
+    spec["ephemeralContainers"] = json!([{"name": "debug"}]);
+    let records = &["a 0 exited 0", "b 0 exited 0", "debug 0 running"];
+    Case { spec, sandboxes: vec![sandbox(0, true)], records, ..Case::default() }.check("stop s0, finished");
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) ->
     }
     match role {
         Role::Sidecar => true,
+        Role::Ephemeral => false,
         Role::Init => exit_code != 0 && policy(pod, container) != "Never",
         Role::App => match policy(pod, container) {
             "Never" => false,
@@ -76,6 +77,12 @@ pub fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) ->
             _ => true,
         },
     }
+}
+
+/// Whether a container that is stopped, not one that ended, may run again: no exit code says anything there.
+#[must_use]
+pub fn may_run_again(pod: &Pod, container: &Container) -> bool {
+    policy(pod, container) != "Never"
 }
 
 /// Containers may name a policy of their own (KEP-5307); the pod's is the default.

@@ -47,7 +47,10 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 pub fn sandbox(pod: &Pod, seccomp_root: &Path) -> v1::LinuxSandboxSecurityContext {
     let none = PodSecurityContext::default();
     let sc = pod_spec(pod).security_context.as_ref().unwrap_or(&none);
-    let privileged = super::containers(pod).any(|(_, container)| is_privileged(container));
+    let ephemeral = super::ephemeral(pod).map(|added| added.security_context.as_ref());
+    let all = super::containers(pod).map(|(_, container)| container.security_context.as_ref()).chain(ephemeral);
+    // Asked with each container: a runtime refuses privileged ones where the sandbox is not.
+    let privileged = all.flatten().any(|sc| sc.privileged == Some(true));
     v1::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
         // The pause process needs no user of the pod's; it runs as root like the kubelet's unless one is named.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
-use super::{containers, host_network, hosts, name, namespace, pod_spec, security, uid};
+use super::{containers, host_network, hosts, name, namespace, pod_spec, resize, security, uid};
 use crate::agent::cgroups;
 use crate::agent::context::NodeContext;
 use crate::cri::v1;
@@ -109,6 +109,7 @@ pub fn container(cx: &NodeContext, pod: &Pod, parts: Parts) -> Result<v1::Contai
         (TERMINATION_PATH.to_owned(), container.termination_message_path.clone().unwrap_or_default()),
         (TERMINATION_POLICY.to_owned(), container.termination_message_policy.clone().unwrap_or_default()),
         (GRACE_PERIOD.to_owned(), grace_seconds(pod).to_string()),
+        (resize::MADE_WITH.to_owned(), resize::made_with(container)),
     ]);
     let user = container.image.clone().unwrap_or_default();
     Ok(v1::ContainerConfig {

@@ -1,5 +1,8 @@
 //! Effects: carries out a plan: sandbox, volumes and images at the same time, then container after container.
 
+mod handler;
+mod resize;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,12 +15,15 @@ use tokio::sync::mpsc;
 
 use super::observed::Observed;
 use super::plan::Action;
+use super::resize::Update;
 use super::{container, describe, host_network, name, namespace, pod_spec, uid};
-use super::{env, field_path, hooks, hosts, security, spec, stop};
+use super::{env, ephemeral, field_path, hooks, hosts, security, spec, stop};
+use crate::agent::cgroups::PodResources;
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::images::Wanted;
 use crate::agent::objects;
+use crate::agent::probes::Kind;
 use crate::agent::volumes::{self, Mounted, subpath};
 use crate::cri::{self, v1};
 use crate::supervisor::chain;
@@ -41,6 +47,9 @@ pub enum Progress {
     Container(Box<cri::Container>),
     Removed(String),
     Failed(Failed),
+    ContainerResized(Update),
+    PodResized(PodResources),
+    ResizeFailed(String),
 }
 
 /// A container that could not be started, as `state.waiting` shows it.
@@ -73,9 +82,10 @@ impl Operation {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::StopSandbox { id } => self.stop_sandbox(&id).await,
-                Action::Stop { id, message, .. } => self.stop(&id, message).await,
+                Action::Stop { id, message, probe, .. } => self.stop(&id, message, probe).await,
                 Action::RemoveSandbox { id } => self.remove_sandbox(id).await,
                 Action::Remove { id } => self.remove(id).await,
+                Action::Resize { updates } => self.resize(updates).await,
                 Action::CreateSandbox { attempt } => new_sandbox = Some(attempt),
                 Action::Start { name, attempt, .. } => starts.push(Start { name, attempt }),
             }
@@ -107,17 +117,16 @@ impl Operation {
         }
     }
 
-    async fn stop(&self, id: &str, message: String) {
+    async fn stop(&self, id: &str, message: String, probe: Option<Kind>) {
         let Some(record) = self.observed.containers.iter().find(|container| container.id == id) else { return };
-        let grace = self.probe_grace(&record.name).unwrap_or_else(|| stop::grace(&self.pod));
+        let grace = self.probe_grace(&record.name, probe).unwrap_or_else(|| stop::grace(&self.pod));
         stop::container(&self.cx, &self.pod, &self.observed, record, grace, message, &self.progress).await;
     }
 
-    /// A liveness or startup probe may bring its own grace period.
-    fn probe_grace(&self, name: &str) -> Option<Duration> {
+    /// A liveness or startup probe that failed may bring its own grace period.
+    fn probe_grace(&self, name: &str, failed: Option<Kind>) -> Option<Duration> {
         let (_, container) = container(&self.pod, name)?;
-        let probes = [&container.liveness_probe, &container.startup_probe];
-        let own = probes.into_iter().flatten().find_map(|probe| probe.termination_grace_period_seconds)?;
+        let own = failed?.of(&container)?.termination_grace_period_seconds?;
         Some(Duration::from_secs(u64::try_from(own).unwrap_or(0)))
     }
 
@@ -160,7 +169,8 @@ impl Operation {
             let logs = Path::new(&config.log_directory);
             let made = tokio::fs::create_dir_all(logs).await;
             made.map_err(|error| format!("{}: {error}", logs.display()))?;
-            let id = self.cx.runtime.run_sandbox(config).await.map_err(|error| error.to_string())?;
+            let handler = self.handler().await?;
+            let id = self.cx.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())?;
             self.cx.pods.register(&id, uid(&self.pod));
             self.cx.runtime.sandbox_status(&id).await.map_err(|error| error.to_string())
         };
@@ -203,7 +213,7 @@ impl Operation {
 
     async fn image(&self, start: &Start, sandbox: &v1::PodSandboxConfig) -> Option<cri::Image> {
         let (role, container) = container(&self.pod, &start.name)?;
-        let wanted = Wanted { pod: &self.pod, role, container, sandbox };
+        let wanted = Wanted { pod: &self.pod, role, container: &container, sandbox };
         match self.cx.images.ensure(&wanted, &self.cx.objects, &self.cx.events).await {
             Ok(image) => {
                 self.report(Progress::Image(start.name.clone())).await;
@@ -234,7 +244,7 @@ impl Operation {
             event(EventKind::Warning, "Failed", format!("Error: {message}"));
             Failed { name: start.name.clone(), reason: reason.to_owned(), message }
         };
-        let config = self.configure(start, container, image, sandbox, mounted).await;
+        let config = self.configure(start, &container, image, sandbox, mounted).await;
         let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
         let created = self.cx.runtime.create_container(&sandbox.id, &config, sandbox_config).await;
         let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?;
@@ -248,16 +258,16 @@ impl Operation {
             return Ok(());
         };
         let ip = self.pod_ips(sandbox).first().cloned().unwrap_or_default();
-        let ran = hooks::run(&self.cx, container, &id, &ip, hook, hooks::POST_START_LIMIT).await;
+        let ran = hooks::run(&self.cx, &container, &id, &ip, hook, hooks::POST_START_LIMIT).await;
         if let Err(error) = ran {
-            event(EventKind::Warning, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+            // Not in the event: what a command prints may be secret.
+            event(EventKind::Warning, "FailedPostStartHook", "PostStartHook failed".into());
             if let Ok(record) = self.cx.runtime.container_status(&id).await {
                 let message = "FailedPostStartHook".to_owned();
                 let grace = stop::grace(&self.pod);
                 stop::container(&self.cx, &self.pod, &self.observed, &record, grace, message, &self.progress).await;
             }
-            let message = format!("PostStartHook failed: {error}");
-            return Err(Failed { name: start.name.clone(), reason: "PostStartHookError".into(), message });
+            return Err(Failed { name: start.name.clone(), reason: "PostStartHookError".into(), message: error });
         }
         Ok(())
     }
@@ -294,7 +304,9 @@ impl Operation {
             mounts,
             node_memory_bytes: self.cx.memory_bytes,
         };
-        spec::container(&self.cx, &self.pod, parts).map_err(|error| error.to_string())
+        let mut config = spec::container(&self.cx, &self.pod, parts).map_err(|error| error.to_string())?;
+        ephemeral::aim(&self.pod, &self.observed, &mut config)?;
+        Ok(config)
     }
 
     fn pod_ips(&self, sandbox: &cri::Sandbox) -> Vec<String> {

@@ -11,10 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::Observed;
 use super::plan::Waiting;
+use super::resize;
 use super::restart::restarts;
-use super::{Role, containers, host_network, pod_spec};
+use super::{Role, containers, ephemeral, host_network, pod_spec};
 use crate::agent::cgroups::qos;
 use crate::agent::probes::Verdicts;
+use crate::api::ephemeral::plain;
 use crate::cri::{self, State};
 
 pub struct Input<'a> {
@@ -32,7 +34,13 @@ pub struct Input<'a> {
     /// Set when the node ended the pod: phase Failed with this reason and message.
     pub failure: Option<&'a Waiting>,
     pub host_ips: &'a [String],
+    /// What containers run with, and how far a resize has come.
+    pub resizing: (&'a resize::Actual, &'a resize::Progress),
     pub now: Timestamp,
+}
+
+fn tells(kind: &str) -> bool {
+    CONDITIONS.contains(&kind) || resize::CONDITIONS.contains(&kind)
 }
 
 /// The conditions that the agent tells; others are other people's.
@@ -78,7 +86,12 @@ pub fn render(input: &Input) -> PodStatus {
     if input.failure.is_some() && input.observed.is_empty() {
         return status;
     }
+    status.resources = spec.resources.clone();
+    status.allocated_resources = spec.resources.as_ref().and_then(|whole| whole.requests.clone());
     status.container_statuses = Some(apps);
+    let added = ephemeral(input.pod).map(|added| container_status(input, Role::Ephemeral, &plain(added)));
+    status.ephemeral_container_statuses =
+        Some(added.map(super::ephemeral::status).collect::<Vec<_>>()).filter(|all| !all.is_empty());
     if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
         status.init_container_statuses = Some(init);
     }
@@ -102,7 +115,9 @@ fn pod_ips(input: &Input) -> Vec<String> {
 }
 
 fn container_status(input: &Input, role: Role, container: &Container) -> ContainerStatus {
-    let lists = [&input.previous.container_statuses, &input.previous.init_container_statuses];
+    let previous = input.previous;
+    let lists =
+        [&previous.container_statuses, &previous.init_container_statuses, &previous.ephemeral_container_statuses];
     let old = lists.into_iter().flatten().flatten().find(|status| status.name == container.name);
     let current = input.observed.current(&container.name);
     let mut status = match current {
@@ -119,10 +134,11 @@ fn container_status(input: &Input, role: Role, container: &Container) -> Contain
         status.state = Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() });
         (status.ready, status.started) = (false, Some(false));
     }
-    if let Some(resources) = &container.resources {
-        status.allocated_resources = resources.requests.clone().filter(|requests| !requests.is_empty());
-        status.resources = (resources.requests.is_some() || resources.limits.is_some()).then(|| resources.clone());
-    }
+    let given = container.resources.clone().unwrap_or_default();
+    let has = current.filter(|current| current.state == State::Running);
+    let has = has.and_then(|current| input.resizing.0.containers.get(&current.id)).cloned();
+    status.allocated_resources = given.requests.clone().filter(|requests| !requests.is_empty());
+    status.resources = Some(has.unwrap_or(given));
     let mounts = container.volume_mounts.iter().flatten().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
@@ -189,7 +205,7 @@ fn from_record(input: &Input, role: Role, container: &Container, current: &cri::
         .map(|previous| ContainerState { terminated: Some(terminated(input, previous)), ..ContainerState::default() });
     let ready = match role {
         Role::Init => current.state == State::Exited && current.exit_code == 0,
-        Role::Sidecar | Role::App => running && input.verdicts.ready(container, &current.id),
+        Role::Sidecar | Role::App | Role::Ephemeral => running && input.verdicts.ready(container, &current.id),
     };
     ContainerStatus {
         name: container.name.clone(),
@@ -277,14 +293,18 @@ fn phase(input: &Input, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &
     if stopped == 0 {
         return "Pending";
     }
-    let done = if stopped == succeeded { "Succeeded" } else { "Failed" };
-    match pod_spec(input.pod).restart_policy.as_deref().unwrap_or("Always") {
-        _ if input.terminal => done,
-        "Always" => "Running",
-        "Never" => done,
-        _ if stopped == succeeded => "Succeeded",
-        _ => "Running",
+    // One that will run again keeps the pod running, whatever the policy of the others.
+    let exit_code = |status: &ContainerStatus| {
+        let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        is_terminated(status).or(last).map(|ended| ended.exit_code)
+    };
+    let runs_again = |((role, container), status): (&(Role, &Container), &ContainerStatus)| {
+        exit_code(status).is_some_and(|code| restarts(input.pod, *role, container, code))
+    };
+    if !input.terminal && roles.iter().filter(|(role, _)| *role == Role::App).zip(apps).any(runs_again) {
+        return "Running";
     }
+    if stopped == succeeded { "Succeeded" } else { "Failed" }
 }
 
 fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[ContainerStatus]) -> Vec<PodCondition> {
@@ -293,6 +313,8 @@ fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[Cont
     let initialized = match (phase, incomplete.is_empty()) {
         ("Succeeded", _) => verdict("Initialized", true, "PodCompleted", ""),
         (_, true) => verdict("Initialized", true, "", ""),
+        // It was, before a sidecar began to restart.
+        _ if apps.iter().any(has_begun) => verdict("Initialized", true, "", ""),
         _ => {
             let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
             verdict("Initialized", false, "ContainersNotInitialized", &message)
@@ -307,18 +329,24 @@ fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[Cont
         containers_ready,
         verdict("PodScheduled", true, "", ""),
     ];
+    conditions.extend(resize::conditions(input.resizing.1));
     let old = input.previous.conditions.as_deref().unwrap_or_default();
     for condition in &mut conditions {
-        condition.observed_generation = input.pod.metadata.generation;
+        condition.observed_generation = condition.observed_generation.or(input.pod.metadata.generation);
         let same = old.iter().find(|o| o.type_ == condition.type_ && o.status == condition.status);
         let since = same.and_then(|o| o.last_transition_time.clone());
         condition.last_transition_time = Some(since.unwrap_or_else(|| time(input.now)));
     }
     // Other writers' conditions are theirs; the patch leaves them alone, and so does this.
-    let ours = |kind: &str| conditions.iter().any(|condition| condition.type_ == kind);
+    let ours =
+        |kind: &str| resize::CONDITIONS.contains(&kind) || conditions.iter().any(|condition| condition.type_ == kind);
     let others: Vec<PodCondition> = old.iter().filter(|o| !ours(&o.type_)).cloned().collect();
     conditions.extend(others);
     conditions
+}
+
+fn has_begun(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 fn verdict(kind: &str, status: bool, reason: &str, message: &str) -> PodCondition {
@@ -379,7 +407,7 @@ fn ready(input: &Input, containers_ready: &PodCondition) -> PodCondition {
 pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
     let mut body = serde_json::to_value(status).unwrap_or_default();
     if let Some(conditions) = body.get_mut("conditions").and_then(|c| c.as_array_mut()) {
-        conditions.retain(|c| c.get("type").and_then(|t| t.as_str()).is_some_and(|t| CONDITIONS.contains(&t)));
+        conditions.retain(|c| c.get("type").and_then(|t| t.as_str()).is_some_and(tells));
         for condition in conditions.iter_mut().filter_map(|c| c.as_object_mut()) {
             for field in ["reason", "message"] {
                 condition.entry(field).or_insert(serde_json::Value::Null);

@@ -71,6 +71,7 @@ impl Case {
             terminal: self.terminal,
             failure: None,
             host_ips: &["192.0.2.1".to_owned()],
+            resizing: (&resize::Actual::default(), &resize::Progress::default()),
             now: at(100),
         });
         serde_json::to_value(status).expect("serializes")
@@ -173,7 +174,7 @@ fn a_running_container() {
     assert_eq!(
         status["containerStatuses"][0],
         json!({"name": "a", "image": "docker.io/library/busybox:1", "imageID": "sha256:abc",
-            "containerID": "containerd://a1", "restartCount": 1, "ready": true, "started": true,
+            "containerID": "containerd://a1", "restartCount": 1, "ready": true, "started": true, "resources": {},
             "state": {"running": {"startedAt": "1970-01-01T00:00:11Z"}},
             "lastState": {"terminated": {"containerID": "containerd://a0", "exitCode": 0, "reason": "Completed",
                 "startedAt": "1970-01-01T00:00:11Z", "finishedAt": "1970-01-01T00:00:12Z"}}})

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::observed::Observed;
 use super::start::Progress;
-use super::{Role, containers, field_path, hooks, host_network, spec};
+use super::{Role, containers, describe, field_path, hooks, host_network, spec};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::clock;
 use crate::cri::{self, State};
 
-/// Left for the stop signal after a preStop hook used up the grace period.
+/// Left for the stop signal after a preStop hook, or others whose turn was before, used up the grace period.
 const LEAST: Duration = Duration::from_secs(2);
 
 /// How long this pod's containers get: what the deletion says, else the spec.
@@ -61,7 +61,8 @@ async fn stop_sandbox(cx: &NodeContext, id: &str, progress: &mpsc::Sender<Progre
     }
 }
 
-/// Containers together; then sidecars, the last one first, with what is left of the time.
+/// Containers together; then sidecars, the last one first, with what is left of the time. Hooks of all run at once, as
+/// upstream's do: only the signals wait for their turn.
 async fn all_containers(
     cx: &NodeContext,
     pod: &Pod,
@@ -70,25 +71,41 @@ async fn all_containers(
     grace: Duration,
     progress: &mpsc::Sender<Progress>,
 ) {
-    let began = clock::instant();
+    let is_up = |c: &&cri::Container| c.state != State::Exited && c.state != State::Created;
     let in_scope = |c: &&cri::Container| sandbox.is_none_or(|id| c.sandbox_id == id);
-    let running: Vec<&cri::Container> =
-        observed.containers.iter().filter(|c| c.state != State::Exited && c.state != State::Created).collect();
-    let running: Vec<&cri::Container> = running.into_iter().filter(in_scope).collect();
-    let sidecars: Vec<&str> = containers(pod)
+    let mut sidecars: Vec<&str> = containers(pod)
         .filter(|(role, _)| *role == Role::Sidecar)
         .map(|(_, container)| container.name.as_str())
         .collect();
-    let is_sidecar = |c: &cri::Container| sidecars.contains(&c.name.as_str());
-    let message = |c: &cri::Container| format!("Stopping container {}", c.name);
-    let first = running.iter().filter(|c| !is_sidecar(c));
-    join_all(first.map(|c| container(cx, pod, observed, c, grace, message(c), progress))).await;
-    for name in sidecars.iter().rev() {
-        for record in running.iter().filter(|c| c.name == *name) {
-            let left = grace.saturating_sub(began.elapsed());
-            container(cx, pod, observed, record, left, message(record), progress).await;
-        }
+    sidecars.reverse();
+    // The turn of each: all that is no sidecar first.
+    let turn = |c: &cri::Container| sidecars.iter().position(|name| *name == c.name).map_or(0, |at| at + 1);
+    let running: Vec<&cri::Container> = observed.containers.iter().filter(is_up).filter(in_scope).collect();
+    // Each has one of its turn's senders until it has ended; the turn is over when all of them are dropped.
+    let turns: Vec<(watch::Sender<()>, watch::Receiver<()>)> =
+        (0..=sidecars.len()).map(|_| watch::channel(())).collect();
+    let mut senders: Vec<watch::Sender<()>> = Vec::new();
+    let mut before: Vec<Vec<watch::Receiver<()>>> = Vec::new();
+    for record in &running {
+        let own = turn(record);
+        senders.push(turns[own].0.clone());
+        before.push(turns[..own].iter().map(|(_, over)| over.clone()).collect());
     }
+    drop(turns);
+    let stops = running.iter().zip(senders).zip(before).map(|((record, own), before)| async move {
+        let message = format!("Stopping container {}", record.name);
+        let began = clock::instant();
+        prepare(cx, pod, observed, record, grace, message).await;
+        let over = async {
+            for mut turn in before {
+                while turn.changed().await.is_ok() {}
+            }
+        };
+        let _ = tokio::time::timeout(grace.saturating_sub(began.elapsed()), over).await;
+        signal(cx, record, left(grace, began.elapsed()), progress).await;
+        drop(own);
+    });
+    join_all(stops).await;
 }
 
 /// Stops one container; `message` is that of its `Killing` event.
@@ -101,35 +118,53 @@ pub async fn container(
     message: String,
     progress: &mpsc::Sender<Progress>,
 ) {
+    let began = clock::instant();
+    prepare(cx, pod, observed, record, grace, message).await;
+    signal(cx, record, left(grace, began.elapsed()), progress).await;
+}
+
+/// What of the grace is left for the signal. The runtime counts whole seconds: moments are not taken away.
+fn left(grace: Duration, spent: Duration) -> Duration {
+    match spent.as_secs() {
+        0 => grace,
+        spent => grace.saturating_sub(Duration::from_secs(spent)).max(LEAST),
+    }
+}
+
+/// Tells of it, and runs the preStop hook.
+async fn prepare(
+    cx: &NodeContext,
+    pod: &Pod,
+    observed: &Observed,
+    record: &cri::Container,
+    grace: Duration,
+    message: String,
+) {
     let spec = super::container(pod, &record.name);
-    let role = spec.map_or(Role::App, |(role, _)| role);
+    let role = spec.as_ref().map_or(Role::App, |(role, _)| *role);
     let field = || field_path(role, &record.name);
     cx.events.container(pod, field(), EventKind::Normal, "Killing", message);
-    let began = clock::instant();
-    let hook = spec.and_then(|(_, c)| Some((c, c.lifecycle.as_ref()?.pre_stop.as_ref()?)));
-    if let Some((spec, hook)) = hook.filter(|_| !grace.is_zero()) {
-        let ip = match observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first()) {
-            Some(ip) if !host_network(pod) => ip.clone(),
-            _ => cx.config.node_ip.to_string(),
-        };
-        let run = hooks::run(cx, spec, &record.id, &ip, hook, grace);
-        let ran = tokio::time::timeout(grace, run).await;
-        let failed = match ran {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            Err(_) => Some(format!("PreStop hook did not finish within its grace period of {}s", grace.as_secs())),
-        };
-        if let Some(error) = failed {
-            let message = format!("PreStopHook failed: {error}");
-            cx.events.container(pod, field(), EventKind::Warning, "FailedPreStopHook", message);
-        }
-    }
-    // Only a hook takes time away: the runtime counts whole seconds, and would cut the grace period short otherwise.
-    let left = match hook.is_some() && !grace.is_zero() {
-        true => grace.saturating_sub(began.elapsed()).max(LEAST),
-        false => grace,
+    let hook = spec.as_ref().and_then(|(_, c)| Some((c, c.lifecycle.as_ref()?.pre_stop.as_ref()?)));
+    let Some((spec, hook)) = hook.filter(|_| !grace.is_zero()) else { return };
+    let ip = match observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first()) {
+        Some(ip) if !host_network(pod) => ip.clone(),
+        _ => cx.config.node_ip.to_string(),
     };
-    match cx.runtime.stop_container(&record.id, left).await {
+    let run = hooks::run(cx, spec, &record.id, &ip, hook, grace);
+    let failed = match tokio::time::timeout(grace, run).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some(format!("it did not finish within its grace period of {}s", grace.as_secs())),
+    };
+    if let Some(error) = failed {
+        // Not in the event: what a command prints may be secret.
+        tracing::info!(error, pod = describe(pod), container = record.name, "preStop hook failed");
+        cx.events.container(pod, field(), EventKind::Warning, "FailedPreStopHook", "PreStopHook failed");
+    }
+}
+
+async fn signal(cx: &NodeContext, record: &cri::Container, grace: Duration, progress: &mpsc::Sender<Progress>) {
+    match cx.runtime.stop_container(&record.id, grace).await {
         Ok(()) => look(cx, record, progress).await,
         Err(cri::Error::NotFound(_)) => {
             let _ = progress.send(Progress::Removed(record.id.clone())).await;

@@ -96,6 +96,8 @@ pub struct Changes {
     pub all: bool,
     /// A ConfigMap or Secret that it uses changed.
     pub objects: bool,
+    /// It has been granted resources that it waited for.
+    pub resources: bool,
 }
 
 impl Wake {
@@ -163,6 +165,12 @@ impl PodTable {
     pub fn wake_for_objects(&self, uid: &str) {
         if let Some(row) = lock(&self.inner).entries.get(uid) {
             row.wake.report(|changes| changes.objects = true);
+        }
+    }
+
+    pub fn wake_for_resources(&self, uid: &str) {
+        if let Some(row) = lock(&self.inner).entries.get(uid) {
+            row.wake.report(|changes| changes.resources = true);
         }
     }
 

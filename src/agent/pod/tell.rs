@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, Patch, PatchParams};
 use tokio::time::Instant;
 
-use super::{describe, name, namespace, status};
+use super::{describe, name, namespace, resize, status};
 use crate::client::request::revision;
 use crate::clock;
 
@@ -61,7 +61,9 @@ impl Telling {
         }
         self.at = None;
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace(pod));
-        let patch = status::patch(pod, current);
+        let mut patch = status::patch(pod, current);
+        let in_api = pod.status.clone().unwrap_or_default();
+        resize::take_back(&mut patch, &[&self.told, &in_api], current);
         let name = name(pod).to_owned();
         self.told = (**current).clone();
         self.on_the_way = Some(Box::pin(async move {

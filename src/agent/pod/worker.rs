@@ -9,6 +9,7 @@
 
 mod fail;
 mod record;
+mod resize;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -96,6 +97,7 @@ pub struct Worker {
     wake_at: Option<Timestamp>,
     status: Arc<PodStatus>,
     telling: Telling,
+    resizing: resize::Resizing,
 }
 
 impl Worker {
@@ -134,6 +136,7 @@ impl Worker {
             observed,
             wake,
             telling: Telling::new(told),
+            resizing: resize::Resizing::default(),
         }
     }
 
@@ -142,6 +145,7 @@ impl Worker {
         for record in self.observed.containers.clone() {
             self.note_exit(&record);
         }
+        self.recall_resources();
         // It ran before this agent started: its volumes are there, but are looked after again.
         if self.observed.running().next().is_some() && !self.deleting() {
             self.refresh_at = Some(clock::now());
@@ -168,6 +172,7 @@ impl Worker {
                 () = tick => {}
             }
         }
+        self.release_resources();
         self.cx.pods.remove(uid(&self.pod));
     }
 
@@ -180,6 +185,7 @@ impl Worker {
         self.telling.seen(&pod);
         self.pod = pod;
         self.gone |= gone;
+        self.allocate();
     }
 
     fn sleep_until(&self) -> impl Future<Output = ()> + use<> {
@@ -297,18 +303,22 @@ impl Worker {
         if plan.finished && self.observed.running().next().is_none() {
             self.terminal = true;
         }
-        if plan.actions.is_empty() {
+        let mut actions = plan.actions;
+        if actions.is_empty() && !plan.finished && self.observed.ready_sandbox().is_some() {
+            actions = self.resize_actions(now);
+        }
+        if actions.is_empty() {
             if refresh.is_some_and(|at| at <= now) {
                 self.refresh(now);
             }
             return;
         }
-        self.note_actions(&plan.actions, now);
+        self.note_actions(&actions, now);
         let operation = Operation {
             cx: self.cx.clone(),
             pod: self.pod.clone(),
             observed: self.observed.clone(),
-            actions: plan.actions,
+            actions,
             mounted: self.mounted.clone(),
             progress: self.reports.0.clone(),
         };
@@ -318,6 +328,7 @@ impl Worker {
     fn note_actions(&mut self, actions: &[Action], now: Timestamp) {
         for action in actions {
             match action {
+                Action::CreateSandbox { .. } => self.note_sandbox(),
                 Action::Start { name, restart_of: Some(ended), .. } => self.backoff.advance(name, *ended, now),
                 Action::Stop { id, restart: true, .. } => {
                     self.stopped_to_restart.insert(id.clone());
@@ -450,6 +461,7 @@ impl Worker {
             terminal: self.terminal && self.observed.running().next().is_none(),
             failure: self.failure.as_ref(),
             host_ips: &host_ips,
+            resizing: (&self.resizing.actual, &self.resizing.progress),
             now: clock::now(),
         };
         // What was told about a pod that had ended before is complete; files it was made from may be gone.
@@ -457,6 +469,9 @@ impl Worker {
             return;
         }
         self.status = Arc::new(status::render(&input));
+        if super::is_final(&self.status) {
+            self.release_resources();
+        }
     }
 
     fn tell(&mut self) {

@@ -28,7 +28,7 @@ impl Story {
         let directory = tempfile::tempdir().unwrap();
         let metadata = v1::PodSandboxMetadata { name: "p".into(), uid: "u".into(), namespace: "n".into(), attempt: 0 };
         let sandbox = v1::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
-        let sandbox_id = runtime.run_sandbox(&sandbox).await.unwrap();
+        let sandbox_id = runtime.run_sandbox(&sandbox, "").await.unwrap();
         let metadata = v1::ContainerMetadata { name: "c".into(), attempt: 0 };
         let image = v1::ImageSpec { image: "image".into(), ..Default::default() };
         let config = v1::ContainerConfig { metadata: Some(metadata), image: Some(image), ..Default::default() };

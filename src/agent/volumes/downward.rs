@@ -20,7 +20,7 @@ pub(super) fn payload(
             let name = resource.container_name.as_deref().unwrap_or_default();
             let unknown = || fields::Error::Resource(format!("{name}.{}", resource.resource));
             let (_, container) = container(pod, name).ok_or_else(unknown)?;
-            fields::resource(container, resource, node)?
+            fields::resource(&container, resource, node)?
         } else {
             continue;
         };

@@ -11,7 +11,7 @@ use crate::agent::pod::pod_spec;
 impl Worker {
     /// The node does not take the pod: it has failed before anything was made of it.
     pub fn refuse(&mut self, why: &Refusal) {
-        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message);
+        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message.clone());
         let message = format!("Pod was rejected: {}", why.message);
         self.failure = Some(Waiting { reason: why.reason.into(), message });
         self.terminal = true;

@@ -60,6 +60,9 @@ impl Worker {
                 self.cx.pods.unregister(&id);
             }
             Progress::Failed(failed) => self.start_failed(failed),
+            Progress::ContainerResized(update) => self.container_resized(update),
+            Progress::PodResized(resources) => self.pod_resized(resources),
+            Progress::ResizeFailed(error) => self.resize_failed(error),
         }
     }
 
@@ -117,6 +120,7 @@ impl Worker {
             self.pulls.forget(&record.name);
         }
         self.note_exit(&record);
+        self.note_started(&record);
         self.observed.put_container(record);
     }
 
@@ -153,6 +157,9 @@ impl Worker {
         }
         for id in changes.ids {
             self.look_at(&id).await;
+        }
+        if changes.resources {
+            self.allocate();
         }
         if changes.objects {
             // What failed for want of an object may work now.
