@@ -313,7 +313,7 @@ impl Node {
             // Nobody resizes here.
             Doing::Step(Action::Resize { .. }) => {}
             Doing::Step(Action::Remove { id } | Action::RemoveSandbox { id }) => observed.forget(&id),
-            Doing::Step(Action::Stop { id, .. }) => {
+            Doing::Step(Action::Stop { id, .. } | Action::End { id, .. }) => {
                 observed.containers.iter_mut().filter(|c| c.id == id).for_each(|c| end(c, 143));
             }
             Doing::Step(Action::Start { name, attempt, restart_of }) => {

@@ -18,6 +18,7 @@ fn pods_are_looked_into_and_resized_while_they_run() {
     debug(&lab);
     refused_by_the_node(&lab);
     as_a_whole(&lab);
+    grown(&lab);
     resized(&mut lab);
 }
 
@@ -126,11 +127,39 @@ fn as_a_whole(lab: &Lab) {
     lab.kubectl(&["delete", "pod", "whole"]);
 }
 
-fn resize(lab: &Lab, cpu: &str, memory: &str) {
+fn resize(lab: &Lab, name: &str, cpu: &str, memory: &str) {
     let both = json!({"cpu": cpu, "memory": memory});
     let resources = json!({"requests": both, "limits": both});
     let patch = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}).to_string();
-    lab.kubectl(&["patch", "pod", "sized", "--subresource", "resize", "--patch", &patch]);
+    lab.kubectl(&["patch", "pod", name, "--subresource", "resize", "--patch", &patch]);
+}
+
+/// Memory without a restart; below what is used it waits.
+fn grown(lab: &Lab) {
+    let both = json!({"cpu": "50m", "memory": "32Mi"});
+    start(lab, "grown", &json!({"resources": {"requests": both, "limits": both}}), &json!({}));
+    let before = ready(lab, "grown");
+    let uid = before["metadata"]["uid"].as_str().unwrap();
+    for memory in [48, 40] {
+        resize(lab, "grown", "50m", &format!("{memory}Mi"));
+        wait_for("the new limit", || (limit_of_pod(uid, "", MEMORY) == (memory << 20).to_string()).then_some(()));
+        assert_eq!(limit(lab, "grown", MEMORY), (memory << 20).to_string());
+    }
+    resize(lab, "grown", "50m", "1Ki");
+    let state = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array()?;
+        let under_way = all.iter().find(|condition| condition["type"] == "PodResizeInProgress")?;
+        (under_way["reason"] == "Error").then(|| under_way["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let message = wait_for("it waits", || state(&pod(lab, "grown")));
+    assert!(message.starts_with("attempting to set pod memory limit (1024) below current usage ("), "{message}");
+    resize(lab, "grown", "50m", "36Mi");
+    wait_for("another limit", || (limit_of_pod(uid, "", MEMORY) == (36 << 20).to_string()).then_some(()));
+    let now = wait_for("it is over", || {
+        Some(pod(lab, "grown")).filter(|pod| condition(pod, "PodResizeInProgress").is_none())
+    });
+    assert_eq!(now["status"]["containerStatuses"][0]["restartCount"], 0);
+    lab.kubectl(&["delete", "pod", "grown"]);
 }
 
 fn resized(lab: &mut Lab) {
@@ -143,7 +172,7 @@ fn resized(lab: &mut Lab) {
 
     // CPU: while it runs, up and down.
     for (cpu, quota) in [("200m", "20000"), ("150m", "15000")] {
-        resize(lab, cpu, "64Mi");
+        resize(lab, "sized", cpu, "64Mi");
         let told = |pod: &Value| pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == cpu;
         wait_for("the new limit is told", || told(&pod(lab, "sized")).then_some(()));
         assert_eq!((limit(lab, "sized", CPU).as_str(), limit_of_pod(&uid, "", CPU).as_str()), (quota, quota));
@@ -158,7 +187,7 @@ fn resized(lab: &mut Lab) {
     });
 
     // Memory: by its policy with a restart.
-    resize(lab, "150m", "96Mi");
+    resize(lab, "sized", "150m", "96Mi");
     wait_for("it is started again", || {
         let status = &pod(lab, "sized")["status"]["containerStatuses"][0];
         (status["restartCount"] == 1 && status["resources"]["limits"]["memory"] == "96Mi").then_some(())
@@ -167,7 +196,7 @@ fn resized(lab: &mut Lab) {
     assert_eq!(limit_of_pod(&uid, "", MEMORY), (96 << 20).to_string());
 
     // Never possible here; and that is remembered, and what it has, when the agent starts again.
-    resize(lab, "1000", "96Mi");
+    resize(lab, "sized", "1000", "96Mi");
     let infeasible = |pod: &Value| {
         let all = pod["status"]["conditions"].as_array()?;
         let pending = all.iter().find(|condition| condition["type"] == "PodResizePending")?;
@@ -178,7 +207,7 @@ fn resized(lab: &mut Lab) {
     lab.machines[0].kill();
     lab.machines[0].restart();
     wait_for("it is served again", || infeasible(&pod(lab, "sized")));
-    resize(lab, "300m", "96Mi");
+    resize(lab, "sized", "300m", "96Mi");
     wait_for("the last size", || (limit(lab, "sized", CPU) == "30000").then_some(()));
     let last =
         wait_for("all is said", || Some(pod(lab, "sized")).filter(|pod| condition(pod, "PodResizePending").is_none()));

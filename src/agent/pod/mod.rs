@@ -11,6 +11,7 @@ pub mod observed;
 pub mod plan;
 pub mod resize;
 pub mod restart;
+pub mod restart_all;
 pub mod security;
 pub mod spec;
 pub mod start;

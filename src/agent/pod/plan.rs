@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::observed::Observed;
 use super::resize::Update;
 use super::restart::{Backoff, go_duration, may_run_again, restarts};
-use super::{Role, containers, describe, ephemeral, pod_spec, spec};
+use super::{Role, containers, describe, ephemeral, pod_spec, restart_all, spec};
 use crate::agent::probes::{Kind, Verdicts};
 use crate::cri::{self, State};
 
@@ -68,6 +68,11 @@ pub enum Action {
         /// The probe that failed.
         probe: Option<Kind>,
     },
+    /// Stops a container without its hook: all of the pod begin anew.
+    End {
+        id: String,
+        name: String,
+    },
     /// Gives running containers, and the pod's control group, what the pod has been granted.
     Resize {
         updates: Vec<Update>,
@@ -111,6 +116,11 @@ pub fn plan(input: &Input) -> Plan {
         without_sandbox(input, &mut plan);
         return plan;
     };
+    let left_over = restart_all::left_over(round(input), input.observed);
+    plan.actions.extend(left_over.map(|c| Action::End { id: c.id.clone(), name: c.name.clone() }));
+    if !plan.actions.is_empty() {
+        return plan;
+    }
     // Only the newest sandbox counts; an older one that still runs is a left-over.
     let stale = input.observed.sandboxes.iter().filter(|other| other.ready && other.id != sandbox.id);
     plan.actions.extend(stale.map(|other| Action::StopSandbox { id: other.id.clone() }));
@@ -170,7 +180,14 @@ fn finished(input: &Input) -> bool {
     any
 }
 
+fn round(input: &Input) -> Option<Timestamp> {
+    restart_all::round(input.pod, input.observed)
+}
+
 fn runs_again(input: &Input, role: Role, container: &Container, current: &cri::Container) -> bool {
+    if restart_all::is_former(round(input), current) {
+        return true;
+    }
     let asked = input.stopped_to_restart.contains(&current.id) && may_run_again(input.pod, container);
     asked || restarts(input.pod, role, container, current.exit_code)
 }
@@ -178,7 +195,8 @@ fn runs_again(input: &Input, role: Role, container: &Container, current: &cri::C
 /// Starts what is next; true when all are through and the containers' turn has come. `sandbox` is the one that
 /// they must have run in: a new sandbox runs all of them again.
 fn init_containers(input: &Input, plan: &mut Plan, sandbox: Option<&str>) -> bool {
-    let here = |c: &&cri::Container| Some(c.sandbox_id.as_str()) == sandbox;
+    let round = round(input);
+    let here = |c: &&cri::Container| Some(c.sandbox_id.as_str()) == sandbox && !restart_all::is_former(round, c);
     let apps_began = pod_spec(input.pod).containers.iter().any(|c| {
         let current = input.observed.current(&c.name).filter(here);
         current.is_some_and(|c| c.state != State::Created)
@@ -237,7 +255,9 @@ fn one(input: &Input, plan: &mut Plan, role: Role, container: &Container) {
                 return;
             }
             let ended = current.finished_at.unwrap_or(current.created_at);
-            match input.backoff.waiting(name, ended, input.now) {
+            let round = round(input);
+            let of_all = restart_all::is_former(round, current) && !restart_all::began(round, current);
+            match input.backoff.waiting(name, ended, input.now).filter(|_| !of_all) {
                 None => start(input, plan, name, current.attempt + 1, Some(ended)),
                 Some((delay, until)) => {
                     let delay = go_duration(delay);

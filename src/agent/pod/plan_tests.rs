@@ -30,9 +30,11 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
     }
 }
 
-/// `name attempt state [exit code]` in sandbox `s0` unless `@s1`.
+/// `name attempt [later] state [exit code]` in sandbox `s0` unless `@s1`.
 pub fn record(text: &str) -> cri::Container {
     let (text, sandbox_id) = text.split_once('@').unwrap_or((text, "s0"));
+    // Of a round that came after another ended.
+    let (is_later, text) = (text.contains(" later"), text.replace(" later", ""));
     let words: Vec<&str> = text.split(' ').collect();
     let state = match words[2] {
         "created" => State::Created,
@@ -49,7 +51,7 @@ pub fn record(text: &str) -> cri::Container {
         state,
         image: String::new(),
         image_ref: String::new(),
-        created_at: at(2),
+        created_at: at(if is_later { NOW } else { 2 }),
         annotations: Vec::new(),
         started_at: Some(at(3)),
         finished_at: (state == State::Exited).then(|| at(NOW - 1)),
@@ -105,6 +107,7 @@ fn show(action: &Action) -> String {
         Action::Remove { id } => format!("remove {id}"),
         Action::Start { name, attempt, .. } => format!("start {name} {attempt}"),
         Action::Stop { id, message, .. } => format!("stop {id} ({message})"),
+        Action::End { id, .. } => format!("end {id}"),
         Action::Resize { updates } => format!("resize {}", updates.len()),
     }
 }
@@ -179,6 +182,36 @@ fn sidecars_start_in_order_and_do_not_hold_up_the_end() {
     case(&["s 0 running", "i 0 exited 0"]).check("start a 0");
     case(&["s 0 exited 1", "i 0 exited 0", "a 0 running"]).check("start s 1");
     case(&["s 0 running", "i 0 exited 0", "a 0 exited 0"]).check("stop s0, finished");
+}
+
+#[test]
+fn one_exit_restarts_all() {
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let spec = || {
+        let mut spec = with_init("Never");
+        spec["containers"] =
+            json!([{"name": "a", "restartPolicy": "Never", "restartPolicyRules": [rule]}, {"name": "b"}]);
+        spec
+    };
+    let case = |records| Case { spec: spec(), sandboxes: vec![sandbox(0, true)], records, ..Case::default() };
+    // All that was made before that exit ends, then begins anew, in order.
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 exited 42", "b 0 running"]).check("end b0");
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 exited 42", "b 0 exited 137"]).check("start i 1");
+    let round = &["i 0 exited 0", "j 0 exited 0", "a 0 exited 42", "b 0 exited 137", "i 1 later exited 0"];
+    case(round).check("start j 1");
+    let round = &[
+        "i 0 exited 0",
+        "j 0 exited 0",
+        "a 0 exited 42",
+        "b 0 exited 137",
+        "i 1 later exited 0",
+        "j 1 later exited 0",
+    ];
+    case(round).check("start a 1, start b 1");
+    case(&["i 1 later exited 0", "j 1 later exited 0", "a 0 exited 42", "a 1 later running", "b 1 later running"])
+        .check("");
+    // Another exit is the policy's.
+    case(&["i 0 exited 0", "j 0 exited 0", "a 0 exited 1", "b 0 running"]).check("");
 }
 
 #[test]

@@ -101,6 +101,13 @@ fn limits(resources: Option<&ResourceRequirements>) -> Limits {
     Limits { cpu_request: amount(false, "cpu").or(cpu_limit).unwrap_or(0), cpu_limit, memory: amount(true, "memory") }
 }
 
+/// What is told of a container that has `has`, where that is known, and was given `given`: the words of what it was
+/// given, as soon as it has as much.
+#[must_use]
+pub fn shown(has: Option<ResourceRequirements>, given: ResourceRequirements) -> ResourceRequirements {
+    has.filter(|has| limits(Some(has)) != limits(Some(&given))).unwrap_or(given)
+}
+
 fn restarts(container: &Container, resource: &str) -> bool {
     let mut policies = container.resize_policy.iter().flatten();
     policies.any(|policy| policy.resource_name == resource && policy.restart_policy == "RestartContainer")
@@ -256,6 +263,20 @@ mod tests {
         // A request of memory is for the scheduler only.
         let more = json!({"requests": {"cpu": "100m", "memory": "2Mi"}, "limits": {"memory": "64Mi"}});
         check(old(), more, restart("memory"), "");
+    }
+
+    #[test]
+    fn what_is_told() {
+        let check = |has: Value, given: Value, expect: Value| {
+            let read = |value: &Value| serde_json::from_value(value.clone()).expect("valid");
+            assert_eq!(shown(Some(read(&has)), read(&given)), read(&expect));
+        };
+        let (old, new) = (resources("100m", "64Mi"), resources("200m", "64Mi"));
+        check(old.clone(), new.clone(), old.clone());
+        check(new.clone(), new.clone(), new);
+        // What the kernel knows nothing of is as good as there.
+        let more = json!({"requests": {"cpu": "0.1", "memory": "2Mi"}, "limits": {"memory": "64Mi"}});
+        check(old, more.clone(), more);
     }
 
     #[test]

@@ -91,7 +91,9 @@ fn policy<'a>(pod: &'a Pod, container: &'a Container) -> &'a str {
     own.or(pod_spec(pod).restart_policy.as_deref()).unwrap_or("Always")
 }
 
-fn matching_rule(container: &Container, exit_code: i32) -> Option<&str> {
+/// What the first of the container's own rules that knows the exit code asks for.
+#[must_use]
+pub fn matching_rule(container: &Container, exit_code: i32) -> Option<&str> {
     container.restart_policy_rules.iter().flatten().find_map(|rule| {
         let codes = rule.exit_codes.as_ref()?;
         let listed = codes.values.iter().flatten().any(|value| *value == exit_code);

@@ -85,6 +85,7 @@ impl Operation {
                 Action::Stop { id, message, probe, .. } => self.stop(&id, message, probe).await,
                 Action::RemoveSandbox { id } => self.remove_sandbox(id).await,
                 Action::Remove { id } => self.remove(id).await,
+                Action::End { id, .. } => self.end(&id).await,
                 Action::Resize { updates } => self.resize(updates).await,
                 Action::CreateSandbox { attempt } => new_sandbox = Some(attempt),
                 Action::Start { name, attempt, .. } => starts.push(Start { name, attempt }),
@@ -121,6 +122,11 @@ impl Operation {
         let Some(record) = self.observed.containers.iter().find(|container| container.id == id) else { return };
         let grace = self.probe_grace(&record.name, probe).unwrap_or_else(|| stop::grace(&self.pod));
         stop::container(&self.cx, &self.pod, &self.observed, record, grace, message, &self.progress).await;
+    }
+
+    async fn end(&self, id: &str) {
+        let Some(record) = self.observed.containers.iter().find(|container| container.id == id) else { return };
+        stop::without_hook(&self.cx, &self.pod, record, &self.progress).await;
     }
 
     /// A liveness or startup probe that failed may bring its own grace period.

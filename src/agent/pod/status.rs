@@ -13,7 +13,7 @@ use super::observed::Observed;
 use super::plan::Waiting;
 use super::resize;
 use super::restart::restarts;
-use super::{Role, containers, ephemeral, host_network, pod_spec};
+use super::{Role, containers, ephemeral, host_network, pod_spec, restart_all};
 use crate::agent::cgroups::qos;
 use crate::agent::probes::Verdicts;
 use crate::api::ephemeral::plain;
@@ -39,8 +39,10 @@ pub struct Input<'a> {
     pub now: Timestamp,
 }
 
+const ALL_RESTARTING: &str = "AllContainersRestarting";
+
 fn tells(kind: &str) -> bool {
-    CONDITIONS.contains(&kind) || resize::CONDITIONS.contains(&kind)
+    kind == ALL_RESTARTING || CONDITIONS.contains(&kind) || resize::CONDITIONS.contains(&kind)
 }
 
 /// The conditions that the agent tells; others are other people's.
@@ -138,7 +140,7 @@ fn container_status(input: &Input, role: Role, container: &Container) -> Contain
     let has = current.filter(|current| current.state == State::Running);
     let has = has.and_then(|current| input.resizing.0.containers.get(&current.id)).cloned();
     status.allocated_resources = given.requests.clone().filter(|requests| !requests.is_empty());
-    status.resources = Some(has.unwrap_or(given));
+    status.resources = Some(resize::shown(has, given));
     let mounts = container.volume_mounts.iter().flatten().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
@@ -329,6 +331,7 @@ fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[Cont
         containers_ready,
         verdict("PodScheduled", true, "", ""),
     ];
+    conditions.extend(all_restarting(input, phase));
     conditions.extend(resize::conditions(input.resizing.1));
     let old = input.previous.conditions.as_deref().unwrap_or_default();
     for condition in &mut conditions {
@@ -343,6 +346,18 @@ fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[Cont
     let others: Vec<PodCondition> = old.iter().filter(|o| !ours(&o.type_)).cloned().collect();
     conditions.extend(others);
     conditions
+}
+
+/// Only of pods that have such a rule.
+fn all_restarting(input: &Input, phase: &str) -> Option<PodCondition> {
+    let round = restart_all::round(input.pod, input.observed);
+    let is_going_on = restart_all::left_over(round, input.observed).next().is_some();
+    let verdict = match phase {
+        "Succeeded" => verdict(ALL_RESTARTING, false, "PodCompleted", ""),
+        "Failed" => verdict(ALL_RESTARTING, false, "PodFailed", ""),
+        _ => verdict(ALL_RESTARTING, is_going_on, "", ""),
+    };
+    restart_all::is_possible(input.pod).then_some(verdict)
 }
 
 fn has_begun(status: &ContainerStatus) -> bool {

@@ -22,7 +22,8 @@ const LEAST: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn grace(pod: &Pod) -> Duration {
     let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| spec::grace_seconds(pod));
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    // What is below zero is the least there is, as upstream has it.
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
 }
 
 /// Stops everything of the pod: its containers, then its sandboxes.
@@ -121,6 +122,14 @@ pub async fn container(
     let began = clock::instant();
     prepare(cx, pod, observed, record, grace, message).await;
     signal(cx, record, left(grace, began.elapsed()), progress).await;
+}
+
+/// Stops one container at once, with all of its grace for the signal.
+pub async fn without_hook(cx: &NodeContext, pod: &Pod, record: &cri::Container, progress: &mpsc::Sender<Progress>) {
+    let role = super::container(pod, &record.name).map_or(Role::App, |(role, _)| role);
+    let message = format!("Stopping container {}", record.name);
+    cx.events.container(pod, field_path(role, &record.name), EventKind::Normal, "Killing", message);
+    signal(cx, record, grace(pod), progress).await;
 }
 
 /// What of the grace is left for the signal. The runtime counts whole seconds: moments are not taken away.

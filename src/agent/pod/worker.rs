@@ -330,7 +330,7 @@ impl Worker {
             match action {
                 Action::CreateSandbox { .. } => self.note_sandbox(),
                 Action::Start { name, restart_of: Some(ended), .. } => self.backoff.advance(name, *ended, now),
-                Action::Stop { id, restart: true, .. } => {
+                Action::Stop { id, restart: true, .. } | Action::End { id, .. } => {
                     self.stopped_to_restart.insert(id.clone());
                 }
                 _ => {}

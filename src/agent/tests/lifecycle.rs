@@ -151,6 +151,9 @@ async fn a_resize_waits_for_room_and_is_refused_where_there_never_is_any() {
     node.api.put(&path("b"), gone);
     let status = node.pod_when("a", "granted", |status| cpu_told(status) == format!("{}m", half + 100)).await;
     assert_eq!(reason(&status), None);
+    let back = format!("\"cpu\":\"{half}m\"");
+    let events = node.api.events();
+    assert!(!events.iter().any(|e| e.starts_with("ResizeStarted") && e.contains(&back)), "{events:#?}");
 
     node.resize("a", all + 1, "1Mi");
     let status = node.pod_when("a", "infeasible", |status| reason(status) == Some(json!("Infeasible"))).await;
@@ -296,5 +299,39 @@ async fn a_pod_with_users_of_its_own_does_not_run_among_the_nodes() {
     let event = node.event("FailedCreatePodSandBox").await;
     assert!(event.ends_with("RuntimeClass handler \"\" does not support user namespaces"), "{event}");
     assert_eq!(node.calls_of("RunPodSandbox"), 0);
+    node.halt().await;
+}
+
+#[tokio::test]
+async fn one_exit_restarts_all_containers_in_the_same_sandbox() {
+    let mut node = Node::new();
+    node.start();
+    let mut pod = one("Never");
+    let container = |name: &str| json!({"name": name, "image": "busybox:1", "imagePullPolicy": "IfNotPresent"});
+    pod["spec"]["initContainers"] = json!([container("prepare")]);
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let mut trigger = container("trigger");
+    (trigger["restartPolicy"], trigger["restartPolicyRules"]) = (json!("Never"), json!([rule]));
+    pod["spec"]["containers"].as_array_mut().expect("a list").push(trigger);
+    node.api.put(POD, pod);
+    let running = |name: &str, count: i64| {
+        let name = name.to_owned();
+        move |status: &Value| {
+            let all = ["initContainerStatuses", "containerStatuses"].iter().filter_map(|list| status[list].as_array());
+            let mut all = all.flatten();
+            all.any(|c| c["name"] == name && c["restartCount"] == count && c["state"]["running"].is_object())
+        }
+    };
+    node.status_when("it is prepared", running("prepare", 0)).await;
+    node.runtime.exit("u1", "prepare", 0);
+    node.status_when("ready", is_ready).await;
+    node.runtime.exit("u1", "trigger", 42);
+    let status = node.status_when("it is prepared again", running("prepare", 1)).await;
+    assert_eq!(status["phase"], "Running");
+    node.runtime.exit("u1", "prepare", 0);
+    let again = |status: &Value| running("web", 1)(status) && running("trigger", 1)(status) && is_ready(status);
+    let status = node.status_when("all run again", again).await;
+    assert_eq!(condition(&status, "AllContainersRestarting").expect("there")["status"], "False");
+    assert_eq!((node.calls_of("RunPodSandbox"), node.calls_of("StartContainer")), (1, 6));
     node.halt().await;
 }

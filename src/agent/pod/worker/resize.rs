@@ -30,8 +30,10 @@ impl Worker {
         if self.gone || self.terminal {
             return self.release_resources();
         }
-        let (given, answer) = self.cx.ledger.want(&self.pod);
-        let asked = std::mem::replace(&mut self.pod, given);
+        // What the API asks for, not what the pod was given before.
+        let asked = self.desired.borrow().pod.clone();
+        let (given, answer) = self.cx.ledger.want(&asked);
+        self.pod = given;
         let generation = asked.metadata.generation;
         match answer {
             Answer::Same => self.resizing.progress.pending = None,
