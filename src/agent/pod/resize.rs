@@ -123,10 +123,12 @@ pub fn recall(pod: &Pod, observed: &Observed) -> Actual {
         let told = all().find(|told| told.container_id.as_deref() == Some(&format!("containerd://{}", current.id)));
         let made = current.annotations.iter().find(|(key, _)| key == MADE_WITH);
         let told = told.and_then(|told| told.resources.clone());
-        let found = told.or_else(|| serde_json::from_str(&made?.1).ok())?;
-        Some((current.id.clone(), found))
+        let spec = containers(pod).find(|(_, container)| container.name == current.name);
+        // An agent that knew nothing of resizes has made it as its spec was, which has been the same since.
+        let found = told.or_else(|| serde_json::from_str(&made?.1).ok()).or_else(|| spec?.1.resources.clone());
+        (current.id.clone(), found.unwrap_or_default())
     };
-    Actual { containers: observed.running().filter_map(of).collect(), pod: None }
+    Actual { containers: observed.running().map(of).collect(), pod: None }
 }
 
 /// The annotation of a container that says what resources it was made with.
@@ -284,9 +286,12 @@ mod tests {
         let mut running = record("web 0 running");
         let made = resources("50m", "16Mi");
         running.annotations.push((MADE_WITH.into(), made.to_string()));
-        let observed = Observed { sandboxes: vec![], containers: vec![running] };
+        let mut observed = Observed { sandboxes: vec![], containers: vec![running] };
         let mut pod = pod(resources("1", "1Gi"), json!([]));
-        let known = |pod: &Pod| serde_json::to_value(&recall(pod, &observed).containers["web0"]).expect("serializes");
+        let known_of = |pod: &Pod, observed: &Observed| {
+            serde_json::to_value(&recall(pod, observed).containers["web0"]).expect("serializes")
+        };
+        let known = |pod: &Pod| known_of(pod, &observed);
         assert_eq!(known(&pod), made, "nothing was told");
         let told = |id: &str| {
             json!({"containerStatuses": [{"name": "web", "image": "", "imageID": "", "ready": true, "restartCount": 0,
@@ -296,6 +301,8 @@ mod tests {
         assert_eq!(known(&pod), resources("70m", "20Mi"));
         pod.status = serde_json::from_value(told("another")).expect("valid");
         assert_eq!(known(&pod), made, "another container was told of");
+        observed.containers[0].annotations.clear();
+        assert_eq!(known_of(&pod, &observed), resources("1", "1Gi"), "nobody knows: as its spec is");
     }
 
     #[test]
