@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::scheduler::{self, Scheduler};
 use super::settings::find;
 use super::source::{Problems, Values};
 use super::{Agent, BRIDGE, Cidr, Cluster, Server, TUNNEL};
@@ -116,6 +117,25 @@ impl Reader<'_> {
         Some(seats)
     }
 
+    /// Of the flags of upstream's scheduler there is one.
+    fn scheduler(&mut self) -> Scheduler {
+        let (mut read, flag) = (Scheduler::default(), "--kube-scheduler-arg");
+        for argument in self.list("kube-scheduler-arg") {
+            let Some(path) = argument.trim_start_matches("--").strip_prefix("config=") else {
+                self.problems.push(format!("{flag}={argument}: not a flag of this scheduler; there is config=<file>"));
+                continue;
+            };
+            let document = std::fs::read_to_string(path).map_err(|error| error.to_string()).and_then(|text| {
+                serde_saphyr::from_str::<serde_json::Value>(&text).map_err(|error| format!("not YAML: {error}"))
+            });
+            match document.map_err(|why| vec![why]).and_then(|document| scheduler::parse(&document)) {
+                Ok(scheduler) => read = scheduler,
+                Err(problems) => self.problems.extend(problems.iter().map(|p| format!("{flag}={argument}: {p}"))),
+            }
+        }
+        read
+    }
+
     fn node_ports(&mut self) -> Option<(u16, u16)> {
         let text = self.text("service-node-port-range")?;
         let range = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
@@ -206,6 +226,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
     }
     let cluster = r.cluster();
     let seats = r.seats();
+    let scheduler = r.scheduler();
     let token = r.token();
     let disabled = r.list("disable");
     for part in disabled.iter().filter(|p| *p != LOCAL_STORAGE) {
@@ -231,6 +252,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
             agent: agent.map(|a| Agent { notify_socket: None, ..a }),
             local_storage: !disabled.iter().any(|p| p == LOCAL_STORAGE),
             seats: seats?,
+            scheduler,
             notify_socket: machine.notify_socket.clone(),
         })
     })();
@@ -320,6 +342,32 @@ mod tests {
         let agent = config.agent.unwrap();
         assert_eq!((agent.node_name.as_str(), agent.server.as_str()), ("pi", "https://127.0.0.1:6443"));
         assert!(agent.search_path.starts_with("/bin:") && agent.search_path.contains("/usr/sbin"));
+    }
+
+    #[test]
+    fn the_scheduler_is_configured_by_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let argument = format!("config={}", file.path().display());
+        let check = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            server(&given(&[("kube-scheduler-arg", &argument)]), &a_machine()).map(|c| c.scheduler.profiles)
+        };
+        let start = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let profiles = check(&format!("{start}profiles: [{{schedulerName: a}}, {{schedulerName: b}}]")).unwrap();
+        assert_eq!(profiles.len(), 2);
+        let problems = check(&format!("{start}parallelism: -1\nnonsense: 1")).unwrap_err();
+        let flag = format!("--kube-scheduler-arg={argument}");
+        let invalid = "parallelism: Invalid value: -1: should be an integer value greater than zero";
+        assert_eq!(problems.0, [format!("{flag}: {invalid}"), format!("{flag}: unknown field \"nonsense\"")]);
+        assert!(check("{").unwrap_err().0[0].starts_with(&format!("{flag}: not YAML")));
+        let other = server(&given(&[("kube-scheduler-arg", "v=4,config=/nonexistent/x")]), &a_machine()).unwrap_err();
+        assert_eq!(
+            other.0,
+            [
+                "--kube-scheduler-arg=v=4: not a flag of this scheduler; there is config=<file>",
+                "--kube-scheduler-arg=config=/nonexistent/x: No such file or directory (os error 2)",
+            ]
+        );
     }
 
     #[test]

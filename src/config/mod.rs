@@ -2,6 +2,7 @@
 //! Nothing else reads the environment.
 
 pub mod check;
+pub mod scheduler;
 pub mod settings;
 pub mod source;
 
@@ -102,6 +103,8 @@ pub struct Server {
     pub local_storage: bool,
     /// `--max-requests-inflight` and `--max-mutating-requests-inflight` together: what the priority levels share.
     pub seats: u32,
+    /// `--kube-scheduler-arg=config=<file>`
+    pub scheduler: scheduler::Scheduler,
     /// Where systemd wants to hear that we are ready.
     pub notify_socket: Option<PathBuf>,
 }

@@ -66,6 +66,7 @@ pub static SETTINGS: &[Setting] = &[
         "Requests that run at once, with those of the next flag; a board of 512 MB is well off with 100 and 50",
     ),
     server("max-mutating-requests-inflight", Text, "200", "Added to the flag above; priority levels share the sum"),
+    server("kube-scheduler-arg", List, "", "Flag for the scheduler: config=<KubeSchedulerConfiguration>"),
     server("disable", List, "", "Leave out a part: local-storage"),
     server("disable-agent", Switch, "false", "Run no pods on this machine"),
     short('s', Setting { server: false, ..both("server", Text, "", "Server to join, such as https://10.0.0.1:6443") }),

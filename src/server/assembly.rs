@@ -185,7 +185,8 @@ where
         aggregation::follow::follow(aggregator, cache, for_aggregation, stop).await;
         Ok::<_, std::convert::Infallible>(())
     });
-    supervisor.add("scheduler", |stop| scheduler::run(for_scheduler, stop));
+    let profiles = config.scheduler;
+    supervisor.add("scheduler", |stop| scheduler::run(for_scheduler, profiles, stop));
     tracing::info!(address = %config.listen, version = crate::api::version::git_version(), "API server listening");
     if let Some(mut node) = config.agent {
         node.token = JoinToken::render("node", &pki.join_secret, pki.server_ca.pem());

@@ -16,6 +16,7 @@ use super::random::Dice;
 use super::weather::Weather;
 use crate::api::signing::Sign;
 use crate::client::request::{Answer, Error, Request, Verb};
+use crate::config::scheduler::Scheduler;
 use crate::config::{Cidr, Cluster};
 use crate::pki::service_account::Keys;
 use crate::server::admission;
@@ -130,7 +131,7 @@ impl World {
                 };
                 self.tasks.spawn(async { controllers::run(client, config, stop).await.unwrap() })
             }
-            SCHEDULER => self.tasks.spawn(async { scheduler::run(client, stop).await.unwrap() }),
+            SCHEDULER => self.tasks.spawn(async { scheduler::run(client, Scheduler::default(), stop).await.unwrap() }),
             other => panic!("{other}"),
         };
         self.running.insert(who, handle);

@@ -3,7 +3,8 @@
 //! - [`state`]: one attempt after the other; what happened wakes those it can help
 //! - [`queue`]: whose turn it is
 //! - [`search`]: which nodes are feasible, which is best; [`preempt`]: who has to go when there is none
-//! - [`plugins`]: the constraints and scores, in a table; [`filter`]: those that others ask for too
+//! - [`profile`]: which plugins a pod meets; [`plugins`]: the constraints and scores, in a table; [`filter`]: those that
+//!   others ask for too
 //! - [`snapshot`], [`pod`], [`cohorts`], [`topology`], [`workloads`], [`volumes`], [`csi`], [`devices`], [`selector`],
 //!   [`resources`]: what is known; [`promises`]: what is about to be written
 //!
@@ -18,6 +19,7 @@ mod observe;
 pub mod plugins;
 pub mod pod;
 pub mod preempt;
+pub mod profile;
 pub mod promises;
 pub mod queue;
 pub use crate::api::amounts as resources;
@@ -44,6 +46,7 @@ use self::writer::{Writer, Written};
 use crate::api::resource::find_storage;
 use crate::client::recorder;
 use crate::clock;
+use crate::config::scheduler::Scheduler;
 
 /// Bindings and condition writes under way at once.
 const WRITING: usize = 64;
@@ -53,7 +56,6 @@ const WRITING: usize = 64;
 pub enum Error {}
 
 /// State and the bell that rings when something in it has changed.
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
@@ -72,8 +74,8 @@ impl Shared {
 ///
 /// # Panics
 /// Never: the resource table has pods.
-pub async fn run(client: kube::Client, stop: CancellationToken) -> Result<(), Error> {
-    let shared = Arc::new(Shared::default());
+pub async fn run(client: kube::Client, config: Scheduler, stop: CancellationToken) -> Result<(), Error> {
+    let shared = Arc::new(Shared { state: Mutex::new(State::new(&config)), changed: Notify::new() });
     let feeding = stop.child_token();
     let mut tasks = JoinSet::new();
     let (recorder, writer) = recorder::new(client.clone());

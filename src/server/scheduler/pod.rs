@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::cohorts::{Cohort, PodTerms};
 use super::devices::{self, DeviceClaim};
+use super::profile::Profile;
 use super::resources::{Taken, taken};
 use super::selector::{Labels, Selector};
 use super::volumes::{ClaimUse, claims_of};
@@ -47,6 +48,8 @@ pub struct PodInfo {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wants {
     pub scheduler: String,
+    /// `None` for the default one.
+    pub profile: Option<Arc<Profile>>,
     pub gated: bool,
     pub never_preempts: bool,
     pub node_selector: Labels,
@@ -78,7 +81,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn new(constraint: &TopologySpreadConstraint, labels: &Labels) -> Self {
+    #[must_use]
+    pub fn new(constraint: &TopologySpreadConstraint, labels: &Labels) -> Self {
         let mut selector = Selector::new(constraint.label_selector.as_ref());
         // The API server has merged them, unless the pod is older than that.
         let keys = constraint.match_label_keys.iter().flatten();
@@ -156,6 +160,11 @@ impl PodInfo {
 }
 
 impl Wants {
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        self.profile.as_deref().unwrap_or_else(|| Profile::default_one())
+    }
+
     fn new(spec: PodSpec, status: PodStatus, labels: &Labels, owner: Option<(OwnerKind, String)>) -> Self {
         let images = images(&spec);
         let affinity = spec.affinity.and_then(|a| a.node_affinity).unwrap_or_default();
@@ -167,6 +176,7 @@ impl Wants {
             .and_then(|c| c.message);
         Self {
             scheduler: spec.scheduler_name.unwrap_or_else(|| "default-scheduler".into()),
+            profile: None,
             gated: spec.scheduling_gates.is_some_and(|g| !g.is_empty()),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             node_selector: spec.node_selector.unwrap_or_default(),

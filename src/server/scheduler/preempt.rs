@@ -15,9 +15,6 @@ use super::pod::PodInfo;
 use super::search::{Diagnosis, histogram};
 use super::selector::Selector;
 
-/// Of the nodes that could help so many are tried, or a tenth if that is more.
-const LEAST_CANDIDATES: usize = 100;
-
 const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
@@ -34,6 +31,8 @@ pub struct Budget {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub enum Preemption {
+    /// Its profile does not preempt.
+    Off,
     /// The pod may not, or not now: what was nominated stays.
     NotEligible(&'static str),
     /// No node would do; why.
@@ -57,7 +56,8 @@ pub fn preempt(cycle: &mut Cycle, diagnosis: &Diagnosis, budgets: &[&Budget], of
     }
     let hopeful: Vec<usize> =
         diagnosis.refusals.iter().filter(|(_, r)| r.reasons.resolvable).map(|(slot, _)| *slot).collect();
-    let wanted = (hopeful.len() / 10).max(LEAST_CANDIDATES);
+    let args = cycle.profile.args.preemption;
+    let wanted = (hopeful.len() * args.percentage / 100).max(args.absolute);
     let first = offset.checked_rem(hopeful.len()).unwrap_or(0);
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();

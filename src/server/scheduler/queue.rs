@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::plugins::Refusers;
 
 /// Delay after the first failed attempt, doubled with each further one. Upstream starts at a second; here an event
-/// wakes the pod, so a short first delay only matters while the cluster starts.
+/// wakes the pod, so a short first delay only matters while the cluster starts. A configuration may say otherwise.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
 /// After this a pod is tried again although nothing that is known could help it.
@@ -28,8 +28,9 @@ const FLUSH: Duration = Duration::from_mins(5);
 /// Higher priority first, then the older.
 type Rank = (Reverse<i32>, Option<Timestamp>, u64);
 
-#[derive(Default)]
 pub struct Queue {
+    first_backoff: Duration,
+    last_backoff: Duration,
     active: BTreeMap<Rank, String>,
     backoff: BTreeSet<(Instant, String)>,
     unschedulable: HashMap<String, Waiting>,
@@ -51,7 +52,27 @@ struct Entry {
     not_before: Option<Instant>,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(None, None)
+    }
+}
+
 impl Queue {
+    #[must_use]
+    pub fn new(first_backoff: Option<Duration>, last_backoff: Option<Duration>) -> Self {
+        Self {
+            first_backoff: first_backoff.unwrap_or(FIRST_BACKOFF),
+            last_backoff: last_backoff.unwrap_or(LAST_BACKOFF),
+            active: BTreeMap::new(),
+            backoff: BTreeSet::new(),
+            unschedulable: HashMap::new(),
+            flush: BTreeSet::new(),
+            entries: HashMap::new(),
+            serial: 0,
+        }
+    }
+
     /// Adds a pod, or brings it back at once because it was changed.
     pub fn add(&mut self, uid: &str, priority: i32, created: Option<Timestamp>) {
         self.leave(uid);
@@ -112,7 +133,7 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.attempts += 1;
         let factor = 1_u32.checked_shl(entry.attempts - 1).unwrap_or(u32::MAX);
-        let at = now + FIRST_BACKOFF.saturating_mul(factor).min(LAST_BACKOFF);
+        let at = now + self.first_backoff.saturating_mul(factor).min(self.last_backoff);
         entry.not_before = Some(at);
         if let Some(refusers) = refusers {
             let flush_at = now + FLUSH;

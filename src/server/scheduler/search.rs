@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plugins::{Cycle, NODE_AFFINITY, PLUGINS, Refusal, Refusers, Room, dynamic_resources, node};
+use super::plugins::{Cycle, NODE_AFFINITY, Refusal, Refusers, Room, dynamic_resources, node};
 
 /// With fewer nodes all are looked at.
 const LEAST_NODES: usize = 100;
@@ -31,11 +31,11 @@ pub struct Found {
 }
 
 /// How many feasible nodes are enough to choose from (upstream's `numFeasibleNodesToFind`).
-fn enough(nodes: usize) -> usize {
+fn enough(nodes: usize, percentage: usize) -> usize {
     if nodes < LEAST_NODES {
         return nodes;
     }
-    let percentage = 50_usize.saturating_sub(nodes / 125).max(5);
+    let percentage = if percentage == 0 { 50_usize.saturating_sub(nodes / 125).max(5) } else { percentage };
     (nodes * percentage / 100).max(LEAST_NODES)
 }
 
@@ -46,7 +46,7 @@ fn enough(nodes: usize) -> usize {
 pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
     let order = cycle.snapshot.order();
     let mut diagnosis = Diagnosis { node_count: order.len(), ..Diagnosis::default() };
-    if let Some((plugin, why)) = cycle.volumes.refusal.take() {
+    if let Some((plugin, why)) = cycle.volumes.refusal.take().filter(|(plugin, _)| cycle.profile.filters_by(plugin)) {
         diagnosis.refusers = Refusers::named(plugin);
         diagnosis.refusal = Some(why);
         return Err(diagnosis);
@@ -62,7 +62,8 @@ pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
     {
         return Ok(Found { slots: vec![slot], looked_at: 0 });
     }
-    let pinned: Option<Vec<usize>> = node::pinned(cycle.wants).map(|names| {
+    let pinning = cycle.profile.filters_by(NODE_AFFINITY);
+    let pinned: Option<Vec<usize>> = node::pinned(cycle.wants).filter(|_| pinning).map(|names| {
         diagnosis.refusal = names.is_empty().then(|| "pod affinity terms conflict".to_owned());
         diagnosis.others = Some("node(s) didn't satisfy plugin(s) [NodeAffinity]");
         diagnosis.refusers = Refusers::named(NODE_AFFINITY);
@@ -72,7 +73,7 @@ pub fn feasible(cycle: &mut Cycle, start: usize) -> Result<Found, Diagnosis> {
     let mut found = Found { slots: Vec::new(), looked_at: 0 };
     let (among, wanted) = match &pinned {
         Some(slots) => (slots.as_slice(), slots.len()),
-        None => (order, enough(order.len())),
+        None => (order, enough(order.len(), cycle.profile.percentage_of_nodes_to_score)),
     };
     let first = start.checked_rem(among.len()).unwrap_or(0);
     for slot in among[first..].iter().chain(&among[..first]).copied() {
@@ -107,9 +108,9 @@ pub fn best(cycle: &Cycle, slots: &[usize], tie: usize) -> Option<usize> {
         return slots.first().copied();
     }
     let mut totals = vec![0; slots.len()];
-    for (weight, scores) in PLUGINS.iter().filter_map(|p| p.score) {
+    for (weight, scores) in &cycle.profile.scores {
         if let Some(scores) = scores(cycle, slots) {
-            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
+            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += *weight * score);
         }
     }
     let top = totals.iter().copied().max()?;
@@ -118,9 +119,9 @@ pub fn best(cycle: &Cycle, slots: &[usize], tie: usize) -> Option<usize> {
 }
 
 impl Diagnosis {
-    /// As upstream's `FitError`: reasons with their counts, sorted as text, then what preemption says.
+    /// As upstream's `FitError`: reasons with their counts, sorted as text, then what was tried afterwards.
     #[must_use]
-    pub fn message(&self, preemption: Option<&str>) -> String {
+    pub fn message<'a>(&self, afterwards: impl Iterator<Item = &'a str>) -> String {
         if let Some(why) = &self.error {
             return why.clone();
         }
@@ -135,11 +136,9 @@ impl Diagnosis {
             histogram(given.chain(self.others.into_iter().flat_map(|why| std::iter::repeat_n(why, left))))
         };
         let said = format!("0/{} nodes are available: {reasons}.", self.node_count);
-        // Both are post-filters of upstream's default profile: dynamic resources, then preemption.
-        match preemption {
-            Some(why) => format!("{said} {}, preemption: {why}", self.of_claims),
-            None => said,
-        }
+        // What post-filters say: dynamic resources, then preemption.
+        let afterwards: Vec<&str> = afterwards.collect();
+        if afterwards.is_empty() { said } else { format!("{said} {}", afterwards.join(", ")) }
     }
 }
 
@@ -162,7 +161,10 @@ mod tests {
     fn enough_nodes() {
         for (nodes, want) in [(0, 0), (3, 3), (99, 99), (100, 100), (150, 100), (500, 230), (5000, 500), (10_000, 500)]
         {
-            assert_eq!(enough(nodes), want, "{nodes}");
+            assert_eq!(enough(nodes, 0), want, "{nodes}");
+        }
+        for (nodes, percentage, want) in [(99, 10, 99), (500, 100, 500), (500, 40, 200), (500, 1, 100)] {
+            assert_eq!(enough(nodes, percentage), want, "{percentage} % of {nodes}");
         }
     }
 }

@@ -12,13 +12,15 @@ use tokio::time::Instant;
 use self::promises::Binding;
 use super::plugins::dynamic_resources::{self, Release};
 use super::plugins::{Cycle, Happened, Refusers};
-use super::pod::PodInfo;
+use super::pod::{PodInfo, Wants};
 use super::preempt::{Budget, Candidate, Preemption, preempt};
+use super::profile::Profile;
 use super::promises::Promise;
 use super::queue::Queue;
 use super::search::{Diagnosis, best, feasible};
 use super::selector::{Labels, Selector};
 use super::snapshot::Snapshot;
+use crate::config::scheduler::{self, Scheduler};
 
 /// What came of one attempt.
 #[derive(Debug)]
@@ -49,12 +51,14 @@ pub struct Refused {
 }
 
 /// Pods of other schedulers are placed but never scheduled by this one.
-pub const SCHEDULER: &str = "default-scheduler";
+pub const SCHEDULER: &str = scheduler::DEFAULT;
 
 #[derive(Default)]
 pub struct State {
     pub snapshot: Snapshot,
     queue: Queue,
+    /// None for the default one alone.
+    profiles: Vec<Arc<Profile>>,
     /// Pods to be scheduled, by uid.
     pending: HashMap<String, Arc<PodInfo>>,
     /// Pods placed by us that the watch does not show as bound yet.
@@ -75,6 +79,21 @@ pub struct State {
 }
 
 impl State {
+    #[must_use]
+    pub fn new(config: &Scheduler) -> Self {
+        let queue = Queue::new(config.first_backoff, config.last_backoff);
+        Self { queue, profiles: Profile::all(config), ..Self::default() }
+    }
+
+    /// Puts the profile of its scheduler's name to a pod; false when that is somebody else's name.
+    fn adopt(&self, wants: &mut Wants) -> bool {
+        if self.profiles.is_empty() {
+            return wants.scheduler == SCHEDULER;
+        }
+        wants.profile = self.profiles.iter().find(|p| p.name == wants.scheduler).map(Arc::clone);
+        wants.profile.is_some()
+    }
+
     pub fn observe_pod(&mut self, pod: Pod, now: Instant) {
         let mut pod = PodInfo::new(pod);
         if pod.finished {
@@ -89,8 +108,8 @@ impl State {
         if self.assumed.contains(&pod.uid) {
             return;
         }
-        let Some(wants) = &pod.wants else { return };
-        if wants.scheduler != SCHEDULER || wants.gated || pod.deleting {
+        let Some(wants) = &mut pod.wants else { return };
+        if !self.adopt(wants) || (wants.gated && wants.profile().gates) || pod.deleting {
             return self.drop_pending(&pod.uid, now);
         }
         let known = self.pending.get(&pod.uid).cloned();
@@ -294,10 +313,13 @@ impl State {
             }
             Err(mut diagnosis) => {
                 let (said, release) = cycle.devices.after_all(&pod);
-                diagnosis.of_claims = said;
+                let profile = wants.profile();
+                diagnosis.of_claims = if profile.releases { said } else { "" };
+                let release = release.filter(|_| profile.releases);
                 let budgets: Vec<&Budget> = self.budgets.values().collect();
                 let outcome = match &diagnosis.error {
                     Some(_) => Preemption::NotEligible(""),
+                    None if !profile.preempts => Preemption::Off,
                     None => preempt(&mut cycle, &diagnosis, &budgets, self.attempts),
                 };
                 Some(self.refused(&pod, &diagnosis, outcome, release, now))
@@ -328,10 +350,11 @@ impl State {
             displaced: Vec::new(),
         };
         let why = match outcome {
-            Preemption::NotEligible(why) => Some(why.to_owned()),
+            Preemption::Off => None,
+            Preemption::NotEligible(why) => Some(format!("preemption: {why}")),
             Preemption::Nowhere(why) => {
                 refused.nominate = (!pod.nominated.is_empty()).then(String::new);
-                Some(why)
+                Some(format!("preemption: {why}"))
             }
             Preemption::Chosen(candidate) => {
                 self.preempt(&mut refused, candidate, now);
@@ -341,7 +364,9 @@ impl State {
         if let Some(node) = &refused.nominate {
             self.nominate(&pod.uid, node, now);
         }
-        refused.message = diagnosis.message(why.as_deref());
+        let chosen = refused.nominate.as_ref().is_some_and(|node| !node.is_empty());
+        let why = [diagnosis.of_claims, why.as_deref().unwrap_or_default()].into_iter().filter(|said| !said.is_empty());
+        refused.message = diagnosis.message(why.filter(|_| !chosen));
         Attempt::Refused(Box::new(refused))
     }
 

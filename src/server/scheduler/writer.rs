@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::devices::Reservation;
 use super::plugins::dynamic_resources::{self, Release};
 use super::pod::PodInfo;
+use super::profile::Profile;
 use super::promises::{ClaimId, Promise};
-use super::state::{Attempt, Refused, SCHEDULER};
+use super::state::{Attempt, Refused};
 use crate::api::resource::Resource;
 use crate::client::correlator::Note;
 use crate::client::recorder::Recorder;
@@ -221,7 +222,7 @@ impl Writer {
     async fn preempt(&self, pod: &PodInfo, victim: &Arc<PodInfo>, node: &str) -> bool {
         let status = json!({ "conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-            "message": format!("{SCHEDULER}: preempting to accommodate a higher priority pod"),
+            "message": format!("{}: preempting to accommodate a higher priority pod", scheduler(pod)),
             "lastProbeTime": null, "lastTransitionTime": clock::time(), "observedGeneration": victim.generation,
         }] });
         let told = self.patch_status(victim, status).await.map(drop);
@@ -240,7 +241,8 @@ impl Writer {
                     "preempted"
                 );
                 let message = format!("Preempted by pod {} on node {node}", pod.uid);
-                self.recorder.note(note(victim, false, "Preempted", "Preempting", message));
+                let component = scheduler(pod);
+                self.recorder.note(Note { component, ..note(victim, false, "Preempted", "Preempting", message) });
                 true
             }
             // Gone already, or another pod of that name by now.
@@ -275,6 +277,11 @@ fn node_request(claim: &ClaimId, node: &str) -> Request {
     Request::new(Verb::MergePatch, row("persistentvolumeclaims"), &claim.namespace, &claim.name, body)
 }
 
+/// The one whose pod it is.
+fn scheduler(pod: &PodInfo) -> &'static str {
+    pod.wants.as_ref().map_or_else(Profile::default_one, |wants| wants.profile()).name
+}
+
 fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str, message: String) -> Note {
     let regarding = ObjectReference {
         api_version: Some("v1".into()),
@@ -285,5 +292,5 @@ fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str
         resource_version: Some(pod.resource_version.clone()),
         field_path: None,
     };
-    Note { regarding, warning, reason, message, component: SCHEDULER, action }
+    Note { regarding, warning, reason, message, component: scheduler(pod), action }
 }

@@ -47,6 +47,7 @@ fn server_config(dir: &Path) -> config::Server {
         agent: None,
         local_storage: true,
         seats: 600,
+        scheduler: config::scheduler::Scheduler::default(),
         notify_socket: None,
     }
 }

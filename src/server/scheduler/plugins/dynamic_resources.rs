@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 
@@ -24,9 +23,6 @@ use crate::server::scheduler::promises::{ClaimId, Promise};
 use crate::server::scheduler::snapshot::{NodeInfo, Snapshot};
 
 pub const NAME: &str = "DynamicResources";
-
-/// How long drivers may take to prepare devices (upstream's `DynamicResourcesBindingTimeoutDefault`).
-pub const BIND_TIME: Duration = Duration::from_mins(10);
 
 /// Alternatives that a request can have (`FirstAvailableDeviceRequestMaxSize`).
 const MAX_ALTERNATIVES: i64 = 8;
@@ -209,7 +205,7 @@ pub fn filter(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
     let unavailable = |claim: &ResourceClaim| {
         let selector = allocation(claim).and_then(|a| a.node_selector.as_ref());
         let here = selector.is_none_or(|s| s.node_selector_terms.iter().any(|term| term_matches(term, room.node)));
-        !here || is_given_up(claim)
+        !here || is_given_up(claim, cycle.profile.args.binding_timeout)
     };
     let away = needs.allocated.iter().enumerate().filter(|(_, claim)| unavailable(claim)).map(|(i, _)| i);
     let away: Vec<usize> = away.collect();
@@ -257,13 +253,13 @@ fn is_ready(claim: &ResourceClaim) -> Result<bool, String> {
 }
 
 /// Its devices failed to be prepared, or were not in time.
-fn is_given_up(claim: &ResourceClaim) -> bool {
+fn is_given_up(claim: &ResourceClaim, bind_time: std::time::Duration) -> bool {
     match is_ready(claim) {
         Ok(true) => false,
         Err(_) => true,
         Ok(false) => {
             let since = allocation(claim).and_then(|a| a.allocation_timestamp.as_ref());
-            since.is_some_and(|at| clock::time().0.duration_since(at.0).unsigned_abs() >= BIND_TIME)
+            since.is_some_and(|at| clock::time().0.duration_since(at.0).unsigned_abs() >= bind_time)
         }
     }
 }

@@ -8,9 +8,6 @@ use crate::server::scheduler::pod::{PodInfo, Wants};
 use crate::server::scheduler::snapshot::Snapshot;
 use crate::server::scheduler::topology::Domains;
 
-/// What a required affinity of a pod on a node is worth to those it asks for, in scores.
-const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
-
 /// Pods by domain of one topology key.
 struct Counts {
     domains: Arc<Domains>,
@@ -187,7 +184,10 @@ pub fn helps(pod: &PodInfo, _: &Wants, happened: &Happened, snapshot: &Snapshot)
 /// The sum of what preferred terms give and take: the pod's own, and those of pods on nodes that mean it.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as upstream reckons")]
 pub fn scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
-    let (pod, snapshot) = (&cycle.pod.cohort, cycle.snapshot);
+    let (pod, snapshot, args) = (&cycle.pod.cohort, cycle.snapshot, &cycle.profile.args);
+    if args.ignore_preferred_terms_of_existing_pods && pod.affinity.preferred.is_empty() {
+        return None;
+    }
     let names = &snapshot.namespaces;
     let mut sums: Vec<(&str, Arc<Domains>, Vec<i64>)> = Vec::new();
     let mut add = |key, weight: i64, placed: &PerNode| {
@@ -212,7 +212,8 @@ pub fn scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
         }
     }
     for (cohort, placed) in snapshot.cohorts().placed_with_terms() {
-        let required = cohort.affinity.required.iter().map(|t| (HARD_POD_AFFINITY_WEIGHT, t));
+        // What a pod on a node needs is worth something to those that it asks for.
+        let required = cohort.affinity.required.iter().map(|t| (args.hard_pod_affinity_weight, t));
         let preferred = cohort.affinity.preferred.iter().map(|(weight, t)| (*weight, t));
         for (weight, term) in required.chain(preferred).filter(|(_, t)| t.matches(pod, names)) {
             add(term.topology_key.as_str(), weight, placed);

@@ -1,5 +1,5 @@
-//! Decides: the table of plugins, in upstream's order and with its default weights
-//! (`pkg/scheduler/apis/config/v1/default_plugins.go`).
+//! Decides: the table of plugins, in the order of upstream's default profile
+//! (`pkg/scheduler/apis/config/v1/default_plugins.go`). Which of them a pod meets, its profile says.
 //!
 //! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
 //! - [`resources`]: what is free; [`image_locality`]: which images are there
@@ -24,6 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::pod::{PodInfo, Wants};
+use super::profile::Profile;
 use super::resources::Amounts;
 use super::snapshot::{NodeChange, NodeInfo, Snapshot, remove_ports};
 use crate::api::host_port::HostPort;
@@ -119,16 +120,16 @@ const VOLUMES: u16 = 64;
 const LIMITS: u16 = 128;
 const DEVICES: u16 = 256;
 
-type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
+pub type Filter = fn(&Cycle, &Room) -> Result<(), Reasons>;
 /// Scores of the given slots, 0 to [`MAX_SCORE`]; `None` when the plugin has nothing to say about this pod.
-type Scores = fn(&Cycle, &[usize]) -> Option<Vec<i64>>;
+pub type Scores = fn(&Cycle, &[usize]) -> Option<Vec<i64>>;
 
 /// One row of the table.
 pub struct Plugin {
     pub name: &'static str,
     pub filter: Option<Filter>,
-    /// Weight and scorer.
-    pub score: Option<(i64, Scores)>,
+    /// Unless what is said to it asks for another one.
+    pub score: Option<Scores>,
     /// Kinds of events it asks to hear of.
     events: u16,
     /// Whether an event can help a pod that it refused. May be true too often, never too seldom.
@@ -147,14 +148,14 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin {
         name: "TaintToleration",
         filter: Some(node::taints),
-        score: Some((3, node::taint_scores)),
+        score: Some(node::taint_scores),
         events: NODE,
         helps: node::taints_helps,
     },
     Plugin {
         name: NODE_AFFINITY,
         filter: Some(node::affinity),
-        score: Some((2, node::affinity_scores)),
+        score: Some(node::affinity_scores),
         events: NODE,
         helps: node::affinity_helps,
     },
@@ -162,7 +163,7 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin {
         name: "NodeResourcesFit",
         filter: Some(resources::fit),
-        score: Some((1, resources::least_allocated)),
+        score: Some(resources::least_allocated),
         events: NODE | GONE | CHANGED,
         helps: resources::helps,
     },
@@ -191,35 +192,35 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin {
         name: "PodTopologySpread",
         filter: Some(spread::filter),
-        score: Some((2, spread::scores)),
+        score: Some(spread::scores),
         events: NODE | NODE_GONE | PLACED | CHANGED | GONE,
         helps: spread::helps,
     },
     Plugin {
         name: "InterPodAffinity",
         filter: Some(inter_pod_affinity::filter),
-        score: Some((2, inter_pod_affinity::scores)),
+        score: Some(inter_pod_affinity::scores),
         events: NODE | NODE_GONE | PLACED | CHANGED | GONE | NAMESPACE,
         helps: inter_pod_affinity::helps,
     },
     Plugin {
         name: dynamic_resources::NAME,
         filter: Some(dynamic_resources::filter),
-        score: Some((1, dynamic_resources::scores)),
+        score: Some(dynamic_resources::scores),
         events: DEVICES | NODE,
         helps: dynamic_resources::helps,
     },
     Plugin {
         name: "NodeResourcesBalancedAllocation",
         filter: None,
-        score: Some((1, resources::balanced_allocation)),
+        score: Some(resources::balanced_allocation),
         events: 0,
         helps: |_, _, _, _| false,
     },
     Plugin {
         name: "ImageLocality",
         filter: None,
-        score: Some((1, image_locality::scores)),
+        score: Some(image_locality::scores),
         events: 0,
         helps: |_, _, _, _| false,
     },
@@ -278,6 +279,7 @@ impl Refusers {
 pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub wants: &'a Wants,
+    pub profile: &'a Profile,
     pub snapshot: &'a Snapshot,
     /// Nodes that exist.
     pub node_count: usize,
@@ -296,11 +298,18 @@ impl<'a> Cycle<'a> {
     pub fn new(pod: &'a PodInfo, wants: &'a Wants, snapshot: &'a Snapshot, node_count: usize) -> Self {
         let spread = spread::Hard::new(pod, wants, snapshot);
         let affinity = inter_pod_affinity::Required::new(pod, snapshot);
-        let volumes = volumes::Needs::new(pod, snapshot);
+        let profile = wants.profile();
+        let volumes = match profile.filters_by(volumes::BINDING) {
+            true => volumes::Needs::new(pod, snapshot),
+            false => volumes::Needs::default(),
+        };
         let brought = volume_limits::volumes_of(pod, snapshot);
-        let devices = dynamic_resources::Needs::new(pod, wants, snapshot);
+        let devices = match profile.filters_by(dynamic_resources::NAME) {
+            true => dynamic_resources::Needs::new(pod, wants, snapshot),
+            false => dynamic_resources::Needs::default(),
+        };
         let nominated = HashMap::new();
-        Self { pod, wants, snapshot, node_count, nominated, volumes, brought, devices, spread, affinity }
+        Self { pod, wants, profile, snapshot, node_count, nominated, volumes, brought, devices, spread, affinity }
     }
 
     /// Counts a pod that comes to a node (`1`) or leaves it (`-1`) in this attempt only.
@@ -329,12 +338,10 @@ impl<'a> Cycle<'a> {
         self.filter(room)
     }
 
-    /// Asks every plugin, in order; the first that refuses says why.
+    /// Asks every plugin of the profile, in order; the first that refuses says why.
     fn filter(&self, room: &Room) -> Result<(), Refusal> {
-        for (plugin, row) in PLUGINS.iter().enumerate() {
-            if let Some(filter) = row.filter {
-                filter(self, room).map_err(|reasons| Refusal { plugin, reasons })?;
-            }
+        for (plugin, filter) in &self.profile.filters {
+            filter(self, room).map_err(|reasons| Refusal { plugin: *plugin, reasons })?;
         }
         Ok(())
     }

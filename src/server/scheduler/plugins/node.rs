@@ -59,6 +59,11 @@ pub fn taint_scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
 }
 
 pub fn affinity(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
+    let added = &cycle.profile.args.added_affinity.required_during_scheduling_ignored_during_execution;
+    if let Some(added) = added {
+        let fine = added.node_selector_terms.iter().any(|t| term_matches(t, room.node));
+        verdict(fine, "node(s) didn't match scheduler-enforced node affinity", false)?;
+    }
     verdict(is_selected(cycle.wants, room.node), "node(s) didn't match Pod's node affinity/selector", false)
 }
 
@@ -87,12 +92,13 @@ pub fn pinned(wants: &Wants) -> Option<BTreeSet<&str>> {
 }
 
 pub fn affinity_scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
-    let preferred = &cycle.wants.preferred;
+    let added = &cycle.profile.args.added_affinity.preferred_during_scheduling_ignored_during_execution;
+    let preferred = || cycle.wants.preferred.iter().chain(added.iter().flatten());
     let weight = |slot: &usize| {
         let node = cycle.snapshot.node(*slot);
-        preferred.iter().filter(|p| term_matches(&p.preference, node)).map(|p| i64::from(p.weight)).sum()
+        preferred().filter(|p| term_matches(&p.preference, node)).map(|p| i64::from(p.weight)).sum()
     };
-    (!preferred.is_empty()).then(|| most(slots.iter().map(weight).collect()))
+    preferred().next().is_some().then(|| most(slots.iter().map(weight).collect()))
 }
 
 pub fn ports(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {

@@ -42,7 +42,8 @@ impl Counted {
 impl Hard {
     #[must_use]
     pub fn new(pod: &PodInfo, wants: &Wants, snapshot: &Snapshot) -> Self {
-        let hard: Vec<&Spread> = wants.spread.iter().filter(|s| s.hard).collect();
+        let listed = listed_defaults(pod, wants, snapshot);
+        let hard: Vec<&Spread> = wants.spread.iter().chain(&listed).filter(|s| s.hard).collect();
         if hard.is_empty() {
             return Self::default();
         }
@@ -144,6 +145,10 @@ pub fn filter(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
 
 /// Whether an event can change a count that the pod was refused for.
 pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snapshot) -> bool {
+    if wants.spread.is_empty() {
+        // It was refused for what its profile says of pods that say nothing.
+        return true;
+    }
     let mut hard = wants.spread.iter().filter(|s| s.hard);
     let counts = |other: &PodInfo, and: &dyn Fn(&Selector) -> bool| {
         other.namespace() == pod.namespace()
@@ -170,7 +175,21 @@ pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snaps
     }
 }
 
-/// What spreads pods that say nothing of it and belong to a Service or an owner (upstream's system defaults).
+/// What the profile has for pods that say nothing of it and belong to a Service or an owner.
+fn listed_defaults(pod: &PodInfo, wants: &Wants, snapshot: &Snapshot) -> Vec<Spread> {
+    let listed = wants.profile().args.default_constraints.as_deref().unwrap_or_default();
+    if listed.is_empty() || !wants.spread.is_empty() {
+        return Vec::new();
+    }
+    let selector = snapshot.workloads.selector(pod.namespace(), &pod.cohort.labels, wants.owner.as_ref());
+    if selector.is_empty() {
+        return Vec::new();
+    }
+    let of = |constraint| Spread { selector: selector.clone(), ..Spread::new(constraint, &pod.cohort.labels) };
+    listed.iter().map(of).collect()
+}
+
+/// The same where the profile has nothing (upstream's system defaults).
 fn defaults(cycle: &Cycle) -> Vec<Spread> {
     let (pod, wants) = (cycle.pod, cycle.wants);
     let selector = cycle.snapshot.workloads.selector(pod.namespace(), &pod.cohort.labels, wants.owner.as_ref());
@@ -192,9 +211,14 @@ fn defaults(cycle: &Cycle) -> Vec<Spread> {
 /// The fewer pods are in the domains of a node, the better. Domains of keys with many of them weigh more.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of pods")]
 pub fn scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
-    let by_default = cycle.wants.spread.is_empty();
-    let constraints: Vec<Spread> =
-        if by_default { defaults(cycle) } else { cycle.wants.spread.iter().filter(|s| !s.hard).cloned().collect() };
+    let silent = cycle.wants.spread.is_empty();
+    let by_default = silent && cycle.profile.args.default_constraints.is_none();
+    let mut constraints = match silent {
+        true if by_default => defaults(cycle),
+        true => listed_defaults(cycle.pod, cycle.wants, cycle.snapshot),
+        false => cycle.wants.spread.clone(),
+    };
+    constraints.retain(|s| !s.hard);
     if constraints.is_empty() {
         return None;
     }

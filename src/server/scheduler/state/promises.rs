@@ -13,9 +13,6 @@ use crate::server::scheduler::plugins::{Happened, dynamic_resources, volumes};
 use crate::server::scheduler::pod::PodInfo;
 use crate::server::scheduler::promises::{ClaimId, Promise};
 
-/// How long claims may take to be bound (upstream's `BindTimeoutSeconds`).
-const BIND_TIME: Duration = Duration::from_mins(10);
-
 /// A placed pod whose claims are not bound yet.
 pub(super) struct Binding {
     pod: Arc<PodInfo>,
@@ -24,6 +21,13 @@ pub(super) struct Binding {
     pub(super) until: Instant,
     /// Revision of what was written on the claims.
     written: Option<u64>,
+}
+
+/// How long the claims of a pod may take to be bound.
+fn bind_time(pod: &PodInfo) -> Duration {
+    let Some(wants) = &pod.wants else { return Duration::ZERO };
+    let args = &wants.profile().args;
+    if wants.device_claims.is_empty() { args.bind_timeout } else { args.bind_timeout.max(args.binding_timeout) }
 }
 
 /// The plugin that says so, and why.
@@ -78,7 +82,7 @@ impl State {
         if let Some(binding) = self.binding.get_mut(uid) {
             binding.written = Some(revision);
             // As long as claims say that they have been allocated.
-            binding.until = now + BIND_TIME;
+            binding.until = now + bind_time(&binding.pod);
         }
         self.settle(now);
     }
@@ -174,7 +178,7 @@ impl State {
         self.happened(&Happened::Placed(&placed), now);
         let Some(promises) = promises else { return Attempt::Place { pod: Arc::clone(pod), node } };
         promises.iter().for_each(|promise| self.snapshot.promise(promise));
-        let (until, waiting) = (now + BIND_TIME, promises.clone());
+        let (until, waiting) = (now + bind_time(pod), promises.clone());
         let binding = Binding { pod: Arc::clone(pod), node: node.clone(), promises: waiting, until, written: None };
         self.binding.insert(pod.uid.clone(), binding);
         Attempt::Promise { pod: Arc::clone(pod), node, promises }

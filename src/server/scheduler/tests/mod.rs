@@ -6,6 +6,7 @@ mod devices;
 pub mod dice;
 mod filters;
 mod preemption;
+mod profiles;
 mod scores;
 mod simulation;
 mod volumes;
