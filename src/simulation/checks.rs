@@ -4,6 +4,10 @@
 //! Controllers decide upon what they have seen, which is older than what is here: a limit is what it was at any time of
 //! the last [`LAG`]. What nobody planned (a crash, a node that is lost, an answer that is) excuses as long.
 
+mod cron_jobs;
+mod preemption;
+mod volumes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -20,7 +24,7 @@ use crate::server::store::{Change, Loaded, Sink};
 /// How old what is decided upon may be.
 pub const LAG: Duration = Duration::from_secs(45);
 /// Commits that are told of when something is wrong.
-const TOLD: usize = 120;
+const TOLD: usize = 200;
 
 pub const CONTROLLERS: &str = "system:kube-controller-manager";
 pub const SCHEDULER: &str = "system:kube-scheduler";
@@ -42,6 +46,8 @@ struct State {
     /// When pods of an application were lost that nobody planned to take, or were taken by other than an eviction.
     disturbed: BTreeMap<String, Instant>,
     taken: BTreeMap<String, Instant>,
+    started: cron_jobs::Started,
+    places: preemption::Places,
     wrong: Option<String>,
     history: VecDeque<String>,
     digest: u64,
@@ -84,6 +90,23 @@ impl Checks {
     pub fn of(&self, storage: &str) -> Vec<Value> {
         self.state.lock().unwrap().of(storage).cloned().collect()
     }
+
+    /// Milli-CPU of a node that nobody has.
+    pub fn free(&self, node: &str) -> i64 {
+        self.state.lock().unwrap().free(node)
+    }
+
+    /// Paths of the folders that the volumes of a pod are.
+    pub fn folders_of(&self, pod: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let pod = state.objects.get(&("pods".into(), pod.into()));
+        pod.map_or_else(Vec::new, |pod| state.folders_of(pod))
+    }
+
+    /// The clock was set.
+    pub fn jumped(&self) {
+        self.state.lock().unwrap().started.jumps += 1;
+    }
 }
 
 impl Sink for Checks {
@@ -120,7 +143,7 @@ pub fn is_ending(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some()
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
     let all = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     all.filter(|c| c["type"] == kind).map(|c| text(c, "/status")).next().unwrap_or_default()
 }
@@ -133,9 +156,19 @@ pub fn is_ready(pod: &Value) -> bool {
     is_active(pod) && condition(pod, "Ready") == "True"
 }
 
-fn owner<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
+pub fn owner<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
     let first = &pod["metadata"]["ownerReferences"][0];
     (first["kind"] == kind).then(|| text(first, "/name"))
+}
+
+pub fn is_finished(job: &Value) -> bool {
+    ["Complete", "Failed"].iter().any(|how| condition(job, how) == "True")
+}
+
+/// Why the scheduler has no place for it.
+fn waits_for(pod: &Value) -> &str {
+    let all = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    all.filter(|c| c["type"] == "PodScheduled").map(|c| text(c, "/message")).next().unwrap_or_default()
 }
 
 /// The node a pod is on, or is meant for.
@@ -145,9 +178,13 @@ fn place(pod: &Value) -> &str {
     if on.is_empty() { text(pod, &format!("{terms}/matchFields/0/values/0")) } else { on }
 }
 
-fn milli_cpu(pod: &Value) -> i64 {
+pub fn milli_cpu(pod: &Value) -> i64 {
     let all = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
-    all.map(|c| text(c, "/resources/requests/cpu").trim_end_matches('m').parse::<i64>().unwrap_or(0)).sum()
+    let milli = |text: &str| match text.strip_suffix('m') {
+        Some(milli) => milli.parse::<i64>().unwrap_or(0),
+        None => 1000 * text.parse::<i64>().unwrap_or(0),
+    };
+    all.map(|c| milli(text(c, "/resources/requests/cpu"))).sum()
 }
 
 impl State {
@@ -214,6 +251,9 @@ impl State {
             let (node, phase) = (text(pod, "/spec/nodeName"), text(pod, "/status/phase"));
             let _ = write!(line, " on {node:?} {phase}{}", if is_ready(pod) { " ready" } else { "" });
             line.push_str(if is_ending(pod) { " ending" } else { "" });
+            if node.is_empty() {
+                line.push_str(waits_for(pod));
+            }
         }
         for byte in line.bytes() {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -242,8 +282,16 @@ impl State {
                     self.sizes(app(new));
                 }
             }
-            ("batch/jobs", Some(new)) => self.limit("parallelism", name(new), number(new, "/spec/parallelism", 1)),
-            ("nodes", Some(new)) => self.limit("closed", name(new), i64::from(new["spec"]["unschedulable"] == true)),
+            ("batch/jobs", Some(new)) => {
+                self.limit("parallelism", name(new), number(new, "/spec/parallelism", 1));
+                self.job(old, new);
+            }
+            ("batch/cronjobs", Some(new)) => self.cron_job(old, new),
+            ("apps/statefulsets", Some(new)) => self.set(new),
+            ("policy/poddisruptionbudgets", Some(new)) => self.budget(new),
+            ("persistentvolumeclaims", _) => self.claim(who, old, new),
+            ("persistentvolumes", _) => self.volume(old, new),
+            ("nodes", Some(new)) => self.node(new),
             ("pods", _) => self.pod(who, old, new, weather),
             _ => {}
         }
@@ -261,6 +309,7 @@ impl State {
 
     fn pod(&mut self, who: &str, old: Option<&Value>, new: Option<&Value>, weather: &Weather) {
         self.judge(who, old, new, weather);
+        self.places(old, new);
         let of = new.or(old).map(app).unwrap_or_default().to_owned();
         let ready = self.count("pods", |p| app(p) == of && is_ready(p));
         self.limit("ready", &of, ready);
@@ -279,6 +328,10 @@ impl State {
             && bound(old) != bound(new)
         {
             self.bound(old, new, weather.lost_lately(SCHEDULER, LAG));
+            self.bound_with_volumes(new);
+        }
+        if let Some(new) = new.filter(|_| who == SCHEDULER) {
+            self.chosen(old, new);
         }
         let ending = !is_ending(old) && new.is_none_or(is_ending);
         let planned = ending && who == CONTROLLERS && condition(old, "DisruptionTarget").is_empty();

@@ -4,16 +4,21 @@
 //!
 //! - [`random`]: everything that is left to chance comes from one seed, so a seed is one history, to the byte
 //! - [`weather`]: the way between a component and the server; [`world`]: the components; [`node`]: nodes
-//! - [`story`]: what happens; [`checks`]: what may never be, after each commit
+//! - [`wanted`]: what users want; [`story`]: what happens; [`checks`]: what may never be, after each commit;
+//!   [`settled`]: what must be in the end
+//! - [`disks`]: what local volumes hold
 //!
 //! Each seed runs in a process of its own, for there is state in a process that is made once. A failure prints its seed.
 //! `SKIFF_SIM_SEED=42` runs one seed and `SKIFF_SIM_SEEDS=1000` so many of them;
 //! `SKIFF_SIM_STEPS=200` makes them longer, `SKIFF_SIM_LOG=1` logs, which changes nothing else.
 
 mod checks;
+mod disks;
 mod node;
 mod random;
+mod settled;
 mod story;
+mod wanted;
 mod weather;
 mod world;
 
@@ -55,6 +60,9 @@ async fn watch_over(world: &World, time: Duration) -> Result<(), String> {
         if let Some(twins) = story::twins(world) {
             world.checks.fail(twins);
         }
+        if let Some(wrong) = world.disks.wrong() {
+            world.checks.fail(wrong);
+        }
         if let Some(wrong) = world.checks.wrong() {
             return Err(wrong);
         }
@@ -78,7 +86,7 @@ async fn history(seed: u64, steps: u64) -> Result<u64, String> {
     world.start(SCHEDULER);
     story::NODES.iter().for_each(|name| world.add_node(name));
     watch_over(&world, Duration::from_secs(20)).await?;
-    story::begin(&world).await;
+    wanted::begin(&world).await;
     world.weather.set_bad(true);
     world.crashes.store(true, Relaxed);
     for number in 1..=steps {
@@ -92,11 +100,12 @@ async fn history(seed: u64, steps: u64) -> Result<u64, String> {
     world.weather.set_bad(false);
     world.crashes.store(false, Relaxed);
     story::recover(&mut world).await;
+    story::suspend(&world).await;
     let end = clock::instant() + SETTLES;
-    while world.checks.quiet() < QUIET || story::unfinished(&world).is_some() {
+    while world.checks.quiet() < QUIET || settled::unfinished(&world).is_some() {
         watch_over(&world, Duration::from_secs(10)).await?;
         if clock::instant() >= end {
-            let left = story::unfinished(&world).unwrap_or_else(|| "something is written again and again".into());
+            let left = settled::unfinished(&world).unwrap_or_else(|| "something is written again and again".into());
             world.checks.fail(format!("it does not settle: {left}"));
         }
     }

@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::checks::Checks;
+use super::disks::{self, Disks};
 use super::random::Dice;
 use crate::agent::pod::observed::Observed;
 use crate::agent::pod::plan::{self, Action};
@@ -18,6 +20,7 @@ use crate::agent::pod::restart::Backoff;
 use crate::agent::pod::tell::Telling;
 use crate::agent::pod::{containers, ended, name, namespace, pod_spec, resize, spec, status, stop, uid};
 use crate::agent::probes::{Kind, Verdicts};
+use crate::api::local_storage::PATH_ANNOTATION;
 use crate::client::reflector::{self, Event, Source};
 use crate::client::request::{Class, Error, Request, Verb};
 use crate::clock;
@@ -37,6 +40,13 @@ pub struct Machine {
     pods: BTreeMap<String, (String, Observed)>,
 }
 
+impl Machine {
+    /// Whether something of the pod with this uid runs.
+    pub fn runs(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(|(_, observed)| observed.running().next().is_some())
+    }
+}
+
 /// Cheap to clone: the machine is shared.
 #[derive(Clone)]
 pub struct Node {
@@ -46,6 +56,9 @@ pub struct Node {
     pub machine: Arc<Mutex<Machine>>,
     /// Containers crash now and then.
     pub crashes: Arc<AtomicBool>,
+    /// Which folders its pods use.
+    pub checks: Arc<Checks>,
+    pub disks: Arc<Disks>,
 }
 
 /// One pod as the kubelet knows it.
@@ -113,9 +126,9 @@ impl Node {
     }
 
     async fn report(&self) -> Result<(), Error> {
-        let resources = json!({"cpu": "3", "memory": "8Gi", "pods": "110", "ephemeral-storage": "100Gi"});
+        let resources = json!({"cpu": "5", "memory": "8Gi", "pods": "110", "ephemeral-storage": "100Gi"});
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": *self.name,
-            "labels": {"kubernetes.io/hostname": *self.name}}});
+            "labels": {"kubernetes.io/hostname": *self.name}, "annotations": {PATH_ANNOTATION: disks::PATH}}});
         match Request::create(row("nodes"), "", node).write(&self.client).await {
             Err(error) if error.class() != Class::AlreadyExists => return Err(error),
             _ => {}
@@ -295,16 +308,20 @@ impl Node {
                 observed.sandboxes.iter_mut().for_each(|s| s.ready = false);
                 observed.containers.iter_mut().filter(|c| c.state == State::Running).for_each(|c| end(c, 143));
             }
-            Doing::Step(Action::CreateSandbox { attempt }) => observed.put_sandbox(Sandbox {
-                id,
-                pod_uid: uid(&life.pod).into(),
-                namespace: namespace(&life.pod).into(),
-                name: name(&life.pod).into(),
-                attempt,
-                ready: true,
-                created_at: clock::now(),
-                ips: vec![format!("10.42.{}.{}", serial / 250 % 250, serial % 250 + 2)],
-            }),
+            Doing::Step(Action::CreateSandbox { attempt }) => {
+                let folders = self.checks.folders_of(name(&life.pod));
+                folders.iter().for_each(|path| self.disks.mount(&self.name, uid(&life.pod), path));
+                observed.put_sandbox(Sandbox {
+                    id,
+                    pod_uid: uid(&life.pod).into(),
+                    namespace: namespace(&life.pod).into(),
+                    name: name(&life.pod).into(),
+                    attempt,
+                    ready: true,
+                    created_at: clock::now(),
+                    ips: vec![format!("10.42.{}.{}", serial / 250 % 250, serial % 250 + 2)],
+                });
+            }
             Doing::Step(Action::StopSandbox { id }) => {
                 observed.sandboxes.iter_mut().filter(|s| s.id == id).for_each(|s| s.ready = false);
                 let inside = |c: &&mut Container| c.sandbox_id == id && c.state == State::Running;

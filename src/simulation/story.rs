@@ -1,11 +1,12 @@
-//! Decides: what happens in the cluster: what users want of it, and what befalls it.
+//! Decides: what happens in the cluster: what users change, and what befalls it.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::checks::{CONTROLLERS, DRAINER, SCHEDULER, app, is_active, name, number, text};
+use super::checks::{CONTROLLERS, DRAINER, SCHEDULER, app, is_active, name, text};
+use super::wanted::{self, CRON_JOBS, IDLE};
 use super::world::{NAMESPACE, World};
 use crate::client::request::{Error, Request, Verb};
 use crate::clock::simulated;
@@ -15,102 +16,22 @@ pub const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 /// How long a drain asks for one eviction again.
 const DRAINS: usize = 20;
 
-fn template(app: &str, image: &str, cpu: usize) -> Value {
-    json!({
-        "metadata": { "labels": { "app": app } },
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "automountServiceAccountToken": false,
-            "tolerations": [
-                { "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30 },
-                { "key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30 },
-            ],
-            "containers": [{ "name": "c", "image": image, "readinessProbe": { "exec": { "command": ["true"] } },
-                "resources": { "requests": { "cpu": format!("{cpu}m") } } }],
-        },
-    })
-}
-
-/// What users want at first: one workload of each kind, and a pod and a map that are nobody's.
-pub async fn begin(world: &World) {
-    let dice = &world.dice;
-    let selector = |app: &str| json!({ "matchLabels": { "app": app } });
-    for web in ["web", "api"] {
-        let surge = dice.below(3);
-        let unavailable = dice.below(2) + usize::from(surge == 0);
-        world.create("apps/deployments", json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": web, "labels": { "app": web } },
-            "spec": {
-                "replicas": 1 + dice.below(6), "selector": selector(web), "revisionHistoryLimit": 2,
-                "minReadySeconds": dice.below(2) * 5, "template": template(web, "v1", 500),
-                "strategy": { "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable } },
-            },
-        })).await;
-    }
-    let policy = if dice.chance(500) { "OrderedReady" } else { "Parallel" };
-    world
-        .create(
-            "apps/statefulsets",
-            json!({
-                "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "db", "labels": { "app": "db" } },
-                "spec": { "replicas": 3, "serviceName": "db", "selector": selector("db"), "podManagementPolicy": policy,
-                    "template": template("db", "v1", 700) },
-            }),
-        )
-        .await;
-    let rolling = match dice.below(2) {
-        0 => json!({ "maxSurge": 0, "maxUnavailable": 1 + dice.below(2) }),
-        _ => json!({ "maxSurge": 1, "maxUnavailable": 0 }),
-    };
-    world.create("apps/daemonsets", json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": "agent", "labels": { "app": "agent" } },
-        "spec": { "selector": selector("agent"), "updateStrategy": { "rollingUpdate": rolling },
-            "template": template("agent", "v1", 100) },
-    })).await;
-    job(world, 0).await;
-    let mut alone = template("alone", "v1", 100);
-    alone["metadata"]["name"] = "alone".into();
-    alone["spec"]["tolerations"] = json!([{ "operator": "Exists" }]);
-    (alone["apiVersion"], alone["kind"]) = ("v1".into(), "Pod".into());
-    world.create("pods", alone).await;
-    for (of, least) in [("db", 2), ("web", 1)] {
-        world
-            .create(
-                "policy/poddisruptionbudgets",
-                json!({
-                    "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": of },
-                    "spec": { "minAvailable": least, "selector": selector(of) },
-                }),
-            )
-            .await;
-    }
-}
-
-async fn job(world: &World, number: u64) {
-    let mut template = template("work", "v1", 200);
-    template["spec"]["restartPolicy"] = if world.dice.chance(500) { "Never" } else { "OnFailure" }.into();
-    let indexed = world.dice.chance(500);
-    world.create("batch/jobs", json!({
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": format!("work-{number}") },
-        "spec": { "completions": 1 + world.dice.below(5), "parallelism": 1 + world.dice.below(3), "backoffLimit": 100,
-            "completionMode": if indexed { "Indexed" } else { "NonIndexed" }, "template": template },
-    })).await;
-}
-
 /// One thing that happens.
 pub async fn step(world: &mut World, number: u64) {
     let dice = world.dice.clone();
     let node = *dice.one(&NODES).unwrap();
     match dice.below(100) {
         0..14 => {
-            let of = *dice.one(&["web", "api"]).unwrap();
-            world.patch("apps/deployments", of, json!({ "spec": { "replicas": dice.below(7) } })).await;
+            let of = *dice.one(&["web", "api", "vip", IDLE[0], IDLE[1]]).unwrap();
+            let replicas = if of == "vip" { dice.below(4) } else { dice.below(7) };
+            world.patch("apps/deployments", of, json!({ "spec": { "replicas": replicas } })).await;
         }
         14..28 => {
             let (storage, of) = *dice
                 .one(&[
                     ("apps/deployments", "web"),
                     ("apps/deployments", "api"),
+                    ("apps/deployments", IDLE[0]),
                     ("apps/statefulsets", "db"),
                     ("apps/daemonsets", "agent"),
                 ])
@@ -122,8 +43,15 @@ pub async fn step(world: &mut World, number: u64) {
         28..33 => {
             world.patch("apps/statefulsets", "db", json!({ "spec": { "replicas": 1 + dice.below(4) } })).await;
         }
-        33..38 => job(world, number).await,
-        38..50 => drain(world, node).await,
+        33..38 => wanted::job(world, number).await,
+        38..48 => drain(world, node).await,
+        // What a pod uses stays until that ends.
+        48..50 => {
+            let claims = world.checks.of("persistentvolumeclaims");
+            if let Some(claim) = dice.one(&claims) {
+                world.delete("persistentvolumeclaims", name(claim)).await;
+            }
+        }
         50..54 => {
             let pods: Vec<Value> = world.checks.of("pods").into_iter().filter(|p| app(p) != "alone").collect();
             if let Some(pod) = dice.one(&pods) {
@@ -147,7 +75,10 @@ pub async fn step(world: &mut World, number: u64) {
         80..84 => world.kill(CONTROLLERS),
         84..88 => world.doom(SCHEDULER),
         88..90 => world.kill(SCHEDULER),
-        90..93 => simulated::jump(SignedDuration::from_secs(i64::try_from(dice.below(7200)).unwrap() - 3600)),
+        90..93 => {
+            world.checks.jumped();
+            simulated::jump(SignedDuration::from_secs(i64::try_from(dice.below(7200)).unwrap() - 3600));
+        }
         _ => recover(world).await,
     }
 }
@@ -163,6 +94,13 @@ pub async fn recover(world: &mut World) {
         if world.is_dead(who) {
             world.start(who);
         }
+    }
+}
+
+/// Schedules would never let it come to rest.
+pub async fn suspend(world: &World) {
+    for (name, _) in CRON_JOBS {
+        world.patch("batch/cronjobs", name, json!({ "spec": { "suspend": true } })).await;
     }
 }
 
@@ -187,69 +125,6 @@ async fn drain(world: &World, node: &str) {
             }
         }
     }
-}
-
-/// What is not as it should be when all has settled; `None` when nothing is left to do.
-pub fn unfinished(world: &World) -> Option<String> {
-    let checks = &world.checks;
-    let pods = checks.of("pods");
-    let of = |app: &str| pods.iter().filter(|p| self::app(p) == app && is_active(p)).collect::<Vec<_>>();
-    let wrong = |what: String| Some(what);
-    for (storage, named) in [
-        ("apps/deployments", "web"),
-        ("apps/deployments", "api"),
-        ("apps/statefulsets", "db"),
-        ("apps/daemonsets", "agent"),
-    ] {
-        let Some(object) = checks.get(storage, named) else { return wrong(format!("{named} is gone")) };
-        let daemon = storage == "apps/daemonsets";
-        let replicas = if daemon { 4 } else { number(&object, "/spec/replicas", 1) };
-        let image = text(&object, "/spec/template/spec/containers/0/image");
-        let pods = of(named);
-        let good = |p: &&&Value| super::checks::is_ready(p) && text(p, "/spec/containers/0/image") == image;
-        let are = i64::try_from(pods.iter().filter(good).count()).unwrap();
-        if are != replicas || pods.len() != usize::try_from(replicas).unwrap() {
-            return wrong(format!("{named}: {are} good ones of {} pods, {replicas} are wanted", pods.len()));
-        }
-        let counts: &[&str] = match daemon {
-            true => &[
-                "desiredNumberScheduled",
-                "currentNumberScheduled",
-                "numberReady",
-                "updatedNumberScheduled",
-                "numberAvailable",
-            ],
-            false => &["replicas", "readyReplicas", "updatedReplicas", "availableReplicas"],
-        };
-        for count in counts {
-            let is = number(&object, &format!("/status/{count}"), 0);
-            if is != replicas {
-                return wrong(format!("{named}: status.{count} is {is}, {replicas} is right"));
-            }
-        }
-        if number(&object, "/status/observedGeneration", 0) != number(&object, "/metadata/generation", 0) {
-            return wrong(format!("{named}: the last change was not observed"));
-        }
-    }
-    for budget in checks.of("policy/poddisruptionbudgets") {
-        let are = i64::try_from(of(name(&budget)).len()).unwrap();
-        let allowed = (are - number(&budget, "/spec/minAvailable", 0)).max(0);
-        let is = number(&budget, "/status/disruptionsAllowed", -1);
-        if is != allowed {
-            return wrong(format!("budget {} allows {is} disruptions of {are} pods", name(&budget)));
-        }
-    }
-    for job in checks.of("batch/jobs") {
-        let done = number(&job, "/status/succeeded", 0);
-        if done != number(&job, "/spec/completions", 1) {
-            return wrong(format!("{}: {done} have succeeded: {}", name(&job), job["status"]));
-        }
-    }
-    if of("alone").len() != 1 {
-        return wrong("the pod that is nobody's is gone".into());
-    }
-    let stuck = pods.iter().find(|p| super::checks::is_ending(p));
-    stuck.map(|p| format!("{} does not end", name(p)))
 }
 
 /// Two pods of one StatefulSet with the same ordinal run at once.

@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::checks::{CONTROLLERS, Checks, SCHEDULER};
+use super::disks::Disks;
 use super::node::{Machine, Node};
 use super::random::Dice;
 use super::weather::Weather;
@@ -47,6 +48,7 @@ pub struct World {
     pub dice: Dice,
     pub weather: Arc<Weather>,
     pub checks: Arc<Checks>,
+    pub disks: Arc<Disks>,
     /// Nodes, and their kubelets where these run.
     pub nodes: BTreeMap<Arc<str>, (Node, Option<AbortHandle>)>,
     pub crashes: Arc<AtomicBool>,
@@ -70,7 +72,8 @@ fn cluster() -> Cluster {
 impl World {
     pub fn new(dice: Dice) -> Self {
         let keys = tempfile::tempdir().unwrap();
-        let (cache, store, weather) = (Cache::new(), Arc::new(Memory::default()), Weather::new(dice.clone()));
+        let (cache, store, disks) = (Cache::new(), Arc::new(Memory::default()), Arc::<Disks>::default());
+        let weather = Weather::new(dice.clone(), disks.clone());
         let checks = Checks::new(cache.clone(), weather.clone());
         store.start(checks.clone()).unwrap();
         let objects: SharedObjects = cache.clone();
@@ -97,6 +100,7 @@ impl World {
             dice,
             weather,
             checks,
+            disks,
             nodes: BTreeMap::new(),
             crashes: Arc::default(),
             service,
@@ -124,7 +128,7 @@ impl World {
                     root_ca_pem: "the certificate of the cluster".into(),
                     trusted: Trusted::default(),
                     control_plane_node: None,
-                    local_storage: false,
+                    local_storage: true,
                     measure: self.service.backend().registry.measure(),
                     type_check: self.service.backend().registry.type_check(),
                     sign: Sign::new(|_| Err("there are no keys here".into())),
@@ -167,7 +171,10 @@ impl World {
             dice: self.dice.clone(),
             machine: Arc::new(std::sync::Mutex::new(Machine::default())),
             crashes: self.crashes.clone(),
+            checks: self.checks.clone(),
+            disks: self.disks.clone(),
         };
+        self.disks.add(name, node.machine.clone());
         self.nodes.insert(name.into(), (node, None));
         self.start_kubelet(name);
     }
