@@ -61,6 +61,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         Some(socket) => (Client::new(socket), socket.clone(), None),
         None => {
             let (containerd, supervised) = Containerd::new(layout.clone(), config.search_path.clone());
+            let containerd = containerd.with_registries(&config.images.registries);
             supervisor.add("containerd", |stop| async move {
                 containerd.run(stop).await;
                 Ok::<_, Infallible>(())
@@ -108,8 +109,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         pods_may_start,
     });
     let tls = Arc::new(joined.kubelet_tls()?);
-    let (node_name, local_storage) = (config.node_name.clone(), config.local_storage.clone());
-    let api = Api { socket, tls, pods: Arc::new(kubelet.pods()), runtime, node_name, local_storage };
+    let api = Api { socket, tls, cx: kubelet.context() };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;

@@ -107,6 +107,17 @@ impl Cgroups {
         matches!(self.layout, Layout::V2 { .. })
     }
 
+    /// Where a controller's files of a group are: all in one directory in version 2.
+    #[must_use]
+    pub fn files(&self, controller: &str, group: &str) -> Option<PathBuf> {
+        let below = group.trim_start_matches('/');
+        match &self.layout {
+            Layout::V1 { cpu, .. } => Some(cpu.parent()?.join(controller).join(below)),
+            Layout::V2 { root } => Some(root.join(below)),
+            Layout::None => None,
+        }
+    }
+
     /// The parent of the pod's containers; `None` leaves it to the runtime.
     #[must_use]
     pub fn parent(&self, pod: &Pod) -> Option<String> {

@@ -9,6 +9,7 @@ use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::events::Recorder;
 use super::images::Puller;
+use super::metrics::probes::Counts;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::volumes::Tokens;
@@ -32,6 +33,7 @@ pub struct NodeContext {
     pub ledger: Ledger,
     pub pods: PodTable,
     pub tokens: Tokens,
+    pub probe_counts: Counts,
     pub paths: Paths,
     /// What the node gives to pods.
     pub allocatable: Allocatable,
@@ -40,10 +42,11 @@ pub struct NodeContext {
 }
 
 impl NodeContext {
-    /// The pod is gone: its tokens are of no use.
+    /// The pod is gone: its tokens and counts are of no use.
     pub fn forget_tokens(&self, pod_uid: &str) {
         let mut tokens = self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         tokens.retain(|(owner, _, _), _| owner != pod_uid);
+        self.probe_counts.forget(pod_uid);
     }
 }
 

@@ -132,7 +132,10 @@ impl Joined {
     /// # Errors
     /// When rustls can't be set up.
     pub fn kubelet_tls(&self) -> Result<ServerConfig, Error> {
-        Ok(tls::server(self.serving_certificate.clone(), std::slice::from_ref(&self.client_ca))?)
+        let mut config = tls::server(self.serving_certificate.clone(), std::slice::from_ref(&self.client_ca))?;
+        // Streams are upgraded connections, which HTTP/2 does not have.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
     }
 
     /// Renews the certificates until stopped.

@@ -13,6 +13,7 @@ use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::context::{NodeContext, Paths};
 use super::images::Puller;
+use super::metrics::probes::Counts;
 use super::node_info::Machine;
 use super::node_status::NodeLoop;
 use super::objects::Objects;
@@ -63,12 +64,13 @@ impl Kubelet {
         let cx = NodeContext {
             paths: Paths::new(&config.data_dir),
             objects: Objects::new(client.clone(), pods.clone()),
-            images: Puller::new(images),
+            images: Puller::new(images, config.images.clone(), &config.data_dir),
             cgroups: Cgroups::new(cgroup_root),
             ledger: Ledger::new(Amounts::parse(Some(&machine.resources(config.max_pods).1))),
             allocatable: machine.allocatable(),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
+            probe_counts: Counts::default(),
             events: recorder,
             config,
             cluster,

@@ -2,7 +2,7 @@
 //!
 //! [`kubelet`] puts the parts together. [`pod_source`] starts one [`pod`] worker per pod; [`volumes`], [`images`],
 //! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
-//! [`api`] is the kubelet endpoint; [`uninstall`] comes after all of it.
+//! [`api`] is the kubelet endpoint, [`metrics`] what monitoring reads there; [`uninstall`] comes after all of it.
 
 pub mod allocation;
 pub mod api;
@@ -17,6 +17,7 @@ pub mod images;
 pub mod join;
 pub mod kubelet;
 pub mod logs;
+pub mod metrics;
 pub mod node_info;
 pub mod node_status;
 pub mod objects;
@@ -24,7 +25,6 @@ mod own_node;
 pub mod pod;
 pub mod pod_source;
 pub mod probes;
-mod registry_auth;
 mod running;
 pub mod stats;
 pub mod streaming;

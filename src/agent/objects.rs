@@ -51,6 +51,7 @@ pub struct Data {
     pub values: BTreeMap<String, Vec<u8>>,
     /// `type` of a Secret.
     pub secret_type: String,
+    pub uid: String,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -178,10 +179,12 @@ impl Objects {
 fn config_map_data(object: ConfigMap) -> Data {
     let text = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
     let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, ByteString(bytes))| (key, bytes));
-    Data { values: text.chain(binary).collect(), secret_type: String::new() }
+    let uid = object.metadata.uid.unwrap_or_default();
+    Data { values: text.chain(binary).collect(), secret_type: String::new(), uid }
 }
 
 fn secret_data(object: Secret) -> Data {
     let values = object.data.unwrap_or_default().into_iter().map(|(key, ByteString(bytes))| (key, bytes));
-    Data { values: values.collect(), secret_type: object.type_.unwrap_or_default() }
+    let uid = object.metadata.uid.unwrap_or_default();
+    Data { values: values.collect(), secret_type: object.type_.unwrap_or_default(), uid }
 }

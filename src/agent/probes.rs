@@ -32,6 +32,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Startup => "Startup",
+            Kind::Liveness => "Liveness",
+            Kind::Readiness => "Readiness",
+        }
+    }
+
     /// As the container has it.
     #[must_use]
     pub fn of(self, container: &Container) -> Option<&Probe> {
@@ -208,6 +216,7 @@ impl Task {
         loop {
             timer.tick().await;
             let result = self.attempt(seconds(self.probe.timeout_seconds, 1)).await;
+            self.cx.probe_counts.count(&self.pod, &self.container.name, self.kind.name(), result.is_ok());
             if let Err(message) = &result {
                 let field = field_path(self.role, &self.container.name);
                 let message = format!("{:?} probe failed: {message}", self.kind);

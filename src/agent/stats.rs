@@ -5,6 +5,7 @@
 //! an earlier request, or, when there was none lately, one of a second ago.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::context::NodeContext;
+use super::metrics::groups;
+use super::pod::host_network;
+use super::pod::table::PodEntry;
 use crate::clock;
 use crate::cri::{Error, Runtime, Usage};
 
@@ -35,10 +40,30 @@ struct Sample {
 
 /// Counters of the whole machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct NodeUsage {
-    cpu_nanoseconds: u64,
-    working_set_bytes: u64,
+pub(super) struct NodeUsage {
+    pub cpu_nanoseconds: u64,
+    pub usage_bytes: u64,
+    pub working_set_bytes: u64,
     available_bytes: u64,
+    pub swap_bytes: u64,
+    swap_available_bytes: u64,
+}
+
+/// Counters of a network device: bytes, packets, errors and dropped packets of each direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Device {
+    pub name: String,
+    pub received: [u64; 4],
+    pub sent: [u64; 4],
+}
+
+/// What is known of a pod and its containers beside CPU and memory.
+#[derive(Clone, Debug, Default)]
+struct PodFacts {
+    devices: Vec<Device>,
+    processes: u64,
+    /// Bytes of logs by container.
+    logs: HashMap<String, u64>,
 }
 
 /// Measures on request.
@@ -57,9 +82,20 @@ impl Sampler {
     ///
     /// # Errors
     /// When the runtime does not answer.
-    pub async fn summary(&self, node: &str, pods: &[Pod]) -> Result<Value, Error> {
+    pub(super) async fn summary(&self, cx: &NodeContext, entries: &[PodEntry]) -> Result<Value, Error> {
         let (before, after) = self.measure().await?;
-        Ok(render(node, pods, &before, &after, clock::now()))
+        let pods: Vec<(Pod, PodFacts)> = entries.iter().map(|entry| (entry.full(), facts(cx, entry))).collect();
+        let mut summary = render(&cx.config.node_name, &pods, &before, &after, clock::now());
+        let node = &mut summary["node"];
+        let time = node["cpu"]["time"].clone();
+        node["fs"] = disk(&cx.config.data_dir, &time);
+        node["runtime"] = json!({ "imageFs": disk(&cx.config.data_dir, &time) });
+        node["network"] = devices(&network(1), &time);
+        let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<i64>().ok());
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let tasks = load.split(' ').nth(3).and_then(|t| t.split('/').nth(1)?.parse::<i64>().ok());
+        node["rlimit"] = json!({ "time": time, "maxpid": number("/proc/sys/kernel/pid_max"), "curproc": tasks });
+        Ok(summary)
     }
 
     /// Who asks meanwhile waits for the same.
@@ -86,19 +122,22 @@ impl Sampler {
     async fn sample(&self) -> Result<Sample, Error> {
         let containers = self.runtime.usage().await?;
         let containers = containers.into_iter().map(|u| (u.container_id.clone(), u)).collect();
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let node = NodeUsage::parse(&read("/proc/stat"), &read("/proc/meminfo"), ticks_per_second());
-        Ok(Sample { at: clock::instant(), node, containers: Arc::new(containers) })
+        Ok(Sample { at: clock::instant(), node: NodeUsage::read(), containers: Arc::new(containers) })
     }
 }
 
 /// Of `/proc/stat` (proc(5)): `USER_HZ`.
-fn ticks_per_second() -> u64 {
+pub(super) fn ticks_per_second() -> u64 {
     let found = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
     found.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(100)
 }
 
 impl NodeUsage {
+    pub fn read() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&read("/proc/stat"), &read("/proc/meminfo"), ticks_per_second())
+    }
+
     /// CPU time that was not idle. Memory as cAdvisor counts it: neither free nor pages of files that are not in use.
     fn parse(stat: &str, meminfo: &str, ticks_per_second: u64) -> Self {
         let line = stat.lines().find_map(|l| l.strip_prefix("cpu "));
@@ -111,11 +150,16 @@ impl NodeUsage {
             line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
         };
         let total = kilobytes("MemTotal");
-        let unused = kilobytes("MemFree") + kilobytes("Inactive(file)");
+        let free = kilobytes("MemFree");
+        let unused = free + kilobytes("Inactive(file)");
+        let swap = kilobytes("SwapFree");
         Self {
             cpu_nanoseconds: ticks.saturating_mul(1_000_000_000 / ticks_per_second),
+            usage_bytes: total.saturating_sub(free),
             working_set_bytes: total.saturating_sub(unused),
             available_bytes: unused.min(total),
+            swap_bytes: kilobytes("SwapTotal").saturating_sub(swap),
+            swap_available_bytes: swap,
         }
     }
 }
@@ -128,51 +172,135 @@ fn rate(before: u64, after: u64, seconds: f64) -> u64 {
     rate
 }
 
-fn render(node: &str, pods: &[Pod], before: &Sample, after: &Sample, now: Timestamp) -> Value {
+fn render(node: &str, pods: &[(Pod, PodFacts)], before: &Sample, after: &Sample, now: Timestamp) -> Value {
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(0.001);
     let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let cpu = |rate: u64, total: u64| json!({ "time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": total });
     let memory = |bytes: u64| json!({ "time": time, "workingSetBytes": bytes });
     let pods: Vec<Value> = pods
         .iter()
-        .filter_map(|pod| {
+        .filter_map(|(pod, facts)| {
             let (mut total, mut all_rates, mut bytes) = (0, 0, 0);
             let mut containers = Vec::new();
-            for (name, id) in running(pod) {
+            let mut disk = 0;
+            for (name, id, started) in running(pod) {
                 // One that came between the two samples has no rate yet.
                 let (Some(old), Some(new)) = (before.containers.get(id), after.containers.get(id)) else { continue };
                 let own = rate(old.cpu_nanoseconds, new.cpu_nanoseconds, seconds);
                 total += new.cpu_nanoseconds;
                 all_rates += own;
                 bytes += new.memory_bytes;
-                containers.push(json!({ "name": name, "cpu": cpu(own, new.cpu_nanoseconds),
-                    "memory": memory(new.memory_bytes) }));
+                let logs = facts.logs.get(name).copied().unwrap_or(0);
+                disk += new.layer_bytes + logs;
+                containers.push(json!({
+                    "name": name, "startTime": started.map(|at| at.to_string()), "cpu": cpu(own, new.cpu_nanoseconds),
+                    "memory": memory(new.memory_bytes),
+                    "rootfs": { "time": time, "usedBytes": new.layer_bytes, "inodesUsed": new.layer_inodes },
+                    "logs": { "time": time, "usedBytes": logs },
+                }));
             }
             let meta = &pod.metadata;
             let of = json!({ "name": meta.name, "namespace": meta.namespace, "uid": meta.uid });
             (!containers.is_empty()).then(|| {
-                json!({ "podRef": of, "containers": containers, "cpu": cpu(all_rates, total), "memory": memory(bytes) })
+                let mut summary = json!({
+                    "podRef": of, "containers": containers, "cpu": cpu(all_rates, total), "memory": memory(bytes),
+                    "startTime": pod.status.as_ref().and_then(|status| status.start_time.clone()),
+                    "ephemeral-storage": { "time": time, "usedBytes": disk },
+                    "process_stats": { "process_count": facts.processes },
+                });
+                if !facts.devices.is_empty() {
+                    summary["network"] = devices(&facts.devices, &json!(time));
+                }
+                summary
             })
         })
         .collect();
     let own = rate(before.node.cpu_nanoseconds, after.node.cpu_nanoseconds, seconds);
     let mut of_node = memory(after.node.working_set_bytes);
     of_node["availableBytes"] = after.node.available_bytes.into();
+    of_node["usageBytes"] = after.node.usage_bytes.into();
+    let swap = json!({ "time": time, "swapUsageBytes": after.node.swap_bytes,
+        "swapAvailableBytes": after.node.swap_available_bytes });
     json!({
-        "node": { "nodeName": node, "cpu": cpu(own, after.node.cpu_nanoseconds), "memory": of_node },
+        "node": { "nodeName": node, "cpu": cpu(own, after.node.cpu_nanoseconds), "memory": of_node,
+            "swap": swap },
         "pods": pods,
         // Ours: over which time the rates are.
         "windowSeconds": seconds,
     })
 }
 
-/// Names and ids of the containers that run.
-fn running(pod: &Pod) -> impl Iterator<Item = (&str, &str)> {
+/// Names, ids and starts of the containers that run.
+pub(super) fn running(pod: &Pod) -> impl Iterator<Item = (&str, &str, Option<Timestamp>)> {
     let status = pod.status.iter();
     let all = status.flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten();
-    all.filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some())).filter_map(|c| {
+    all.filter_map(|c| {
+        let state = c.state.as_ref()?.running.as_ref()?;
         let id = c.container_id.as_deref()?;
-        Some((c.name.as_str(), id.split_once("://").map_or(id, |(_, id)| id)))
+        let started = state.started_at.as_ref().map(|time| time.0);
+        Some((c.name.as_str(), id.split_once("://").map_or(id, |(_, id)| id), started))
+    })
+}
+
+/// What the files of the kernel and the logs say of a pod.
+fn facts(cx: &NodeContext, entry: &PodEntry) -> PodFacts {
+    let mut facts = PodFacts::default();
+    let pod = entry.full();
+    for container in &entry.containers {
+        let size = std::fs::metadata(&container.log_path).map_or(0, |metadata| metadata.len());
+        *facts.logs.entry(container.name.clone()).or_default() += size;
+    }
+    let Some(parent) = cx.cgroups.parent(&pod) else { return facts };
+    let mut any = None;
+    for (_, id, _) in running(&pod) {
+        let group = groups::read(&cx.cgroups, &format!("{parent}/{id}")).unwrap_or_default();
+        facts.processes += group.processes.len() as u64;
+        any = any.or(group.processes.first().copied());
+    }
+    if let Some(process) = any.filter(|_| !host_network(&pod)) {
+        facts.devices = network(process);
+    }
+    facts
+}
+
+/// The devices of the network that a process is in, without its loopback (proc(5), `/proc/<pid>/net/dev`).
+pub(super) fn network(process: i32) -> Vec<Device> {
+    parse_network(&std::fs::read_to_string(format!("/proc/{process}/net/dev")).unwrap_or_default())
+}
+
+fn parse_network(text: &str) -> Vec<Device> {
+    let device = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let fields: Vec<u64> = rest.split_whitespace().map_while(|field| field.parse().ok()).collect();
+        let part = |from: usize| fields.get(from..from + 4).and_then(|part| part.try_into().ok());
+        Some(Device { name: name.trim().to_owned(), received: part(0)?, sent: part(8)? })
+    };
+    text.lines().filter_map(device).filter(|device| device.name != "lo").collect()
+}
+
+/// The first device is the pod's own, or that of the default route.
+fn devices(all: &[Device], time: &Value) -> Value {
+    let one = |d: &Device| {
+        json!({ "name": d.name, "rxBytes": d.received[0], "rxErrors": d.received[2], "txBytes": d.sent[0],
+            "txErrors": d.sent[2] })
+    };
+    let mut network = all.iter().find(|d| d.name == "eth0").or(all.first()).map_or_else(|| json!({}), one);
+    network["time"] = time.clone();
+    network["interfaces"] = all.iter().map(one).collect();
+    network
+}
+
+fn disk(path: &Path, time: &Value) -> Value {
+    let Ok(disk) = nix::sys::statvfs::statvfs(path) else { return json!({}) };
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+    json!({
+        "time": time,
+        "availableBytes": bytes(disk.blocks_available()),
+        "capacityBytes": bytes(disk.blocks()),
+        "usedBytes": bytes(disk.blocks().saturating_sub(disk.blocks_free())),
+        "inodes": disk.files(),
+        "inodesFree": disk.files_free(),
+        "inodesUsed": disk.files().saturating_sub(disk.files_free()),
     })
 }
 
@@ -193,13 +321,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rates_are_those_between_two_samples() {
         let container = |id: &str, cpu: u64, memory: u64| {
-            let usage = Usage { container_id: id.into(), cpu_nanoseconds: cpu, memory_bytes: memory };
+            let usage =
+                Usage { container_id: id.into(), cpu_nanoseconds: cpu, memory_bytes: memory, ..Usage::default() };
             (id.to_owned(), usage)
         };
         let at = clock::instant();
         let sample = |seconds: u64, cpu: u64, all: Vec<(String, Usage)>| Sample {
             at: at + Duration::from_secs(seconds),
-            node: NodeUsage { cpu_nanoseconds: cpu, working_set_bytes: 7, available_bytes: 3 },
+            node: NodeUsage {
+                cpu_nanoseconds: cpu,
+                usage_bytes: 9,
+                working_set_bytes: 7,
+                available_bytes: 3,
+                ..NodeUsage::default()
+            },
             containers: Arc::new(all.into_iter().collect()),
         };
         let before = sample(0, 0, vec![container("a", 1_000_000_000, 1)]);
@@ -213,11 +348,17 @@ mod tests {
             "status": { "containerStatuses": [status("a"), status("new"), status("old")] } }))
         .unwrap();
         let idle: Pod = serde_json::from_value(json!({ "metadata": { "name": "q" } })).unwrap();
-        let summary = render("n1", &[pod, idle], &before, &after, "2026-01-01T00:00:00.5Z".parse().unwrap());
+        let summary = render(
+            "n1",
+            &[pod, idle].map(|pod| (pod, PodFacts::default())),
+            &before,
+            &after,
+            "2026-01-01T00:00:00.5Z".parse().unwrap(),
+        );
         assert_eq!(summary["node"]["cpu"]["usageNanoCores"], 2_000_000_000);
         assert_eq!(
             summary["node"]["memory"],
-            json!({ "time": "2026-01-01T00:00:00Z", "workingSetBytes": 7, "availableBytes": 3 })
+            json!({ "time": "2026-01-01T00:00:00Z", "workingSetBytes": 7, "availableBytes": 3, "usageBytes": 9 })
         );
         let pods = summary["pods"].as_array().unwrap();
         assert_eq!(pods.len(), 1, "a pod of which nothing is known is left out");
@@ -228,5 +369,14 @@ mod tests {
             (&json!(6_000_000_000_u64), &json!(4096))
         );
         assert_eq!(summary["windowSeconds"], 10.0);
+    }
+
+    #[test]
+    fn network_devices_are_read() {
+        let text = "Inter-|   Receive                                                |  Transmit\n \
+                    face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop\n    \
+                    lo:     1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 100 2 3 4 0 0 0 0 500 6 7 8 0 0 0 0\n";
+        let device = Device { name: "eth0".into(), received: [100, 2, 3, 4], sent: [500, 6, 7, 8] };
+        assert_eq!(parse_network(text), [device]);
     }
 }

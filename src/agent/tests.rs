@@ -117,6 +117,7 @@ fn config(directory: &Path) -> Agent {
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),
+        images: crate::config::ImageSettings::default(),
         notify_socket: None,
     }
 }

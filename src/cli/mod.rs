@@ -1,6 +1,7 @@
 //! What can be typed: one file per command. Parsing only; what a command does is in the module it starts.
 
 mod check_config;
+mod images;
 mod status;
 mod telemetry;
 
@@ -24,6 +25,10 @@ fn for_agent(s: &Setting) -> bool {
 
 fn for_token(s: &Setting) -> bool {
     matches!(s.name, "data-dir" | "config")
+}
+
+fn for_images(s: &Setting) -> bool {
+    matches!(s.name, "data-dir" | "config" | "container-runtime-endpoint")
 }
 
 fn for_uninstall(s: &Setting) -> bool {
@@ -50,12 +55,13 @@ fn command() -> Command {
         Command::new("uninstall").about("Stop all pods and remove everything that skiff made on this machine"),
         for_uninstall,
     );
+    let images = images::command(|command| source::arguments(command, for_images));
     Command::new("skiff")
         .about("Kubernetes for small machines")
         .version(version)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([server, agent, kubectl, status, token, check, uninstall])
+        .subcommands([server, agent, kubectl, images, status, token, check, uninstall])
 }
 
 /// Runs what was typed.
@@ -85,6 +91,14 @@ pub fn main() -> ExitCode {
             let config = check::server(values, machine)?;
             Ok(telemetry::run(values, status::run(config)))
         }),
+        "images" => {
+            let (name, matches) = matches.subcommand().expect("clap requires a command");
+            with_config(matches, &environment, for_images, |values, machine| {
+                let config = check::images(values, machine)?;
+                let run = images::run(config, name.to_owned(), matches.clone());
+                Ok(telemetry::run(values, run))
+            })
+        }
         "token" => with_config(matches, &environment, for_token, |values, machine| {
             let config = check::server(values, machine)?;
             let path = config.data_dir.join("server/node-token");

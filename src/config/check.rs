@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::scheduler::{self, Scheduler};
-use super::settings::find;
+use super::settings::{DEFAULT_PROVIDER_CONFIG, DEFAULT_PROVIDERS, DEFAULT_REGISTRIES, find};
 use super::source::{Problems, Values};
-use super::{Agent, BRIDGE, Cidr, Cluster, Server, TUNNEL};
+use super::{Agent, BRIDGE, Cidr, Cluster, ImageSettings, Server, TUNNEL};
 
 /// What was found out about the machine, for settings that nobody gave.
 #[derive(Clone, Debug)]
@@ -172,6 +172,7 @@ impl Reader<'_> {
             let given = local_storage.display();
             self.problems.push(format!("--default-local-storage-path={given}: must start with /"));
         }
+        let images = self.images();
         Some(Agent {
             data_dir,
             search_path: search_path(&machine.search_path),
@@ -187,8 +188,22 @@ impl Reader<'_> {
             kubelet_port: kubelet_port?,
             max_pods: max_pods?,
             local_storage,
+            images,
             notify_socket: machine.notify_socket.clone(),
         })
+    }
+
+    fn images(&mut self) -> ImageSettings {
+        let given = |name| self.values.get(name).is_some_and(|values| values.iter().any(|value| !value.is_empty()));
+        let path = |name, other: &str| PathBuf::from(self.text(name).unwrap_or_else(|| other.to_owned()));
+        let config = path("image-credential-provider-config", DEFAULT_PROVIDER_CONFIG);
+        let wanted = given("image-credential-provider-config") || config.exists();
+        ImageSettings {
+            registries: path("private-registry", DEFAULT_REGISTRIES),
+            provider_config: wanted.then_some(config),
+            provider_directory: path("image-credential-provider-bin-dir", DEFAULT_PROVIDERS),
+            ..ImageSettings::default()
+        }
     }
 }
 
@@ -274,6 +289,16 @@ pub fn agent(values: &Values, machine: &Machine) -> Result<Agent, Problems> {
         r.problems.push("--token is required: on the server it is in <data-dir>/server/node-token".to_owned());
     }
     let config = r.agent(machine, server, token);
+    r.done(config)
+}
+
+/// For commands that speak to this machine's runtime, and to no server.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn images(values: &Values, machine: &Machine) -> Result<Agent, Problems> {
+    let mut r = Reader { values, problems: Vec::new() };
+    let config = r.agent(machine, String::new(), String::new());
     r.done(config)
 }
 

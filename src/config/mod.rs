@@ -138,6 +138,31 @@ pub struct Agent {
     pub max_pods: u32,
     /// `--default-local-storage-path`, `<data_dir>/storage`: holds the volumes of the class `local-path`.
     pub local_storage: PathBuf,
+    pub images: ImageSettings,
     /// As [`Server::notify_socket`]; absent for the agent of a server.
     pub notify_socket: Option<PathBuf>,
+}
+
+/// Where images may come from, and how they are pulled.
+#[derive(Clone, Debug)]
+pub struct ImageSettings {
+    /// `--private-registry`: mirrors and logins, in the format of k3s.
+    pub registries: PathBuf,
+    /// `--image-credential-provider-config`: the default one only where it is.
+    pub provider_config: Option<PathBuf>,
+    /// `--image-credential-provider-bin-dir`
+    pub provider_directory: PathBuf,
+    /// Pulls under way at once; `None` is no limit. A small machine's disk and network do no more than a few in parallel.
+    pub max_parallel_pulls: Option<usize>,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            registries: settings::DEFAULT_REGISTRIES.into(),
+            provider_config: None,
+            provider_directory: settings::DEFAULT_PROVIDERS.into(),
+            max_parallel_pulls: Some(3),
+        }
+    }
 }

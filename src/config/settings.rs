@@ -42,6 +42,10 @@ pub const DEFAULT_CONFIG: &str = "/etc/skiff/config.yaml";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/skiff";
 pub const DEFAULT_KUBECONFIG: &str = "/etc/skiff/skiff.yaml";
 
+pub const DEFAULT_REGISTRIES: &str = "/etc/skiff/registries.yaml";
+pub const DEFAULT_PROVIDERS: &str = "/var/lib/skiff/credentialprovider/bin";
+pub const DEFAULT_PROVIDER_CONFIG: &str = "/var/lib/skiff/credentialprovider/config.yaml";
+
 pub static SETTINGS: &[Setting] = &[
     short('c', both("config", Text, DEFAULT_CONFIG, "Configuration file; every flag is a key of it")),
     short('d', both("data-dir", Text, DEFAULT_DATA_DIR, "Folder that holds everything")),
@@ -75,6 +79,19 @@ pub static SETTINGS: &[Setting] = &[
     both("node-label", List, "", "Labels to register the node with: key=value"),
     both("node-taint", List, "", "Taints to register the node with: key=value:effect"),
     both("container-runtime-endpoint", Text, "", "Socket of a running CRI runtime (default: a containerd of our own)"),
+    both(
+        "private-registry",
+        Text,
+        DEFAULT_REGISTRIES,
+        "Mirrors and logins of registries; containerd is told at its start",
+    ),
+    both(
+        "image-credential-provider-config",
+        Text,
+        DEFAULT_PROVIDER_CONFIG,
+        "Which plug-ins know logins for registries",
+    ),
+    both("image-credential-provider-bin-dir", Text, DEFAULT_PROVIDERS, "Folder of these plug-ins"),
     both("resolv-conf", Text, "", "The host's resolvers (default: /etc/resolv.conf, or systemd-resolved's)"),
     both("default-local-storage-path", Text, "", "Folder for local-path volumes (default: storage in the data folder)"),
     both("kubelet-port", Text, "10250", "Port of the node's own endpoint"),

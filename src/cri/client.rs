@@ -19,7 +19,7 @@ use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
 use super::{
     Container, Error, ExecResult, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State, StreamOptions,
-    Usage, Version, events, v1,
+    Usage, Version, events, image_names, v1,
 };
 
 /// Calls that only read: a runtime that takes longer than this hangs.
@@ -222,6 +222,7 @@ fn image(i: v1::Image) -> Image {
         size_bytes: i.size,
         uid: i.uid.map(|u| u.value),
         username: i.username,
+        pinned: i.pinned,
     }
 }
 
@@ -377,6 +378,8 @@ impl Runtime for Client {
             container_id: s.attributes.unwrap_or_default().id,
             cpu_nanoseconds: s.cpu.and_then(|c| c.usage_core_nano_seconds).map_or(0, |v| v.value),
             memory_bytes: s.memory.and_then(|m| m.working_set_bytes).map_or(0, |v| v.value),
+            layer_bytes: s.writable_layer.as_ref().and_then(|l| l.used_bytes).map_or(0, |v| v.value),
+            layer_inodes: s.writable_layer.as_ref().and_then(|l| l.inodes_used).map_or(0, |v| v.value),
         };
         Ok(response.stats.into_iter().map(usage).collect())
     }
@@ -402,6 +405,22 @@ impl Runtime for Client {
         let StreamOptions { stdin, stdout, stderr, tty } = options;
         let request = v1::AttachRequest { container_id: id.into(), stdin, tty, stdout, stderr };
         Ok(self.call("Attach", READ_DEADLINE, rpc.attach(request)).await?.url)
+    }
+
+    async fn port_forward_url(&self, sandbox_id: &str, ports: &[u16]) -> Result<String> {
+        let mut rpc = self.runtime();
+        let port = ports.iter().copied().map(i32::from).collect();
+        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port };
+        Ok(self.call("PortForward", READ_DEADLINE, rpc.port_forward(request)).await?.url)
+    }
+
+    async fn checkpoint(&self, id: &str, file: &Path, timeout: Duration) -> Result<()> {
+        let mut rpc = self.runtime();
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        let location = file.display().to_string();
+        let request = v1::CheckpointContainerRequest { container_id: id.into(), location, timeout: seconds };
+        let deadline = if timeout.is_zero() { WRITE_DEADLINE } else { timeout.saturating_add(READ_DEADLINE) };
+        self.call("CheckpointContainer", deadline, rpc.checkpoint_container(request)).await.map(drop)
     }
 
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>> {
@@ -450,6 +469,14 @@ impl Images for Client {
         let mut rpc = self.image_service();
         let request = v1::RemoveImageRequest { image: Some(image_spec(reference)) };
         gone_is_fine(self.call("RemoveImage", WRITE_DEADLINE, rpc.remove_image(request)).await.map(drop))
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let renamed = image_names::rename(self.channel.clone(), from, to);
+        match tokio::time::timeout(READ_DEADLINE, renamed).await {
+            Ok(renamed) => renamed.map_err(|status| self.failure("rename", &status)),
+            Err(_) => Err(Error::TimedOut { call: "rename", after: READ_DEADLINE }),
+        }
     }
 
     async fn image_bytes(&self) -> Result<u64> {

@@ -9,6 +9,7 @@
 //!
 //! While it is not ready, [`Supervised::problem`] says why: that is what the Node's Ready condition shows.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use super::containerd_config::Layout;
 use super::containerd_config::{Machine, render};
 use super::image_import::Importer;
 use super::pause;
+use super::registries::{self, Registries};
 use crate::supervisor::chain;
 
 /// From spawn to an answer of the CRI plug-in; a slow card with many images needs a while.
@@ -73,6 +75,8 @@ pub enum ContainerdError {
     NeverReady { log: PathBuf },
     #[error("containerd did not answer {ALIVE_MISSES} times in a row and was killed")]
     Hung,
+    #[error(transparent)]
+    Registries(#[from] registries::Error),
     #[error("cannot import the pause image: {0}")]
     Pause(#[from] super::image_import::ImportError),
 }
@@ -80,6 +84,8 @@ pub enum ContainerdError {
 /// A containerd of our own.
 pub struct Containerd {
     layout: Layout,
+    /// `registries.yaml`, where there is one.
+    registries: Option<PathBuf>,
     /// Directories to find containerd, its shim and runc in, as `PATH` writes them.
     search_path: String,
     problem: watch::Sender<Option<String>>,
@@ -98,7 +104,13 @@ impl Containerd {
     pub fn new(layout: Layout, search_path: String) -> (Self, Supervised) {
         let (sender, receiver) = watch::channel(Some("containerd is starting".to_owned()));
         let supervised = Supervised { socket: layout.socket(), problem: receiver };
-        (Self { layout, search_path, problem: sender }, supervised)
+        (Self { layout, registries: None, search_path, problem: sender }, supervised)
+    }
+
+    /// With mirrors and logins of registries, read anew whenever containerd starts.
+    #[must_use]
+    pub fn with_registries(self, path: &Path) -> Self {
+        Self { registries: Some(path.to_owned()), ..self }
     }
 
     /// Runs until `stop`; never gives up. containerd ends with us, the containers go on.
@@ -146,12 +158,10 @@ impl Containerd {
         }
         let config = l.config();
         let machine = Machine { may_lower_oom_score: may_lower_oom_score(), overlayfs: overlay_works(&l.root()) };
-        let text = render(l, machine, pause::NAME);
-        // Nothing is written when nothing changed.
-        if fs::read_to_string(&config).ok().as_deref() != Some(&text) {
-            fs::write(&config, text).map_err(fail(config))?;
-        }
-        Ok(())
+        let registries = self.registries.as_deref().map(Registries::load).transpose()?.unwrap_or_default();
+        write_hosts(&l.registries(), &registries.hosts()).map_err(fail(l.registries()))?;
+        let text = render(l, machine, pause::NAME) + &registries.logins();
+        write_private(&config, &text).map_err(fail(config))
     }
 
     /// A killed agent leaves its containerd behind: two of them would fight over one root.
@@ -232,6 +242,33 @@ impl Containerd {
         let last = log.lines().rev().find(|l| !l.is_empty()).unwrap_or("none").to_owned();
         ContainerdError::Exited { status, log: last }
     }
+}
+
+/// Nothing is written when nothing changed. There may be logins in it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    if fs::read_to_string(path).ok().as_deref() == Some(text) {
+        return fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+    }
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
+}
+
+/// Makes our files in `certs.d` these. What a user put there stays.
+fn write_hosts(directory: &Path, files: &BTreeMap<String, String>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)?.filter_map(Result::ok) {
+        let wanted = entry.file_name().to_str().is_some_and(|name| files.contains_key(name));
+        let text = fs::read_to_string(entry.path().join("hosts.toml")).unwrap_or_default();
+        if !wanted && text.lines().next() == Some(registries::HEADER) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    for (name, text) in files {
+        fs::create_dir_all(directory.join(name))?;
+        write_private(&directory.join(name).join("hosts.toml"), text)?;
+    }
+    Ok(())
 }
 
 /// SIGTERM, then SIGKILL.

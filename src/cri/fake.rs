@@ -2,6 +2,7 @@
 //! scripted. The same stories run on the real containerd in `tests/cluster`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -261,6 +262,15 @@ impl Runtime for Fake {
         Err(Error::Failed { call: "Attach", message: "the fake runtime has no streaming server".into() })
     }
 
+    async fn port_forward_url(&self, sandbox_id: &str, _ports: &[u16]) -> Result<String> {
+        drop(self.called("PortForward", sandbox_id)?);
+        Err(Error::Failed { call: "PortForward", message: "the fake runtime has no streaming server".into() })
+    }
+
+    async fn checkpoint(&self, id: &str, _file: &Path, _timeout: Duration) -> Result<()> {
+        self.called("CheckpointContainer", id).map(drop)
+    }
+
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>> {
         drop(self.called("GetContainerEvents", "")?);
         let receiver = self.events.subscribe();
@@ -293,6 +303,14 @@ impl Images for Fake {
 
     async fn remove_image(&self, reference: &str) -> Result<()> {
         self.called("RemoveImage", reference)?.images.remove(reference);
+        Ok(())
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let mut inner = self.called("rename", to)?;
+        let mut image = inner.images.remove(from).ok_or_else(|| Error::NotFound(from.to_owned()))?;
+        image.tags = vec![to.to_owned()];
+        inner.images.insert(to.to_owned(), image);
         Ok(())
     }
 

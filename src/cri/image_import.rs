@@ -345,7 +345,7 @@ async fn finish(
     }
 }
 
-fn in_namespace<T>(message: T, lease: Option<&str>) -> Request<T> {
+pub(super) fn in_namespace<T>(message: T, lease: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
     if let Some(lease) = lease.and_then(|l| l.parse().ok()) {

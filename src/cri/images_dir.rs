@@ -158,6 +158,14 @@ impl ImagesDir {
     }
 }
 
+/// The names of all images that were imported from archives of the images directory.
+#[must_use]
+pub fn imported(data_dir: &Path) -> BTreeSet<String> {
+    let known = fs::read(data_dir.join("agent/images.json")).ok();
+    let known: Imported = known.and_then(|data| serde_json::from_slice(&data).ok()).unwrap_or_default();
+    known.archives.into_values().flat_map(|(_, names)| names).collect()
+}
+
 fn archives(dir: &Path) -> BTreeMap<String, Stamp> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries

@@ -10,9 +10,12 @@ pub mod events;
 pub mod fake;
 pub mod image_archive;
 pub mod image_import;
+mod image_names;
 pub mod images_dir;
 pub mod pause;
+pub mod registries;
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -124,7 +127,11 @@ pub struct Usage {
     pub container_id: String,
     /// Total since start.
     pub cpu_nanoseconds: u64,
+    /// The working set.
     pub memory_bytes: u64,
+    /// What the container wrote beside its volumes.
+    pub layer_bytes: u64,
+    pub layer_inodes: u64,
 }
 
 /// Pods and containers.
@@ -163,6 +170,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// URL of the runtime's streaming server for one exec; it speaks SPDY/3.1 and is valid for one minute.
     async fn exec_url(&self, id: &str, command: &[String], options: StreamOptions) -> Result<String>;
     async fn attach_url(&self, id: &str, options: StreamOptions) -> Result<String>;
+    /// As [`Runtime::exec_url`], for connections to a sandbox's loopback. `ports` are for clients that do not name them in
+    /// their streams.
+    async fn port_forward_url(&self, sandbox_id: &str, ports: &[u16]) -> Result<String>;
+    /// Writes what a running container is to a file, from which it can be started again.
+    async fn checkpoint(&self, id: &str, file: &Path, timeout: Duration) -> Result<()>;
 
     /// Changes of any pod. Ends when the connection does; the caller lists again and calls anew.
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>>;
@@ -178,6 +190,8 @@ pub struct Image {
     /// The user the image asks for: a number, or a name to be looked up in the image.
     pub uid: Option<i64>,
     pub username: String,
+    /// The runtime itself needs it.
+    pub pinned: bool,
 }
 
 /// Images on the node.
@@ -194,6 +208,8 @@ pub trait Images: Send + Sync + 'static {
         sandbox: Option<&v1::PodSandboxConfig>,
     ) -> Result<String>;
     async fn remove_image(&self, reference: &str) -> Result<()>;
+    /// Gives an image another name, by which it is known from then on.
+    async fn rename(&self, from: &str, to: &str) -> Result<()>;
     /// Bytes used by image storage on disk.
     async fn image_bytes(&self) -> Result<u64>;
 }

@@ -16,7 +16,7 @@ const CURL: &str = "/usr/bin/curl";
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "sleep", "ls", "env", "httpd", "nc", "nslookup", "hostname", "id", "true", "false", "touch",
     "rm", "mkdir", "date", "grep", "ip", "ping", "kill", "ps", "head", "tail", "dd", "stat", "readlink", "test", "seq",
-    "wc", "mount", "df", "stty", "tty", "sync", "trap", "yes", "printf", "vi", "uname", "time",
+    "wc", "mount", "df", "stty", "tty", "sync", "trap", "yes", "printf", "vi", "uname", "time", "tar",
 ];
 
 fn digest(data: &[u8]) -> String {

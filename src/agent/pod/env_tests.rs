@@ -15,7 +15,7 @@ fn check(container: &Value, expect: Result<&[(&str, &str)], &str>) {
     let container: Container = serde_json::from_value(container.clone()).expect("valid");
     let data = |pairs: &[(&str, &str)]| {
         let values = pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
-        Some(Arc::new(Data { values, secret_type: String::new() }))
+        Some(Arc::new(Data { values, ..Data::default() }))
     };
     let objects = HashMap::from([
         ((Kind::ConfigMap, "settings".to_owned()), data(&[("color", "blue"), ("a=b", "bad name")])),

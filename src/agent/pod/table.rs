@@ -71,16 +71,6 @@ impl PodEntry {
     }
 }
 
-impl crate::agent::api::Pods for PodTable {
-    fn find(&self, pod_namespace: &str, pod_name: &str) -> Option<Pod> {
-        PodTable::find(self, pod_namespace, pod_name).map(|entry| entry.full())
-    }
-
-    fn all(&self) -> Vec<Pod> {
-        self.pods()
-    }
-}
-
 /// Rouses one worker and tells what it should look at. Reports add up until the worker takes them.
 #[derive(Default)]
 pub struct Wake {

@@ -30,6 +30,7 @@ use super::tell::Telling;
 use super::{cleanup, container, describe, ended, field_path, name, namespace, spec, status, stop, uid};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
+use crate::agent::images::is_pull_failure;
 use crate::agent::probes::Probes;
 use crate::agent::volumes::{self, Mounted};
 use crate::clock;
@@ -361,7 +362,7 @@ impl Worker {
     fn age_pull_errors(&mut self, now: Timestamp) {
         let mut aged = Vec::new();
         for (name, held) in &mut self.held {
-            if held.waiting.reason != "ErrImagePull" {
+            if !is_pull_failure(&held.waiting.reason) {
                 continue;
             }
             let due = held.since.checked_add(PULL_ERROR_SHOWN).unwrap_or(now);
@@ -370,7 +371,7 @@ impl Worker {
             } else if self.retry_at.get(name).is_some_and(|at| *at > now) {
                 let image = container(&self.pod, name).and_then(|(_, c)| c.image.clone()).unwrap_or_default();
                 let text = format!("Back-off pulling image {image:?}");
-                let message = format!("{text}: ErrImagePull: {}", held.waiting.message);
+                let message = format!("{text}: {}: {}", held.waiting.reason, held.waiting.message);
                 held.waiting = Waiting { reason: "ImagePullBackOff".into(), message };
                 aged.push((name.clone(), text));
             }

@@ -1,25 +1,26 @@
 //! Effects: a command in a container, or its main process, with a client at the other end of a WebSocket
 //! (`v5.channel.k8s.io` and `v4.channel.k8s.io`: the first byte of a message names its channel). The runtime is reached
-//! through its streaming server, which speaks SPDY; bytes are moved between the two until the runtime says how it ended.
+//! through its streaming server, which speaks SPDY and knows no half-close by WebSocket; bytes are moved between the two
+//! until the runtime says how it ended.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
-use http::{Request, Response, StatusCode, Uri};
-use http_body_util::Empty;
+use http::Method;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, split};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::spdy::{self, Frame, Writer};
+use super::{relay, websocket};
 use crate::cri::StreamOptions;
 
 /// The protocols that we speak, the better one first.
@@ -33,26 +34,15 @@ const RESIZE: u8 = 4;
 /// v5: the next byte names a channel that the client has closed.
 const CLOSE: u8 = 255;
 
-/// How long the runtime's streaming server may take to accept the connection.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// A session in which nothing happens for this long ends (`streamingConnectionIdleTimeout`).
 const IDLE_TIME: Duration = Duration::from_secs(4 * 3600);
-/// Largest message from a client, in bytes; kubectl sends at most 32 KiB.
-const MESSAGE_MAX: usize = 1024 * 1024;
-const BUFFER: usize = 32 * 1024;
 /// Pings of the runtime that wait to be answered.
 const PINGS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the runtime's streaming URL {0:?} is not one")]
-    Url(String),
-    #[error("cannot connect to the runtime's streaming server at {address}")]
-    Connect { address: String, source: io::Error },
-    #[error("the runtime's streaming server did not switch to SPDY")]
-    Upgrade(#[source] hyper::Error),
-    #[error("the runtime's streaming server answered {0}")]
-    Refused(StatusCode),
+    #[error(transparent)]
+    Open(#[from] relay::Error),
     #[error("the stream from the runtime broke off")]
     Runtime(#[source] io::Error),
     #[error("the stream to the client broke off")]
@@ -86,40 +76,13 @@ impl Streams {
     }
 }
 
-/// Connects to the URL that the runtime made for one session. The returned future drives the connection: it must run
-/// beside everything that uses the [`Runtime`].
+/// Connects to the URL that the runtime made for one session.
 ///
 /// # Errors
 /// When the server cannot be reached or does not switch to SPDY.
 pub async fn connect(url: &str, options: StreamOptions) -> Result<Runtime, Error> {
-    let bad = || Error::Url(url.to_owned());
-    let uri: Uri = url.parse().map_err(|_| bad())?;
-    let address = uri.authority().ok_or_else(bad)?.as_str().to_owned();
-    let failed = |source| Error::Connect { address: address.clone(), source };
-    let tcp = match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&address)).await {
-        Ok(tcp) => tcp.map_err(failed)?,
-        Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
-    };
-    tcp.set_nodelay(true).map_err(failed)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(Error::Upgrade)?;
-    let request = Request::post(uri.path_and_query().map_or("/", |p| p.as_str()))
-        .header(http::header::HOST, &address)
-        .header(http::header::CONNECTION, "Upgrade")
-        .header(http::header::UPGRADE, "SPDY/3.1")
-        .header("x-stream-protocol-version", "v4.channel.k8s.io")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| bad())?;
-    // The connection's own future ends when it was upgraded.
-    let upgraded = async {
-        let response = sender.send_request(request).await.map_err(Error::Upgrade)?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::Refused(response.status()));
-        }
-        hyper::upgrade::on(response).await.map_err(Error::Upgrade)
-    };
-    let (upgraded, _) = tokio::join!(upgraded, connection.with_upgrades());
-    let (reader, writer) = split(TokioIo::new(upgraded?));
+    let switched = relay::open(url, Method::POST, relay::spdy(PROTOCOLS[1])).await?;
+    let (reader, writer) = split(switched.stream);
     let mut runtime = Runtime { reader, writer: Writer::new(writer), streams: Streams::default() };
     runtime.open(options).await.map_err(Error::Runtime)?;
     Ok(runtime)
@@ -147,44 +110,10 @@ impl Runtime {
     }
 }
 
-/// Picks a protocol from the client's `Sec-WebSocket-Protocol` headers.
+/// The rank of a protocol that we speak.
 #[must_use]
-pub fn protocol(offered: &[&str]) -> Option<&'static str> {
-    let mut offered = offered.iter().flat_map(|line| line.split(',')).map(str::trim);
-    let all: Vec<&str> = offered.by_ref().collect();
-    PROTOCOLS.into_iter().find(|p| all.contains(p))
-}
-
-/// The answer to a WebSocket handshake.
-///
-/// # Errors
-/// What is wrong with the request.
-pub fn accept<B>(request: &Request<B>) -> Result<(Response<()>, &'static str), String> {
-    let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !header(http::header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err("unable to upgrade: this server streams over WebSocket only".into());
-    }
-    if header(http::header::SEC_WEBSOCKET_VERSION) != "13" {
-        return Err("unable to upgrade: unsupported version of the WebSocket protocol".into());
-    }
-    let offered = request.headers().get_all(http::header::SEC_WEBSOCKET_PROTOCOL);
-    let offered: Vec<&str> = offered.iter().filter_map(|v| v.to_str().ok()).collect();
-    let Some(chosen) = protocol(&offered) else {
-        return Err(format!(
-            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {PROTOCOLS:?}"
-        ));
-    };
-    let key = header(http::header::SEC_WEBSOCKET_KEY);
-    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(http::header::CONNECTION, "Upgrade")
-        .header(http::header::UPGRADE, "websocket")
-        .header(http::header::SEC_WEBSOCKET_ACCEPT, accept)
-        .header(http::header::SEC_WEBSOCKET_PROTOCOL, chosen)
-        .body(())
-        .map_err(|e| e.to_string())?;
-    Ok((response, chosen))
+pub fn knows(protocol: &str) -> Option<u8> {
+    PROTOCOLS.iter().zip(0..).find_map(|(known, rank)| (*known == protocol).then_some(rank))
 }
 
 /// Moves bytes until the runtime has said how it ended, or the client is gone.
@@ -195,12 +124,7 @@ pub async fn bridge<C>(client: C, protocol: &str, runtime: Runtime) -> Result<()
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut limits = WebSocketConfig::default();
-    limits.read_buffer_size = BUFFER;
-    limits.write_buffer_size = 0;
-    limits.max_message_size = Some(MESSAGE_MAX);
-    limits.max_frame_size = Some(MESSAGE_MAX);
-    let socket = WebSocketStream::from_raw_socket(client, Role::Server, Some(limits)).await;
+    let socket = WebSocketStream::from_raw_socket(client, Role::Server, Some(websocket::limits())).await;
     let (mut to_client, mut from_client) = socket.split();
     let Runtime { mut reader, mut writer, streams } = runtime;
     let (pings, mut pinged) = mpsc::channel(PINGS_MAX);
@@ -210,6 +134,7 @@ where
     let first = if streams.stdout != 0 { STDOUT } else { ERROR };
     to_client.send(Message::binary(vec![first])).await?;
 
+    let output = AtomicBool::new(false);
     let inward = async {
         loop {
             let message = tokio::select! {
@@ -218,7 +143,10 @@ where
                     writer.pong(ping).await.map_err(Error::Runtime)?;
                     continue;
                 }
-                () = tokio::time::sleep(IDLE_TIME) => return Err(Error::Idle),
+                () = tokio::time::sleep(IDLE_TIME) => match output.swap(false, Ordering::Relaxed) {
+                    true => continue,
+                    false => return Err(Error::Idle),
+                },
             };
             let data = match message.transpose()? {
                 Some(Message::Binary(data)) => data,
@@ -249,6 +177,7 @@ where
                 Some(Frame::Data { stream, data, fin }) => {
                     let Some(channel) = streams.channel(stream) else { continue };
                     if !data.is_empty() {
+                        output.store(true, Ordering::Relaxed);
                         let mut message = BytesMut::with_capacity(data.len() + 1);
                         message.extend_from_slice(&[channel]);
                         message.extend_from_slice(&data);
@@ -271,31 +200,5 @@ where
     tokio::select! {
         ended = inward => ended,
         ended = outward => ended,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn handshake_picks_the_best_common_protocol() {
-        assert_eq!(protocol(&["v4.channel.k8s.io"]), Some(PROTOCOLS[1]));
-        assert_eq!(protocol(&["v4.channel.k8s.io, v5.channel.k8s.io"]), Some(PROTOCOLS[0]));
-        assert_eq!(protocol(&["channel.k8s.io"]), None);
-        let request = Request::get("/exec/a/b/c")
-            .header("upgrade", "websocket")
-            .header("connection", "Upgrade")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .header("sec-websocket-protocol", "v5.channel.k8s.io")
-            .body(())
-            .expect("a request");
-        let (response, chosen) = accept(&request).expect("a handshake");
-        // The example of RFC 6455.
-        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(chosen, PROTOCOLS[0]);
-        let spdy = Request::post("/exec").header("upgrade", "SPDY/3.1").body(()).expect("a request");
-        assert!(accept(&spdy).is_err());
     }
 }

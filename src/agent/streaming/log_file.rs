@@ -1,6 +1,7 @@
 //! Effects: reads a container's log file, and goes on reading while it grows: through rotation, until the container
 //! has ended. Nothing is polled: inotify tells about the file, the runtime's events about the container.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,12 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 
 use super::log_line::{Filter, Options};
+use crate::agent::logs;
 use crate::cri::{self, Runtime, RuntimeEvent, State};
 use crate::inotify::{Flags, Watcher};
 
 /// How much of the file is read at once, in bytes.
-const BLOCK: usize = 64 * 1024;
+const BLOCK: usize = 128 * 1024;
 /// A line longer than this is passed on in pieces; runtimes split at 16 KiB.
 const LINE_MAX: usize = 256 * 1024;
 
@@ -53,6 +55,8 @@ pub async fn stream(
 struct Reader {
     path: PathBuf,
     file: File,
+    /// The file that comes after this one, once there is something in it.
+    next: Option<File>,
     /// Bytes read that are no whole line yet.
     pending: Vec<u8>,
     filter: Filter,
@@ -72,7 +76,7 @@ impl Reader {
     async fn open(path: &Path, options: &Options, container: Container) -> io::Result<Self> {
         let following = if options.follow { Some(Following::new(path, container).await?) } else { None };
         let file = File::open(path).await?;
-        Ok(Self { path: path.into(), file, pending: Vec::new(), filter: Filter::new(options), following })
+        Ok(Self { path: path.into(), file, next: None, pending: Vec::new(), filter: Filter::new(options), following })
     }
 
     /// Goes to where the last `lines` lines start, reading backwards.
@@ -131,12 +135,13 @@ impl Reader {
 
     fn take_lines(&mut self, out: &mut Vec<u8>) {
         let mut start = 0;
-        while let Some(length) = self.pending[start..].iter().position(|b| *b == b'\n') {
+        out.reserve(self.pending.len());
+        for end in memchr::memchr_iter(b'\n', &self.pending) {
             if self.filter.is_done() {
                 break;
             }
-            self.filter.push(&self.pending[start..start + length], out);
-            start += length + 1;
+            self.filter.push(&self.pending[start..end], out);
+            start = end + 1;
         }
         self.pending.drain(..start);
         if self.pending.len() > LINE_MAX {
@@ -148,14 +153,20 @@ impl Reader {
     /// At the end of the file: waits until there may be more. `false` when there will be none.
     async fn wait(&mut self) -> io::Result<bool> {
         let Some(following) = &mut self.following else { return Ok(false) };
-        if let Some(next) = successor(&self.path, &self.file).await? {
-            // Rotated. What was written to the old file before is read already.
+        if let Some(next) = self.next.take() {
             self.file = next;
+            return Ok(true);
+        }
+        if let Some(next) = successor(&self.path, &self.file).await? {
+            // Rotated. The old file may have grown between its end and now: once more, and then it is complete.
+            self.next = Some(next);
             return Ok(true);
         }
         if following.ended {
             return Ok(false);
         }
+        // It may be long until there is more.
+        self.pending.shrink_to_fit();
         following.changed().await?;
         Ok(true)
     }
@@ -215,13 +226,26 @@ impl Container {
     }
 }
 
-/// The file that now has the name of the one we read, if it is another one.
+/// The file that was begun after the one we read, if there is one with something in it: until then the runtime may write
+/// to the old one.
 async fn successor(path: &Path, file: &File) -> io::Result<Option<File>> {
-    let next = match File::open(path).await {
-        Ok(next) => next,
+    let newest = match File::open(path).await {
+        Ok(newest) => newest,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let (old, new) = (file.metadata().await?, next.metadata().await?);
-    Ok((old.ino() != new.ino() || old.dev() != new.dev()).then_some(next))
+    let old = file.metadata().await?;
+    let is_old = |other: &Metadata| (other.ino(), other.dev()) == (old.ino(), old.dev());
+    let metadata = newest.metadata().await?;
+    if is_old(&metadata) {
+        return Ok(None);
+    }
+    // A slow reader is more than one file behind.
+    let rotated = logs::rotated(path);
+    let ours = rotated.iter().position(|path| std::fs::metadata(path).is_ok_and(|other| is_old(&other)));
+    let between = ours.and_then(|at| rotated.get(at + 1));
+    if let Some(file) = between.and_then(|path| std::fs::File::open(path).ok()) {
+        return Ok(Some(File::from_std(file)));
+    }
+    Ok((metadata.len() > 0).then_some(newest))
 }

@@ -80,18 +80,19 @@ impl Filter {
 
     /// `line` without its newline. Lines that are not in the format are left out, as upstream does.
     pub fn push(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let Some((time, stream, full, text)) = parse(line) else { return };
+        let Some(Line { time, stream, full, text }) = parse(line) else { return };
         if self.stream.is_some_and(|wanted| wanted.as_bytes() != stream) {
             return;
         }
+        let time = || std::str::from_utf8(time).unwrap_or_default();
         if let Some(since) = self.since
-            && time.parse::<Timestamp>().is_ok_and(|at| at < since)
+            && time().parse::<Timestamp>().is_ok_and(|at| at < since)
         {
             return;
         }
         let start = out.len();
         if self.timestamps && !self.partial {
-            out.extend_from_slice(nanoseconds(time).as_bytes());
+            nanoseconds(time(), out);
             out.push(b' ');
         }
         out.extend_from_slice(text);
@@ -108,23 +109,40 @@ impl Filter {
     }
 }
 
-/// Time, stream, whether the line ends here, text.
-fn parse(line: &[u8]) -> Option<(&str, &[u8], bool, &[u8])> {
-    let mut fields = line.splitn(4, |b| *b == b' ');
-    let time = std::str::from_utf8(fields.next()?).ok()?;
-    let stream = fields.next().filter(|s| matches!(*s, b"stdout" | b"stderr"))?;
-    let tags = fields.next()?;
-    let full = tags.split(|b| *b == b':').next() != Some(b"P");
-    Some((time, stream, full, fields.next().unwrap_or_default()))
+struct Line<'a> {
+    time: &'a [u8],
+    stream: &'a [u8],
+    /// It ends here.
+    full: bool,
+    text: &'a [u8],
+}
+
+fn parse(line: &[u8]) -> Option<Line<'_>> {
+    let (time, rest) = cut(line)?;
+    let (stream, rest) = cut(rest)?;
+    let known = stream == b"stdout" || stream == b"stderr";
+    let (tags, text) = cut(rest).unwrap_or((rest, b""));
+    let full = !(tags == b"P" || tags.starts_with(b"P:"));
+    known.then_some(Line { time, stream, full, text })
+}
+
+/// At the first space.
+fn cut(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(b' ', line)?;
+    Some((&line[..at], &line[at + 1..]))
 }
 
 /// The same time with all nine digits, so that columns line up; runtimes drop zeros at the end.
-fn nanoseconds(time: &str) -> String {
+fn nanoseconds(time: &str, out: &mut Vec<u8>) {
     let zone =
         time.find(['Z', '+']).or_else(|| time.rfind('-').filter(|i| *i > "2006-01-02".len())).unwrap_or(time.len());
     let (clock, zone) = time.split_at(zone);
     let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    format!("{seconds}.{fraction:0<9}{zone}")
+    out.extend_from_slice(seconds.as_bytes());
+    out.push(b'.');
+    out.extend_from_slice(fraction.as_bytes());
+    out.extend_from_slice(&b"000000000"[fraction.len().min(9)..]);
+    out.extend_from_slice(zone.as_bytes());
 }
 
 #[cfg(test)]

@@ -114,3 +114,19 @@ async fn a_followed_log_survives_rotation_and_ends_with_its_container() {
     // Following a container that has ended gives what there is.
     assert_eq!(story.read("follow=true").await, "first of the new\nbye\n");
 }
+
+#[tokio::test]
+async fn a_slow_reader_misses_no_rotated_file() {
+    let story = Story::new().await;
+    let path = story.path();
+    append(&path, &line("one"));
+    let mut stream = Box::pin(story.open("follow=true").await);
+    assert_eq!(next(&mut stream).await.as_deref(), Some("one\n"));
+    for (name, text) in [("20260101-000000", "two"), ("20260101-000100", "three"), ("20260101-000200", "four")] {
+        append(&path, &line(text));
+        fs::rename(&path, story.directory.path().join(format!("0.log.{name}"))).unwrap();
+    }
+    append(&path, &line("five"));
+    story.runtime.exit("u", "c", 0);
+    assert_eq!(rest(stream).await, "two\nthree\nfour\nfive\n");
+}

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn items_choose_and_rename() {
         let values = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
-        let data = Data { values, secret_type: String::new() };
+        let data = Data { values, ..Data::default() };
         let item = |key: &str| KeyToPath { key: key.into(), path: "x/y".into(), mode: Some(0o400) };
         let all = payload(Kind::ConfigMap, &data, &[], Some(0o600), false).expect("all keys");
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);

@@ -24,6 +24,9 @@ use crate::pki::tls;
 /// How long the other side may take to accept a connection.
 const DIAL_TIME: Duration = Duration::from_secs(10);
 
+/// Upgraded connections are moved in pieces of this size, in bytes.
+const PIECE: usize = 32 * 1024;
+
 /// Opens a connection to `host:port`. Tests lead addresses elsewhere.
 pub type Dial = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
 
@@ -130,7 +133,8 @@ impl Nodes {
         self.tasks.spawn(async move {
             let joined = async {
                 let (theirs, ours) = tokio::try_join!(theirs, ours).map_err(io::Error::other)?;
-                tokio::io::copy_bidirectional(&mut TokioIo::new(theirs), &mut TokioIo::new(ours)).await
+                let (mut theirs, mut ours) = (TokioIo::new(theirs), TokioIo::new(ours));
+                tokio::io::copy_bidirectional_with_sizes(&mut theirs, &mut ours, PIECE, PIECE).await
             };
             if let Some(Err(error)) = stop.run_until_cancelled(joined).await {
                 tracing::debug!(%error, "an upgraded connection broke off");

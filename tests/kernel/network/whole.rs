@@ -92,6 +92,7 @@ fn settings(node: &Node) -> (config::Agent, config::Cluster) {
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),
+        images: skiff::config::ImageSettings::default(),
         notify_socket: None,
     };
     (agent, cluster)

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::{Held, Worker};
+use crate::agent::images::is_pull_failure;
 use crate::agent::pod::plan::Waiting;
 use crate::agent::pod::start::{Failed, Progress, retry_after};
 use crate::agent::pod::table::Changes;
@@ -16,7 +17,7 @@ const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
 const SANDBOX_RETRY: u32 = 4;
 
 fn is_pull_error(reason: &str) -> bool {
-    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError"].contains(&reason)
+    is_pull_failure(reason) || ["ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError"].contains(&reason)
 }
 
 impl Worker {
@@ -83,7 +84,7 @@ impl Worker {
     fn start_failed(&mut self, failed: Failed) {
         let now = clock::now();
         let Failed { name, reason, message } = failed;
-        let retry = if reason == "ErrImagePull" {
+        let retry = if is_pull_failure(&reason) {
             self.pulls.advance(&name, now, now);
             self.pulls.waiting(&name, now, now).map_or(now, |(_, until)| until)
         } else {
@@ -163,7 +164,7 @@ impl Worker {
         }
         if changes.objects {
             // What failed for want of an object may work now.
-            self.retry_at.retain(|name, _| self.held.get(name).is_some_and(|h| h.waiting.reason == "ErrImagePull"));
+            self.retry_at.retain(|name, _| self.held.get(name).is_some_and(|h| is_pull_failure(&h.waiting.reason)));
             self.refresh_at = Some(clock::now());
         }
     }

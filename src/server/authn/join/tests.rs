@@ -68,6 +68,7 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),
+        images: crate::config::ImageSettings::default(),
         notify_socket: None,
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::objects::Data;
+use crate::agent::objects::Data;
 use crate::cri::v1::AuthConfig;
 
 #[derive(Deserialize)]
@@ -40,16 +40,28 @@ pub fn matching(secret: &Data, image: &str) -> Vec<AuthConfig> {
         }
         _ => None,
     };
+    closest(auths.unwrap_or_default(), image).into_iter().map(auth_config).collect()
+}
+
+/// What stands for places that an image is at, the most specific one first.
+#[must_use]
+pub fn closest<T>(by_place: BTreeMap<String, T>, image: &str) -> Vec<T> {
     let target = full_name(image);
-    let mut found: Vec<(usize, AuthConfig)> = Vec::new();
-    for (server, login) in auths.unwrap_or_default() {
+    let mut found: Vec<(usize, T)> = Vec::new();
+    for (server, value) in by_place {
         let place = place(&server);
         if fits(&place, &target) {
-            found.push((place.len(), auth_config(login)));
+            found.push((place.len(), value));
         }
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    found.into_iter().map(|(_, auth)| auth).collect()
+    found.into_iter().map(|(_, value)| value).collect()
+}
+
+/// Whether an image is at a place, such as `*.example.com/team`.
+#[must_use]
+pub fn fits_image(pattern: &str, image: &str) -> bool {
+    fits(&place(pattern), &full_name(image))
 }
 
 fn auth_config(login: Login) -> AuthConfig {
@@ -109,7 +121,7 @@ mod tests {
             "*.other.org": {"username": "wild", "password": "w"},
         }});
         let values = [(".dockerconfigjson".to_owned(), config.to_string().into_bytes())].into();
-        let secret = Data { values, secret_type: "kubernetes.io/dockerconfigjson".into() };
+        let secret = Data { values, secret_type: "kubernetes.io/dockerconfigjson".into(), ..Data::default() };
         let names = |image: &str| -> Vec<String> {
             matching(&secret, image).into_iter().map(|auth| format!("{}:{}", auth.username, auth.password)).collect()
         };
