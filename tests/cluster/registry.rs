@@ -206,9 +206,11 @@ fn mirrors(lab: &mut Lab, registries: &Path) {
     for (name, image) in [("plain", "plain.test/team/busybox:1"), ("renamed", "renamed.test/apps/busybox:1")] {
         lab.kubectl(&["run", name, &format!("--image={image}")]);
         running(lab, name);
-        let pod = lab.json(&["get", "pod", name]).unwrap();
-        assert_eq!(pod["status"]["containerStatuses"][0]["image"], image, "{pod}");
+        let all = skiff(lab, &["list", "-o", "json"], None).unwrap();
+        assert!(all.contains(&format!("\"{image}\"")), "{all}");
     }
+    let all = skiff(lab, &["list"], None).unwrap();
+    assert!(!all.contains("127.0.0.1:5001/team"), "the mirror's own name is not left:\n{all}");
     // What is wrong is told where an administrator looks.
     std::fs::write(registries, "mirrors: [geheim]\n").unwrap();
     lab.machines[0].stop();
