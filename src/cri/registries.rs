@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 /// First line of the files that are ours to remove.
 pub const HEADER: &str = "# Written by skiff at every start from registries.yaml; changes are lost.";
+/// containerd 1.6 refuses a file without this table.
+const NO_HOSTS: &str = "\n[host]\n";
 /// Stands for all registries.
 const ANY: &str = "*";
 const HUB: &str = "docker.io";
@@ -165,7 +167,7 @@ impl Registries {
             files.entry(endpoint.registry.clone()).or_insert_with(|| {
                 let mut text = format!("{HEADER}\nserver = {}\n", quoted(&endpoint.url));
                 self.tls(&endpoint.registry, "", &mut text);
-                text
+                text + NO_HOSTS
             });
         }
         files
@@ -191,6 +193,9 @@ impl Registries {
         self.tls(name, "", &mut text);
         if others.is_empty() && text.len() == said {
             return None;
+        }
+        if others.is_empty() {
+            text.push_str(NO_HOSTS);
         }
         for endpoint in others {
             let _ = writeln!(text, "\n[host.{}]", quoted(&endpoint.url));
@@ -353,7 +358,8 @@ capabilities = ["pull", "resolve", "push"]
         );
         assert_eq!(hosts["docker.io"], expect);
         assert!(hosts["_default"].starts_with(&format!("{HEADER}\n\n[host.\"https://local.example.com/v2\"]\n")));
-        assert!(hosts["insecure.example.com"].ends_with("skip_verify = true\n"));
+        assert!(hosts["insecure.example.com"].ends_with("skip_verify = true\n\n[host]\n"));
+        assert!(hosts.values().all(|text| text.contains("\n[host")));
     }
 
     #[test]

@@ -211,6 +211,8 @@ fn mirrors(lab: &mut Lab, registries: &Path) {
     }
     let all = skiff(lab, &["list"], None).unwrap();
     assert!(!all.contains("127.0.0.1:5001/team"), "the mirror's own name is not left:\n{all}");
+    let log = std::fs::read_to_string(lab.machines[0].data_dir.join("agent/containerd.log")).unwrap();
+    assert!(!log.contains("hosts.toml"), "containerd reads what it is given:\n{log}");
     // What is wrong is told where an administrator looks.
     std::fs::write(registries, "mirrors: [geheim]\n").unwrap();
     lab.machines[0].stop();
