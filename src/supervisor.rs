@@ -23,6 +23,7 @@ pub enum Failure {
 
 struct Stage {
     stop: CancellationToken,
+    deadline: Duration,
     tasks: JoinSet<(&'static str, Result<(), String>)>,
 }
 
@@ -35,7 +36,15 @@ pub struct Supervisor {
 impl Supervisor {
     /// Opens a stage: components added from now on stop before all earlier ones.
     pub fn stage(&mut self) {
-        self.stages.push(Stage { stop: CancellationToken::new(), tasks: JoinSet::new() });
+        self.stages.push(Stage { stop: CancellationToken::new(), deadline: STAGE_DEADLINE, tasks: JoinSet::new() });
+    }
+
+    /// Gives the newest stage so much more time to stop.
+    ///
+    /// # Panics
+    /// When no stage was opened.
+    pub fn patience(&mut self, more: Duration) {
+        self.stages.last_mut().expect("a stage was opened").deadline += more;
     }
 
     /// Starts a component in the newest stage.
@@ -86,7 +95,7 @@ async fn ended(tasks: &mut JoinSet<(&'static str, Result<(), String>)>) -> Failu
 async fn stop(mut stage: Stage) {
     stage.stop.cancel();
     let all = async { while stage.tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(STAGE_DEADLINE, all).await.is_err() {
+    if tokio::time::timeout(stage.deadline, all).await.is_err() {
         tracing::warn!(left = stage.tasks.len(), "components did not stop in time and are aborted");
         stage.tasks.shutdown().await;
     }

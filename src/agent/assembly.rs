@@ -111,6 +111,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
     let tls = Arc::new(joined.kubelet_tls()?);
     let api = Api { socket, tls, cx: kubelet.context() };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
+    supervisor.patience(config.kubelet.shutdown_grace);
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;
         Ok::<_, Infallible>(())

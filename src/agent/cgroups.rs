@@ -10,6 +10,7 @@
 
 mod oom;
 mod resize;
+mod whole;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

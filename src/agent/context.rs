@@ -8,8 +8,11 @@ use tokio::sync::watch;
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::events::Recorder;
+use super::eviction::signals::Gauges;
+use super::image_gc::ImageGc;
 use super::images::Puller;
 use super::metrics::probes::Counts;
+use super::node_info::Pressure;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::volumes::Tokens;
@@ -37,6 +40,12 @@ pub struct NodeContext {
     pub paths: Paths,
     /// What the node gives to pods.
     pub allocatable: Allocatable,
+    /// What the node is short of; [`super::eviction`] says it.
+    pub pressure: watch::Sender<Pressure>,
+    /// The machine goes down; [`super::shutdown`] says it.
+    pub going_down: watch::Sender<bool>,
+    pub gauges: Arc<dyn Gauges>,
+    pub image_gc: ImageGc,
     /// All of the machine's memory.
     pub memory_bytes: i64,
 }

@@ -1,5 +1,5 @@
-//! Loop: removes containers and sandboxes that nobody needs: of each container the newest and the one before (for
-//! `kubectl logs --previous`) stay. A sandbox whose pod was deleted while the runtime was making it may come to life
+//! Loop: removes containers and sandboxes that nobody needs, and asks for images to be removed. Of each container the
+//! newest dead one stays, for `kubectl logs --previous`. A sandbox whose pod was deleted while the runtime was making it may come to life
 //! after its worker has ended: pods that departed lately are looked after once more. Pods that are merely unknown are
 //! not touched: the server may be away.
 
@@ -10,34 +10,51 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::pod::is_final;
 use super::pod::table::PodEntry;
 use crate::cri::State;
 
+/// The kubelet's `ContainerGCPeriod`.
 const PERIOD: Duration = Duration::from_secs(60);
+/// Images are looked at once in so many rounds (`ImageGCPeriod`).
+const IMAGE_ROUNDS: u32 = 5;
+/// Of the dead containers of one name (`maximum-dead-containers-per-container`).
+const KEPT: usize = 1;
 
 pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
     let mut before = HashSet::new();
+    let mut round: u32 = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
-        for entry in cx.pods.entries() {
-            for (id, log) in superfluous(&entry) {
-                if let Err(error) = cx.runtime.remove_container(&id).await {
-                    tracing::debug!(%error, id, "old container not removed");
-                    continue;
-                }
-                for file in super::logs::rotated(&log).into_iter().chain([log]) {
-                    // It may never have written any.
-                    let _ = tokio::fs::remove_file(file).await;
-                }
-                cx.pods.wake_for_id(&id);
-            }
-        }
+        remove_dead(&cx, false).await;
         let departed = cx.pods.take_departed();
         remove_late(&cx, &before, &departed).await;
         before = departed;
+        if round.is_multiple_of(IMAGE_ROUNDS) {
+            cx.image_gc.collect(&cx).await;
+        }
+        round += 1;
+    }
+}
+
+/// Dead containers with their logs: of each name but the newest, and, when the disk is full, all of pods that have ended.
+pub async fn remove_dead(cx: &NodeContext, also_of_ended: bool) {
+    for entry in cx.pods.entries() {
+        let all = also_of_ended && is_final(&entry.status);
+        for (id, log) in superfluous(&entry, if all { 0 } else { KEPT }) {
+            if let Err(error) = cx.runtime.remove_container(&id).await {
+                tracing::debug!(%error, id, "old container not removed");
+                continue;
+            }
+            for file in super::logs::rotated(&log).into_iter().chain([log]) {
+                // It may never have written any.
+                let _ = tokio::fs::remove_file(file).await;
+            }
+            cx.pods.wake_for_id(&id);
+        }
     }
 }
 
@@ -66,17 +83,16 @@ async fn remove_late(cx: &NodeContext, before: &HashSet<String>, departed: &Hash
     }
 }
 
-/// Dead containers older than the one before the newest, with their logs.
-fn superfluous(entry: &PodEntry) -> Vec<(String, std::path::PathBuf)> {
+/// Dead containers beyond the newest ones, with their logs.
+fn superfluous(entry: &PodEntry, kept: usize) -> Vec<(String, std::path::PathBuf)> {
     let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
-    for container in &entry.containers {
+    for container in entry.containers.iter().filter(|container| container.state == State::Exited) {
         by_name.entry(container.name.as_str()).or_default().push(container);
     }
     let mut found = Vec::new();
     for containers in by_name.values_mut() {
         containers.sort_by_key(|container| std::cmp::Reverse(container.attempt));
-        let old = containers.iter().skip(2).filter(|container| container.state == State::Exited);
-        found.extend(old.map(|container| (container.id.clone(), container.log_path.clone())));
+        found.extend(containers.iter().skip(kept).map(|container| (container.id.clone(), container.log_path.clone())));
     }
     found.sort();
     found
@@ -88,7 +104,7 @@ mod tests {
     use crate::agent::pod::table::ContainerEntry;
 
     #[test]
-    fn two_of_each_name_stay() {
+    fn the_newest_dead_one_of_each_name_stays() {
         let container = |name: &str, attempt, state| ContainerEntry {
             name: name.into(),
             id: format!("{name}{attempt}"),
@@ -105,7 +121,8 @@ mod tests {
             container("b", 0, State::Exited),
         ];
         let entry = PodEntry { pod: Arc::default(), status: Arc::default(), sandbox_id: None, containers };
-        let ids: Vec<String> = superfluous(&entry).into_iter().map(|(id, _)| id).collect();
-        assert_eq!(ids, ["a0", "a1"]);
+        let ids = |kept| -> Vec<String> { superfluous(&entry, kept).into_iter().map(|(id, _)| id).collect() };
+        assert_eq!(ids(KEPT), ["a0", "a1"]);
+        assert_eq!(ids(0), ["a0", "a1", "a2", "b0"]);
     }
 }

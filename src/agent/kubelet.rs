@@ -12,20 +12,23 @@ use tokio_util::sync::CancellationToken;
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::context::{NodeContext, Paths};
+use super::eviction::signals;
+use super::image_gc::ImageGc;
 use super::images::Puller;
 use super::metrics::probes::Counts;
-use super::node_info::Machine;
+use super::node_info::{Machine, Pressure};
 use super::node_status::NodeLoop;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
-use super::{events, gc, logs};
+use super::{allocatable, events, eviction, gc, logs, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
 
 /// Between attempts to follow the runtime's events.
 const RECONNECT: Duration = Duration::from_millis(200);
+const ENFORCE_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the agent is made of; see [`Kubelet::new`].
 pub struct Parts {
@@ -44,6 +47,7 @@ pub struct Parts {
 pub struct Kubelet {
     cx: Arc<NodeContext>,
     machine: Machine,
+    shares: allocatable::Shares,
     events: events::Writer,
     pods_may_start: watch::Receiver<bool>,
 }
@@ -57,17 +61,29 @@ impl Kubelet {
 
     /// With another root of the control group tree: tests leave the machine's alone.
     pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
+        let cgroups = Cgroups::new(cgroup_root);
+        let machine = Machine::read(&parts.config.data_dir);
+        let shares = allocatable::shares(&machine, &parts.config.kubelet, parts.config.max_pods, pid_max());
+        let reserves = shares.pods_memory_bytes < i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX);
+        let kubepods =
+            cgroups.of_all_pods().filter(|_| reserves && parts.config.kubelet.enforce_pods).map(|directory| {
+                signals::Kubepods { directory, is_v2: cgroups.is_v2(), limit_bytes: shares.pods_memory_bytes }
+            });
+        let gauges = Arc::new(signals::Machine::new(&parts.config.data_dir, kubepods));
         let Parts { config, cluster, client, runtime, images, services, pods_may_start } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let pods = PodTable::default();
-        let machine = Machine::read(&config.data_dir);
         let cx = NodeContext {
             paths: Paths::new(&config.data_dir),
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images, config.images.clone(), &config.data_dir),
-            cgroups: Cgroups::new(cgroup_root),
-            ledger: Ledger::new(Amounts::parse(Some(&machine.resources(config.max_pods).1))),
-            allocatable: machine.allocatable(),
+            cgroups,
+            ledger: Ledger::new(Amounts::parse(Some(&allocatable::resources(&machine, &shares).1))),
+            allocatable: shares.allocatable,
+            pressure: watch::channel(Pressure::default()).0,
+            going_down: watch::channel(false).0,
+            gauges,
+            image_gc: ImageGc::default(),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
             probe_counts: Counts::default(),
@@ -79,7 +95,14 @@ impl Kubelet {
             services,
             pods,
         };
-        Kubelet { cx: Arc::new(cx), machine, events: writer, pods_may_start }
+        Kubelet { cx: Arc::new(cx), machine, shares, events: writer, pods_may_start }
+    }
+
+    /// With other gauges than the machine's.
+    #[cfg(test)]
+    pub(super) fn with_gauges(mut self, gauges: Arc<dyn signals::Gauges>) -> Kubelet {
+        Arc::get_mut(&mut self.cx).expect("nobody else has it yet").gauges = gauges;
+        self
     }
 
     /// For the kubelet endpoint and whoever looks up pods.
@@ -93,16 +116,35 @@ impl Kubelet {
         self.cx.clone()
     }
 
-    /// Runs until `stop`; containers keep running after that.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs until `stop`; containers keep running after that, unless the machine goes down.
+    pub async fn run(self, stopped: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let stop = match shutdown::longest(&self.cx.config.kubelet).is_zero() {
+            true => stopped,
+            false => {
+                let (cx, stop) = (self.cx.clone(), CancellationToken::new());
+                let ours = stop.clone();
+                tasks.spawn(async move {
+                    stopped.cancelled().await;
+                    if shutdown::machine_goes_down().await {
+                        shutdown::run(&cx).await;
+                    }
+                    ours.cancel();
+                });
+                stop
+            }
+        };
         let (runtime_state, seen_state) = watch::channel(None);
         tasks.spawn(self.events.run(stop.clone()));
-        let node = NodeLoop { cx: self.cx.clone(), machine: self.machine, runtime_state: seen_state };
+        let node = NodeLoop::new(self.cx.clone(), self.machine, self.shares, seen_state);
         tasks.spawn(node.run(stop.clone()));
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));
         tasks.spawn(logs::rotate(self.cx.clone(), stop.clone()));
         tasks.spawn(gc::run(self.cx.clone(), stop.clone()));
+        tasks.spawn(eviction::run(self.cx.clone(), stop.clone()));
+        if self.cx.config.kubelet.enforce_pods {
+            tasks.spawn(enforce(self.cx.clone(), self.shares, stop.clone()));
+        }
         let (source, mut may_start) = (PodSource::new(self.cx.clone()), self.pods_may_start);
         tasks.spawn(async move {
             tokio::select! {
@@ -118,6 +160,26 @@ impl Kubelet {
             }
         }
     }
+}
+
+/// Limits all pods together to what the node gives them. Pods that use more already have to go first: it is tried again.
+async fn enforce(cx: Arc<NodeContext>, shares: allocatable::Shares, stop: CancellationToken) {
+    let (node, of) = (&cx.config.node_name, shares.allocatable);
+    while let Err(error) = cx.cgroups.enforce(of.cpu_milli, shares.pods_memory_bytes, shares.pods_processes) {
+        tracing::warn!(%error, "pods are not limited to what the node gives them; trying again");
+        let message = format!("Failed to update Node Allocatable Limits [\"kubepods\"]: {error}");
+        cx.events.node(node, events::Kind::Warning, "FailedNodeAllocatableEnforcement", message);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ENFORCE_AGAIN) => {}
+        }
+    }
+    let message = "Updated Node Allocatable limit across pods";
+    cx.events.node(node, events::Kind::Normal, "NodeAllocatableEnforced", message);
+}
+
+fn pid_max() -> Option<i64> {
+    std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
 }
 
 /// Passes the runtime's events to the pods' workers. After a break everyone looks at everything once.

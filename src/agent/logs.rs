@@ -1,13 +1,16 @@
 //! Effects and loop: termination messages, and rotation of container logs.
 //!
-//! Sizes are looked at on a coarse timer while containers run, and not at all when none does. The runtime writes the
-//! files; a full one is renamed and the runtime told to open a new one.
+//! Sizes are looked at once a minute, and more often while a log grows quickly. The runtime writes the files; a full one is
+//! renamed and the runtime told to open a new one.
 
+use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
@@ -18,10 +21,11 @@ use crate::cri::State;
 const MESSAGE_BYTES: u64 = 4096;
 const LOG_BYTES: u64 = 2048;
 const LOG_LINES: usize = 80;
-/// A log is rotated beyond this size, and this many files are kept of it.
-const ROTATE_BYTES: u64 = 10 << 20;
-const KEEP_FILES: usize = 5;
-const CHECK: Duration = Duration::from_secs(60);
+/// Between two looks at the sizes: as often as the log that grows most asks for, within these.
+const QUICKEST: Duration = Duration::from_secs(1);
+const SLOWEST: Duration = Duration::from_secs(60);
+/// Rotated logs but the newest are compressed, under this extension.
+const COMPRESSED: &str = "gz";
 
 /// What the container wrote to its message file, or the end of its log.
 #[must_use]
@@ -60,33 +64,63 @@ fn tail(log: &Path) -> Option<String> {
 
 /// Rotates logs of running containers until `stop`.
 pub async fn rotate(cx: Arc<NodeContext>, stop: CancellationToken) {
+    let limits = Limits { bytes: cx.config.kubelet.log_max_bytes, files: cx.config.kubelet.log_max_files };
+    let (mut sizes, mut pause) = (HashMap::new(), SLOWEST);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(CHECK) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        let mut seen = HashMap::new();
         for entry in cx.pods.entries() {
             for container in entry.containers.iter().filter(|container| container.state == State::Running) {
-                if size(&container.log_path) <= ROTATE_BYTES {
+                let bytes = size(&container.log_path);
+                seen.insert(container.id.clone(), bytes);
+                if bytes <= limits.bytes {
                     continue;
                 }
-                if let Err(error) = rotate_one(&cx, &container.id, &container.log_path).await {
+                if let Err(error) = rotate_one(&cx, &container.id, &container.log_path, limits).await {
                     tracing::warn!(%error, log = %container.log_path.display(), "log not rotated");
                 }
             }
         }
+        pause = next_check(&sizes, &seen, limits.bytes, pause);
+        sizes = seen;
     }
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: u64,
+    files: usize,
+}
+
+/// Half the time after which the log that grows most would be full, judging by the last `pause`.
+fn next_check(before: &HashMap<String, u64>, now: &HashMap<String, u64>, limit: u64, pause: Duration) -> Duration {
+    let full_in = now.iter().map(|(id, bytes)| {
+        let known = before.get(id).copied().unwrap_or(0);
+        // One that is smaller than it was has been rotated, and written to since.
+        let grown = if *bytes >= known { bytes - known } else { *bytes };
+        let left = if *bytes > limit { limit } else { limit - bytes };
+        let pauses = left.checked_div(grown).unwrap_or(u64::MAX);
+        pause.saturating_mul(u32::try_from(pauses).unwrap_or(u32::MAX))
+    });
+    full_in.min().map_or(SLOWEST, |soonest| soonest / 2).clamp(QUICKEST, SLOWEST)
 }
 
 fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-async fn rotate_one(cx: &NodeContext, id: &str, log: &Path) -> std::io::Result<()> {
+async fn rotate_one(cx: &NodeContext, id: &str, log: &Path, limits: Limits) -> std::io::Result<()> {
     let old = rotated(log);
-    for extra in old.iter().take((old.len() + 2).saturating_sub(KEEP_FILES)) {
+    // With the one that is made now, and the one that is written.
+    for extra in old.iter().take((old.len() + 2).saturating_sub(limits.files)) {
         std::fs::remove_file(extra)?;
     }
+    // The newest one stays as it is: whoever follows the log may still read it.
+    let full: Vec<PathBuf> = rotated(log).into_iter().filter(|file| !is_compressed(file)).collect();
+    tokio::task::spawn_blocking(move || full.iter().try_for_each(|file| compress(file))).await??;
     let target = PathBuf::from(format!("{}.{}", log.display(), clock::now().strftime("%Y%m%d-%H%M%S")));
     std::fs::rename(log, &target)?;
     if let Err(error) = cx.runtime.reopen_log(id).await {
@@ -95,6 +129,24 @@ async fn rotate_one(cx: &NodeContext, id: &str, log: &Path) -> std::io::Result<(
         return Err(std::io::Error::other(error));
     }
     Ok(())
+}
+
+fn is_compressed(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == COMPRESSED)
+}
+
+/// Replaces the file by a compressed one; what a crash leaves half-written is overwritten.
+fn compress(file: &Path) -> std::io::Result<()> {
+    let part = PathBuf::from(format!("{}.tmp", file.display()));
+    if file.extension().is_some_and(|extension| extension == "tmp") {
+        return std::fs::remove_file(file);
+    }
+    let mut encoder = GzEncoder::new(std::fs::File::create(&part)?, Compression::fast());
+    std::io::copy(&mut std::fs::File::open(file)?, &mut encoder)?;
+    encoder.finish()?;
+    std::fs::set_permissions(&part, std::fs::metadata(file)?.permissions())?;
+    std::fs::rename(&part, format!("{}.{COMPRESSED}", file.display()))?;
+    std::fs::remove_file(file)
 }
 
 /// Rotated files of a log, the oldest first: their names end in a time.
@@ -128,5 +180,40 @@ mod tests {
         assert!(tail.starts_with("line 120\n") && tail.ends_with("line 199\n"), "{tail}");
         std::fs::write(&file, "it broke").expect("written");
         assert_eq!(termination_message(&file, Some(&log)).as_deref(), Some("it broke"));
+    }
+    #[test]
+    fn a_log_that_grows_quickly_is_looked_at_more_often() {
+        let sizes = |bytes: u64| HashMap::from([("c".to_owned(), bytes)]);
+        let minute = Duration::from_secs(60);
+        for (before, now, pause, expect) in [
+            (0, 0, minute, 60),
+            // One and a half such minutes more, and it is full.
+            (0, 400, minute, 30),
+            (0, 600, minute, 1),
+            (0, 100, Duration::from_secs(10), 45),
+            (900, 1000, minute, 1),
+            // Rotated: it grew by all that it has.
+            (1000, 250, Duration::from_secs(8), 12),
+            (0, 5000, minute, 1),
+        ] {
+            let found = next_check(&sizes(before), &sizes(now), 1000, pause);
+            assert_eq!(found, Duration::from_secs(expect), "{before} {now}");
+        }
+        assert_eq!(next_check(&HashMap::new(), &HashMap::new(), 1000, QUICKEST), SLOWEST, "nothing runs");
+    }
+
+    #[test]
+    fn an_old_log_is_compressed_in_place() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let (log, old) = (root.path().join("0.log"), root.path().join("0.log.20260101-000000"));
+        std::fs::write(&old, "line\n".repeat(1000)).expect("written");
+        compress(&old).expect("compressed");
+        let found = rotated(&log);
+        assert_eq!(found, [root.path().join("0.log.20260101-000000.gz")]);
+        assert!(is_compressed(&found[0]) && size(&found[0]) < 500);
+        let mut text = String::new();
+        let file = std::fs::File::open(&found[0]).expect("there");
+        flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("readable");
+        assert_eq!(text.lines().count(), 1000);
     }
 }

@@ -4,20 +4,24 @@
 //! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
 //! [`api`] is the kubelet endpoint, [`metrics`] what monitoring reads there; [`uninstall`] comes after all of it.
 
+mod allocatable;
 pub mod allocation;
 pub mod api;
 mod assembly;
 pub mod cgroups;
 pub mod context;
 pub mod events;
+pub mod eviction;
 pub mod gc;
 mod grpc_health;
 mod http_get;
+mod image_gc;
 pub mod images;
 pub mod join;
 pub mod kubelet;
 pub mod logs;
 pub mod metrics;
+mod mirror;
 pub mod node_info;
 pub mod node_status;
 pub mod objects;
@@ -26,6 +30,8 @@ pub mod pod;
 pub mod pod_source;
 pub mod probes;
 mod running;
+mod shutdown;
+mod static_pods;
 pub mod stats;
 pub mod streaming;
 pub mod uninstall;
@@ -35,5 +41,7 @@ pub use assembly::{Error, command, run};
 
 #[cfg(test)]
 mod fake_api;
+#[cfg(test)]
+mod static_tests;
 #[cfg(test)]
 mod tests;

@@ -4,17 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::volumes::fields::Allocatable;
 use crate::cri;
 
 pub const KUBELET_VERSION: &str = "v1.36.2+skiff1";
-/// Of the disk, kept from pods: below it the node is under disk pressure. The same share as k3s has.
-pub const DISK_RESERVE_PERCENT: u64 = 5;
-/// Below this much available memory the node is under memory pressure (the kubelet's `memory.available`).
-pub const MEMORY_RESERVE_BYTES: u64 = 100 << 20;
-
 /// What does not change while the machine runs.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -26,8 +19,8 @@ pub struct Machine {
     pub system: NodeSystemInfo,
 }
 
-/// What does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the node is short of, as its conditions say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     pub memory: bool,
     pub disk: bool,
@@ -44,55 +37,6 @@ impl Machine {
             disk_bytes: disk(data_dir).map_or(0, |(total, _)| total),
             hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
             system: system(),
-        }
-    }
-
-    #[must_use]
-    pub fn allocatable(&self) -> Allocatable {
-        let hugepages: u64 = self.hugepages.values().sum();
-        let disk = self.disk_bytes - self.disk_bytes / 100 * DISK_RESERVE_PERCENT;
-        Allocatable {
-            cpu_milli: self.cpus * 1000,
-            memory_bytes: i64::try_from(self.memory_bytes - hugepages.min(self.memory_bytes)).unwrap_or(i64::MAX),
-            ephemeral_storage_bytes: i64::try_from(disk).unwrap_or(i64::MAX),
-        }
-    }
-
-    /// `capacity` and `allocatable` of the Node.
-    #[must_use]
-    pub fn resources(&self, max_pods: u32) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
-        let kibi = |bytes: u64| format!("{}Ki", bytes / 1024);
-        let mut capacity = BTreeMap::from([
-            ("cpu".to_owned(), self.cpus.to_string()),
-            ("memory".to_owned(), kibi(self.memory_bytes)),
-            ("ephemeral-storage".to_owned(), kibi(self.disk_bytes)),
-            ("pods".to_owned(), max_pods.to_string()),
-        ]);
-        for (size, bytes) in &self.hugepages {
-            let amount = if *bytes == 0 { "0".to_owned() } else { kibi(*bytes) };
-            capacity.insert(format!("hugepages-{size}"), amount);
-        }
-        let free = self.allocatable();
-        let mut allocatable = capacity.clone();
-        allocatable.insert("memory".into(), kibi(u64::try_from(free.memory_bytes).unwrap_or(0)));
-        allocatable.insert("ephemeral-storage".into(), free.ephemeral_storage_bytes.to_string());
-        let quantities = |map: BTreeMap<String, String>| map.into_iter().map(|(k, v)| (k, Quantity(v))).collect();
-        (quantities(capacity), quantities(allocatable))
-    }
-}
-
-impl Pressure {
-    #[must_use]
-    pub fn read(data_dir: &Path) -> Pressure {
-        let available = meminfo(&text("/proc/meminfo"), "MemAvailable");
-        let disk = disk(data_dir).is_some_and(|(total, free)| free < total / 100 * DISK_RESERVE_PERCENT);
-        // The kubelet's own threshold is a share too; the kernel needs a few to do anything at all.
-        let limit: u64 = text("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(u64::MAX);
-        let running = text("/proc/loadavg").split([' ', '/']).nth(4).and_then(|n| n.parse::<u64>().ok());
-        Pressure {
-            memory: available < MEMORY_RESERVE_BYTES,
-            disk,
-            pid: running.is_some_and(|running| running > limit / 100 * 95),
         }
     }
 }
@@ -181,29 +125,6 @@ pub fn runtime_version(version: &cri::Version) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn resources_are_written_as_the_kubelet_does() {
-        let machine = Machine {
-            cpus: 2,
-            memory_bytes: 4096 * 1024,
-            disk_bytes: 1_024_000,
-            hugepages: [("2Mi".to_owned(), 0), ("1Gi".to_owned(), 1024)].into(),
-            system: NodeSystemInfo::default(),
-        };
-        let (capacity, allocatable) = machine.resources(110);
-        let show = |map: &BTreeMap<String, Quantity>| -> String {
-            map.iter().map(|(key, value)| format!("{key}={} ", value.0)).collect()
-        };
-        assert_eq!(
-            show(&capacity),
-            "cpu=2 ephemeral-storage=1000Ki hugepages-1Gi=1Ki hugepages-2Mi=0 memory=4096Ki pods=110 "
-        );
-        assert_eq!(
-            show(&allocatable),
-            "cpu=2 ephemeral-storage=972800 hugepages-1Gi=1Ki hugepages-2Mi=0 memory=4095Ki pods=110 "
-        );
-    }
 
     #[test]
     fn memory_table() {

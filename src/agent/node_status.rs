@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, Taint,
@@ -14,23 +15,21 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::allocatable::{self, Resources, Shares, extended};
 use super::context::NodeContext;
 use super::events::Kind as EventKind;
 use super::node_info::{Machine, Pressure, architecture, runtime_version};
 use crate::api::local_storage::PATH_ANNOTATION;
+use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 use crate::cri;
 
 const RENEW: Duration = Duration::from_secs(10);
-const REPORT: Duration = Duration::from_secs(300);
 /// While the node is not ready, so that Ready is told soon after it is.
 const WATCHFUL: Duration = Duration::from_millis(100);
 /// For this long after the start; a node that is not ready after that is looked at every [`PATIENT`].
 const STARTING: Duration = Duration::from_secs(30);
 const PATIENT: Duration = Duration::from_secs(2);
-const LEASE_SECONDS: i32 = 40;
-/// Images named in the status (the kubelet's `nodeStatusMaxImages`).
-const MAX_IMAGES: usize = 50;
 
 /// Whether the runtime's event stream is up; `None` before the first try.
 pub type RuntimeState = watch::Receiver<Option<bool>>;
@@ -39,17 +38,31 @@ pub struct NodeLoop {
     pub cx: Arc<NodeContext>,
     pub machine: Machine,
     pub runtime_state: RuntimeState,
+    shares: Shares,
+    pressure: watch::Receiver<Pressure>,
+    going_down: watch::Receiver<bool>,
+    /// What others say that the node has, when they say it.
+    extended: Resources,
 }
 
 /// What the conditions are decided from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Observed {
     /// The reason why the node is not ready.
     not_ready: Option<String>,
     pressure: Pressure,
+    /// Of the images on the node.
+    images: u64,
+    extended: Resources,
 }
 
 impl NodeLoop {
+    #[must_use]
+    pub fn new(cx: Arc<NodeContext>, machine: Machine, shares: Shares, runtime_state: RuntimeState) -> NodeLoop {
+        let (pressure, going_down) = (cx.pressure.subscribe(), cx.going_down.subscribe());
+        NodeLoop { cx, machine, runtime_state, shares, pressure, going_down, extended: Resources::default() }
+    }
+
     pub async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -66,14 +79,18 @@ impl NodeLoop {
         let mut renewed: Option<tokio::time::Instant> = None;
         let mut away = false;
         let began = clock::instant();
+        let (own, every) = (self.own_node(), self.cx.config.kubelet.report);
+        let mut own = std::pin::pin!(own);
         loop {
             let observed = self.observe().await;
-            let due = told.as_ref().is_none_or(|(before, at)| *before != observed || at.elapsed() >= REPORT);
+            let due = told.as_ref().is_none_or(|(before, at)| *before != observed || at.elapsed() >= every);
             if due {
-                let ready_before = told.as_ref().map(|(before, _)| before.not_ready.is_none());
+                let before = told.as_ref().map(|(before, _)| before.clone());
+                let ready_before = before.as_ref().map(|before| before.not_ready.is_none());
                 match self.report(&mut current, &observed).await {
                     Ok(()) => {
                         self.note_ready(ready_before, &observed);
+                        self.note_pressure(before.map(|before| before.pressure), observed.pressure);
                         told = Some((observed.clone(), clock::instant()));
                     }
                     Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -101,6 +118,10 @@ impl NodeLoop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 changed = self.runtime_state.changed() => if changed.is_err() { return },
+                // The sender lives as long as the context.
+                _ = self.pressure.changed() => {}
+                _ = self.going_down.changed() => {}
+                Some(theirs) = own.next() => self.extended = extended(&theirs, current.capacity.as_ref().unwrap_or(&Resources::default())),
             }
         }
     }
@@ -122,6 +143,37 @@ impl NodeLoop {
         }
     }
 
+    /// As the kubelet says them: at the start too.
+    fn note_pressure(&self, before: Option<Pressure>, now: Pressure) {
+        let name = &self.cx.config.node_name;
+        let rows = [
+            (before.map(|b| b.memory), now.memory, "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+            (before.map(|b| b.disk), now.disk, "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+            (before.map(|b| b.pid), now.pid, "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ];
+        for (before, now, short, fine) in rows {
+            let reason = if now { short } else { fine };
+            if before != Some(now) {
+                let message = format!("Node {name} status is now: {reason}");
+                self.cx.events.node(name, EventKind::Normal, reason, message);
+            }
+        }
+    }
+
+    /// The capacity of the Node as the API has it, whenever that may have changed.
+    fn own_node(&self) -> impl futures::Stream<Item = Resources> + use<> {
+        let own = Source::of("nodes").fields(format!("metadata.name={}", self.cx.config.node_name));
+        let events = reflector::typed::<Node>(self.cx.client.clone(), own);
+        events.filter_map(|event| async {
+            let node = match event {
+                Event::Replace(nodes, _) => nodes.into_iter().next(),
+                Event::Set(node) => Some(node),
+                Event::Gone(_) | Event::Bookmark(_) => None,
+            };
+            node?.status?.capacity
+        })
+    }
+
     /// Asked once; the daemon may still be starting.
     async fn runtime_version(&self) -> String {
         for _ in 0..100 {
@@ -135,13 +187,16 @@ impl NodeLoop {
 
     async fn observe(&self) -> Observed {
         let down = *self.runtime_state.borrow() == Some(false);
+        let going_down = *self.going_down.borrow();
         let not_ready = match tokio::time::timeout(Duration::from_secs(5), self.cx.runtime.health()).await {
+            _ if going_down => Some("node is shutting down".to_owned()),
             Ok(Ok(health)) => not_ready(&health),
             _ if down => Some("container runtime is down".to_owned()),
             Ok(Err(_)) => Some("container runtime is down".to_owned()),
             Err(_) => Some("[container runtime status check may not have completed yet]".to_owned()),
         };
-        Observed { not_ready, pressure: Pressure::read(&self.cx.config.data_dir) }
+        let (pressure, images) = (*self.cx.pressure.borrow(), self.cx.images.generation());
+        Observed { not_ready, pressure, images, extended: self.extended.clone() }
     }
 
     /// Creates the Node, or brings labels of an old one up to date. Ends when it is there.
@@ -205,7 +260,7 @@ impl NodeLoop {
     }
 
     fn status(&self, container_runtime_version: String) -> NodeStatus {
-        let (capacity, allocatable) = self.machine.resources(self.cx.config.max_pods);
+        let (capacity, allocatable) = allocatable::resources(&self.machine, &self.shares);
         let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let mut system = self.machine.system.clone();
         system.container_runtime_version = container_runtime_version;
@@ -228,8 +283,12 @@ impl NodeLoop {
         let now = clock::time();
         current.conditions = Some(conditions(observed, current.conditions.as_deref().unwrap_or_default(), &now));
         if let Ok(images) = self.cx.images.list().await {
-            current.images = Some(image_list(images));
+            current.images = Some(image_list(images, self.cx.config.kubelet.max_images));
         }
+        let ours = current.capacity.clone().unwrap_or_default();
+        let allocatable = current.allocatable.get_or_insert_default();
+        allocatable.retain(|name, _| ours.contains_key(name) || observed.extended.contains_key(name));
+        allocatable.extend(observed.extended.clone());
         let api: Api<Node> = Api::all(self.cx.client.clone());
         let patch = Patch::Strategic(json!({ "status": current }));
         api.patch_status(&self.cx.config.node_name, &PatchParams::default(), &patch).await.map(drop)
@@ -265,7 +324,7 @@ impl NodeLoop {
         let lease: Lease = serde_json::from_value(json!({
             "metadata": {"name": name, "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}]},
-            "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": clock::micro_time()},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": self.cx.config.kubelet.lease_seconds, "renewTime": clock::micro_time()},
         }))
         .unwrap_or_default();
         api.create(&PostParams::default(), &lease).await.map(drop)
@@ -328,9 +387,9 @@ fn conditions(observed: &Observed, before: &[NodeCondition], now: &Time) -> Vec<
 }
 
 /// The biggest first, digests before tags.
-fn image_list(mut images: Vec<cri::Image>) -> Vec<ContainerImage> {
+fn image_list(mut images: Vec<cri::Image>, most: Option<usize>) -> Vec<ContainerImage> {
     images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
-    images.truncate(MAX_IMAGES);
+    images.truncate(most.unwrap_or(usize::MAX));
     let row = |image: cri::Image| ContainerImage {
         names: Some(image.digests.into_iter().chain(image.tags).take(5).collect()),
         size_bytes: i64::try_from(image.size_bytes).ok(),
@@ -358,7 +417,8 @@ mod tests {
 
     #[test]
     fn conditions_change_their_time_with_their_status() {
-        let mut observed = Observed { not_ready: None, pressure: Pressure { memory: false, disk: false, pid: false } };
+        let mut observed =
+            Observed { not_ready: None, pressure: Pressure::default(), images: 0, extended: Resources::default() };
         let first = show(&observed, &[], 10);
         let text = |c: &NodeCondition| {
             let (reason, message) = (c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or(""));

@@ -13,16 +13,26 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::mirror::{self, FullName, Picture, full_name, is_mirror, is_static};
 use super::own_node::OwnNode;
 use super::pod::admit::{self, Refusal};
 use super::pod::observed::Observed;
 use super::pod::worker::{Desired, Worker};
 use super::pod::{ended, uid};
+use super::static_pods::StaticPods;
 use super::volumes::teardown;
+use super::{eviction, shutdown};
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
 
 pub struct PodSource {
+    /// Pods of this node's own, in the folder of manifests.
+    own: StaticPods,
+    picture: watch::Sender<Picture>,
+    /// Follows the picture, once there is something in it.
+    mirroring: JoinSet<()>,
+    /// New manifests whose pods wait for the ones of the same name to end.
+    next: BTreeMap<FullName, Pod>,
     cx: Arc<NodeContext>,
     workers: JoinSet<String>,
     desired: HashMap<String, watch::Sender<Desired>>,
@@ -43,6 +53,10 @@ impl PodSource {
     #[must_use]
     pub fn new(cx: Arc<NodeContext>) -> PodSource {
         PodSource {
+            own: StaticPods::new(&cx.config.pod_manifests, &cx.config.node_name),
+            picture: watch::channel(Picture::default()).0,
+            mirroring: JoinSet::new(),
+            next: BTreeMap::new(),
             cx,
             workers: JoinSet::new(),
             desired: HashMap::new(),
@@ -65,6 +79,7 @@ impl PodSource {
 
     async fn follow(&mut self, stop: &CancellationToken) {
         self.found = self.take_stock().await;
+        self.read_own(stop).await;
         let own = Source::of("pods").fields(format!("spec.nodeName={}", self.cx.config.node_name));
         let mut stream = pin!(reflector::typed::<Pod>(self.cx.client.clone(), own));
         loop {
@@ -72,12 +87,16 @@ impl PodSource {
                 event = stream.next() => match event {
                     None => return,
                     Some(Event::Replace(pods, _)) => {
+                        let (mirrors, pods): (Vec<Pod>, Vec<Pod>) = pods.into_iter().partition(is_mirror);
+                        self.mirrors_listed(mirrors);
                         let listed = pods.iter().map(|pod| uid(pod).to_owned()).collect();
                         for pod in self.in_order(pods) {
                             self.put(pod, false, stop).await;
                         }
                         self.listed(&listed, stop).await;
                     }
+                    Some(Event::Set(pod)) if is_mirror(&pod) => self.mirror_seen(pod, false),
+                    Some(Event::Gone(pod)) if is_mirror(&pod) => self.mirror_seen(pod, true),
                     Some(Event::Set(pod)) => self.put(pod, false, stop).await,
                     Some(Event::Bookmark(_)) => {}
                     Some(Event::Gone(pod)) => {
@@ -87,7 +106,11 @@ impl PodSource {
                         }
                     }
                 },
-                Some(ended) = self.workers.join_next() => self.worker_ended(ended),
+                () = self.own.changed() => self.read_own(stop).await,
+                Some(ended) = self.workers.join_next() => {
+                    self.worker_ended(ended);
+                    self.start_next(stop).await;
+                }
             }
         }
     }
@@ -145,7 +168,8 @@ impl PodSource {
             None => Observed::default(),
             Some(_) => self.observe_until(&id).await,
         };
-        let (sender, receiver) = watch::channel(Desired { pod, gone });
+        let mirror = self.mirror_of(&pod);
+        let (sender, receiver) = watch::channel(Desired { pod, gone, mirror });
         let mut worker = Worker::new(self.cx.clone(), receiver, observed);
         if let Some(why) = refusal {
             worker.refuse(&why);
@@ -160,8 +184,12 @@ impl PodSource {
 
     /// Why the node does not take the pod. One that is taken is counted from now on.
     async fn refusal(&mut self, pod: &Arc<Pod>) -> Option<Refusal> {
-        if let Some(why) = admit::unsuitable(pod) {
-            return Some(why);
+        if *self.cx.going_down.borrow() {
+            return Some(shutdown::not_admitted());
+        }
+        let refused = eviction::admit::refusal(pod, *self.cx.pressure.borrow()).or_else(|| admit::unsuitable(pod));
+        if refused.is_some() {
+            return refused;
         }
         // Those that have ended, or that the API has no more, are not among them: the scheduler has not waited either.
         let others = self.cx.ledger.pods();
@@ -200,7 +228,12 @@ impl PodSource {
         match ended {
             Ok(id) => {
                 self.desired.remove(&id);
-                self.finished.insert(id);
+                // A manifest may come back as it was; a pod of the API does not.
+                let was_static = self.picture.borrow().statics.values().any(|pod| uid(pod) == id);
+                match was_static {
+                    true => self.picture.send_modify(|picture| picture.statics.retain(|_, pod| uid(pod) != id)),
+                    false => drop(self.finished.insert(id)),
+                }
             }
             Err(error) => tracing::error!(%error, "a pod worker failed"),
         }
@@ -210,7 +243,7 @@ impl PodSource {
     async fn listed(&mut self, listed: &BTreeSet<String>, stop: &CancellationToken) {
         self.finished.retain(|id| listed.contains(id));
         for (id, desired) in &self.desired {
-            if !listed.contains(id) {
+            if !listed.contains(id) && !is_static(&desired.borrow().pod) {
                 desired.send_modify(|desired| desired.gone = true);
             }
         }
@@ -240,6 +273,93 @@ impl PodSource {
                 Err(error) => tracing::warn!(%error, uid = %id, "directory of an old pod not removed"),
             }
         }
+    }
+}
+
+impl PodSource {
+    /// Starts what is new in the folder, and ends what is gone from it. A manifest that changed is a new pod.
+    async fn read_own(&mut self, stop: &CancellationToken) {
+        let wanted: BTreeMap<FullName, Pod> = self.own.read().into_iter().map(|pod| (full_name(&pod), pod)).collect();
+        let running = self.picture.borrow().statics.clone();
+        for (name, pod) in &running {
+            if wanted.get(name).is_none_or(|wanted| uid(wanted) != uid(pod)) {
+                tracing::info!(pod = name.1, namespace = name.0, "static pod ends: its manifest changed or is gone");
+                if let Some(desired) = self.desired.get(uid(pod)) {
+                    desired.send_modify(|desired| desired.gone = true);
+                }
+            }
+        }
+        let ends = |pod: &Pod| self.desired.get(uid(pod)).is_some_and(|desired| desired.borrow().gone);
+        self.next = wanted
+            .into_iter()
+            .filter(|(name, pod)| running.get(name).is_none_or(|known| uid(known) != uid(pod) || ends(known)))
+            .collect();
+        self.start_next(stop).await;
+    }
+
+    /// Starts manifests' pods that wait for nothing any more.
+    async fn start_next(&mut self, stop: &CancellationToken) {
+        let free: Vec<FullName> =
+            self.next.keys().filter(|name| !self.picture.borrow().statics.contains_key(*name)).cloned().collect();
+        for name in free {
+            let Some(pod) = self.next.remove(&name) else { continue };
+            tracing::info!(pod = name.1, namespace = name.0, "static pod starts");
+            self.picture.send_modify(|picture| drop(picture.statics.insert(name, Arc::new(pod.clone()))));
+            self.mirror_them();
+            self.put(pod, false, stop).await;
+        }
+    }
+
+    fn mirror_them(&mut self) {
+        if self.mirroring.is_empty() {
+            self.mirroring.spawn(mirror::run(self.cx.clone(), self.picture.subscribe()));
+        }
+    }
+
+    fn mirrors_listed(&mut self, mirrors: Vec<Pod>) {
+        let mirrors: BTreeMap<FullName, Arc<Pod>> =
+            mirrors.into_iter().map(|pod| (full_name(&pod), Arc::new(pod))).collect();
+        if !mirrors.is_empty() {
+            self.mirror_them();
+        }
+        self.picture.send_modify(|picture| picture.mirrors = Some(mirrors));
+        let statics: Vec<Arc<Pod>> = self.picture.borrow().statics.values().cloned().collect();
+        for pod in statics {
+            self.tell_worker(&pod);
+        }
+    }
+
+    fn mirror_seen(&mut self, mirror: Pod, gone: bool) {
+        let name = full_name(&mirror);
+        self.mirror_them();
+        self.picture.send_modify(|picture| {
+            let mirrors = picture.mirrors.get_or_insert_default();
+            match gone {
+                true => drop(mirrors.remove(&name)),
+                false => drop(mirrors.insert(name.clone(), Arc::new(mirror))),
+            }
+        });
+        let pod = self.picture.borrow().statics.get(&name).cloned();
+        if let Some(pod) = pod {
+            self.tell_worker(&pod);
+        }
+    }
+
+    /// The pod's worker tells its status to the mirror.
+    fn tell_worker(&self, pod: &Pod) {
+        let mirror = self.mirror_of(pod);
+        if let Some(desired) = self.desired.get(uid(pod)) {
+            desired.send_if_modified(|desired| {
+                let changed = desired.mirror != mirror;
+                desired.mirror = mirror;
+                changed
+            });
+        }
+    }
+
+    fn mirror_of(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        let picture = self.picture.borrow();
+        picture.mirrors.as_ref()?.get(&full_name(pod)).filter(|mirror| mirror::shows(mirror, pod)).cloned()
     }
 }
 

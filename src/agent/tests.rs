@@ -12,8 +12,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::eviction::signals::Gauges;
+use super::eviction::tests::FakeGauges;
 use super::fake_api::FakeApi;
 use super::kubelet::{Kubelet, Parts};
+use crate::config::kubelet::Kubelet as Settings;
 use crate::config::{Agent, Cidr, Cluster};
 use crate::cri::fake::Fake;
 use crate::cri::{self, Runtime};
@@ -22,9 +25,12 @@ use crate::net::services::View;
 const POD: &str = "/api/v1/namespaces/ns/pods/p";
 
 pub(super) struct Node {
-    api: FakeApi,
-    runtime: Fake,
-    directory: tempfile::TempDir,
+    pub(super) api: FakeApi,
+    pub(super) runtime: Fake,
+    pub(super) directory: tempfile::TempDir,
+    /// Whatever this machine is short of is no part of a story.
+    pub(super) gauges: Arc<dyn Gauges>,
+    pub(super) settings: Settings,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -35,6 +41,8 @@ impl Node {
             api: FakeApi::default(),
             runtime: Fake::with_images(&["busybox:1"]),
             directory: tempfile::tempdir().expect("temporary directory"),
+            gauges: Arc::new(FakeGauges::default()),
+            settings: Settings::default(),
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -42,7 +50,7 @@ impl Node {
 
     fn kubelet(&self) -> Kubelet {
         let parts = Parts {
-            config: config(self.directory.path()),
+            config: Agent { kubelet: self.settings.clone(), ..config(self.directory.path()) },
             cluster: cluster(),
             client: self.api.client(),
             runtime: Arc::new(self.runtime.clone()),
@@ -51,7 +59,7 @@ impl Node {
             pods_may_start: tokio::sync::watch::channel(true).1,
         };
         // No control groups there: pods run without.
-        Kubelet::with_cgroups(parts, self.directory.path())
+        Kubelet::with_cgroups(parts, self.directory.path()).with_gauges(self.gauges.clone())
     }
 
     /// What workers share, with nothing running.
@@ -59,12 +67,15 @@ impl Node {
         self.kubelet().context()
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) -> Arc<NodeContext> {
         self.stop = CancellationToken::new();
-        self.tasks.spawn(self.kubelet().run(self.stop.clone()));
+        let kubelet = self.kubelet();
+        let cx = kubelet.context();
+        self.tasks.spawn(kubelet.run(self.stop.clone()));
+        cx
     }
 
-    async fn halt(&mut self) {
+    pub(super) async fn halt(&mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -74,7 +85,7 @@ impl Node {
         pod["status"].clone()
     }
 
-    async fn until<T>(&self, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         for _ in 0..2000 {
             if let Some(found) = found() {
                 return found;
@@ -118,6 +129,8 @@ fn config(directory: &Path) -> Agent {
         max_pods: 110,
         local_storage: "/nonexistent".into(),
         images: crate::config::ImageSettings::default(),
+        pod_manifests: directory.join("pod-manifests"),
+        kubelet: Settings::default(),
         notify_socket: None,
     }
 }

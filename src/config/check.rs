@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::kubelet::{self, Kubelet};
 use super::scheduler::{self, Scheduler};
 use super::settings::{DEFAULT_PROVIDER_CONFIG, DEFAULT_PROVIDERS, DEFAULT_REGISTRIES, find};
 use super::source::{Problems, Values};
-use super::{Agent, BRIDGE, Cidr, Cluster, ImageSettings, Server, TUNNEL};
+use super::{Agent, BRIDGE, Cidr, Cluster, ImageSettings, PARALLEL_PULLS, Server, TUNNEL};
 
 /// What was found out about the machine, for settings that nobody gave.
 #[derive(Clone, Debug)]
@@ -29,12 +30,20 @@ const SEATS_MAX: u32 = 100_000;
 /// Directories where Debian, Fedora and Alpine put daemons; a unit's `PATH` may lack some.
 const SBIN: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-struct Reader<'a> {
-    values: &'a Values,
+struct Reader {
+    values: Values,
+    kubelet: Kubelet,
     problems: Vec<String>,
 }
 
-impl Reader<'_> {
+impl Reader {
+    fn new(values: &Values) -> Reader {
+        let (mut values, mut problems) = (values.clone(), Vec::new());
+        let given = values.get("kubelet-arg").cloned().unwrap_or_default();
+        let kubelet = kubelet::parse(&given, &mut values, &mut problems);
+        Reader { values, kubelet, problems }
+    }
+
     fn text(&self, name: &'static str) -> Option<String> {
         let given = self.values.get(name).and_then(|v| v.last()).filter(|v| !v.is_empty()).cloned();
         given.or_else(|| find(name).map(|s| s.default.to_owned()).filter(|d| !d.is_empty()))
@@ -163,6 +172,13 @@ impl Reader<'_> {
                 None => self.problems.push(format!("--node-label={label}: not key=value")),
             }
         }
+        for taint in self.list("node-taint") {
+            let effect = taint.rsplit_once(':').map(|(_, effect)| effect);
+            if !effect.is_some_and(|effect| ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)) {
+                let effects = "NoSchedule, PreferNoSchedule or NoExecute";
+                self.problems.push(format!("--node-taint={taint}: not key=value:effect with an effect of {effects}"));
+            }
+        }
         let kubelet_port = self.parsed("kubelet-port");
         let max_pods = self.parsed("max-pods");
         let data_dir = PathBuf::from(self.text("data-dir")?);
@@ -173,7 +189,10 @@ impl Reader<'_> {
             self.problems.push(format!("--default-local-storage-path={given}: must start with /"));
         }
         let images = self.images();
+        let pod_manifests = self.text("pod-manifest-path").map(PathBuf::from);
         Some(Agent {
+            pod_manifests: pod_manifests.unwrap_or_else(|| data_dir.join("agent/pod-manifests")),
+            kubelet: self.kubelet.clone(),
             data_dir,
             search_path: search_path(&machine.search_path),
             cluster: None,
@@ -202,7 +221,7 @@ impl Reader<'_> {
             registries: path("private-registry", DEFAULT_REGISTRIES),
             provider_config: wanted.then_some(config),
             provider_directory: path("image-credential-provider-bin-dir", DEFAULT_PROVIDERS),
-            ..ImageSettings::default()
+            max_parallel_pulls: Some(self.kubelet.parallel_pulls.unwrap_or(PARALLEL_PULLS)),
         }
     }
 }
@@ -229,7 +248,7 @@ fn search_path(given: &str) -> String {
 /// # Errors
 /// Everything that is wrong.
 pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
-    let mut r = Reader { values, problems: Vec::new() };
+    let mut r = Reader::new(values);
     let address: Option<IpAddr> = r.parsed("bind-address");
     let port: Option<u16> = r.parsed("https-listen-port");
     let advertise: Option<IpAddr> = r.parsed("advertise-address");
@@ -277,7 +296,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
 /// # Errors
 /// Everything that is wrong.
 pub fn agent(values: &Values, machine: &Machine) -> Result<Agent, Problems> {
-    let mut r = Reader { values, problems: Vec::new() };
+    let mut r = Reader::new(values);
     let server = r.text("server").unwrap_or_default();
     if server.is_empty() {
         r.problems.push("--server is required: the address of the server to join, https://…:6443".to_owned());
@@ -297,7 +316,7 @@ pub fn agent(values: &Values, machine: &Machine) -> Result<Agent, Problems> {
 /// # Errors
 /// Everything that is wrong.
 pub fn images(values: &Values, machine: &Machine) -> Result<Agent, Problems> {
-    let mut r = Reader { values, problems: Vec::new() };
+    let mut r = Reader::new(values);
     let config = r.agent(machine, String::new(), String::new());
     r.done(config)
 }
@@ -412,9 +431,11 @@ mod tests {
             ("service-node-port-range", "5-1"),
             ("max-requests-inflight", "0"),
             ("max-mutating-requests-inflight", "0"),
+            ("node-taint", "a=b:Never"),
+            ("kubelet-arg", "nothing=1"),
         ]);
         let problems = server(&values, &a_machine()).unwrap_err().0;
-        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(problems.len(), 7, "{problems:?}");
         assert!(problems.iter().any(|p| p.contains("did you mean 10.42.0.0/16?")), "{problems:?}");
     }
 

@@ -2,6 +2,8 @@
 //! Nothing else reads the environment.
 
 pub mod check;
+pub mod eviction;
+pub mod kubelet;
 pub mod scheduler;
 pub mod settings;
 pub mod source;
@@ -139,9 +141,16 @@ pub struct Agent {
     /// `--default-local-storage-path`, `<data_dir>/storage`: holds the volumes of the class `local-path`.
     pub local_storage: PathBuf,
     pub images: ImageSettings,
+    /// `--pod-manifest-path`, `<data_dir>/agent/pod-manifests`: pods that run whatever the API says.
+    pub pod_manifests: PathBuf,
+    /// `--kubelet-arg`
+    pub kubelet: kubelet::Kubelet,
     /// As [`Server::notify_socket`]; absent for the agent of a server.
     pub notify_socket: Option<PathBuf>,
 }
+
+/// A small machine's disk and network do no more in parallel.
+const PARALLEL_PULLS: usize = 3;
 
 /// Where images may come from, and how they are pulled.
 #[derive(Clone, Debug)]
@@ -152,7 +161,7 @@ pub struct ImageSettings {
     pub provider_config: Option<PathBuf>,
     /// `--image-credential-provider-bin-dir`
     pub provider_directory: PathBuf,
-    /// Pulls under way at once; `None` is no limit. A small machine's disk and network do no more than a few in parallel.
+    /// Pulls under way at once; `None` is no limit.
     pub max_parallel_pulls: Option<usize>,
 }
 
@@ -162,7 +171,7 @@ impl Default for ImageSettings {
             registries: settings::DEFAULT_REGISTRIES.into(),
             provider_config: None,
             provider_directory: settings::DEFAULT_PROVIDERS.into(),
-            max_parallel_pulls: Some(3),
+            max_parallel_pulls: Some(PARALLEL_PULLS),
         }
     }
 }

@@ -9,6 +9,8 @@ pub enum Takes {
     Text,
     /// May be given several times, and with commas; a list in the file.
     List,
+    /// May be given several times, each with commas of its own; a list in the file.
+    Each,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,7 @@ const fn short(letter: char, setting: Setting) -> Setting {
     Setting { short: Some(letter), ..setting }
 }
 
-use Takes::{List, Switch, Text};
+use Takes::{Each, List, Switch, Text};
 
 pub const DEFAULT_CONFIG: &str = "/etc/skiff/config.yaml";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/skiff";
@@ -96,6 +98,8 @@ pub static SETTINGS: &[Setting] = &[
     both("default-local-storage-path", Text, "", "Folder for local-path volumes (default: storage in the data folder)"),
     both("kubelet-port", Text, "10250", "Port of the node's own endpoint"),
     both("max-pods", Text, "110", "Pods that the node takes at most"),
+    both("pod-manifest-path", Text, "", "Folder of static pods (default: agent/pod-manifests in the data folder)"),
+    both("kubelet-arg", Each, "", "A setting of the kubelet: name=value"),
 ];
 
 #[must_use]

@@ -39,7 +39,7 @@ pub fn arguments(command: clap::Command, has: impl Fn(&Setting) -> bool) -> clap
         command.arg(match s.takes {
             Takes::Switch => argument.action(clap::ArgAction::SetTrue),
             Takes::Text => argument.action(clap::ArgAction::Set).value_name("VALUE"),
-            Takes::List => argument.action(clap::ArgAction::Append).value_name("VALUE"),
+            Takes::List | Takes::Each => argument.action(clap::ArgAction::Append).value_name("VALUE"),
         })
     })
 }
@@ -120,7 +120,7 @@ fn parse_file(path: &Path, text: &str, problems: &mut Vec<String>) -> Values {
             continue;
         };
         let texts: Option<Vec<String>> = match (&value, setting.takes) {
-            (Value::Array(items), Takes::List) => items.iter().map(scalar).collect(),
+            (Value::Array(items), Takes::List | Takes::Each) => items.iter().map(scalar).collect(),
             _ => scalar(&value).map(|v| vec![v]),
         };
         match texts {

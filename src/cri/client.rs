@@ -2,7 +2,7 @@
 //! when the runtime restarts.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -477,6 +477,13 @@ impl Images for Client {
             Ok(renamed) => renamed.map_err(|status| self.failure("rename", &status)),
             Err(_) => Err(Error::TimedOut { call: "rename", after: READ_DEADLINE }),
         }
+    }
+
+    async fn directory(&self) -> Result<PathBuf> {
+        let mut rpc = self.image_service();
+        let response = self.call("ImageFsInfo", READ_DEADLINE, rpc.image_fs_info(v1::ImageFsInfoRequest {})).await?;
+        let place = response.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| PathBuf::from(id.mountpoint));
+        place.ok_or_else(|| Error::NotFound("file system of the images".into()))
     }
 
     async fn image_bytes(&self) -> Result<u64> {

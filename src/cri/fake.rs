@@ -2,7 +2,7 @@
 //! scripted. The same stories run on the real containerd in `tests/cluster`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ struct Inner {
     /// Answers of the next calls by name; an empty queue succeeds.
     faults: BTreeMap<&'static str, VecDeque<Error>>,
     execs: BTreeMap<String, ExecResult>,
+    /// What containers use, by pod and name.
+    usage: BTreeMap<(String, String), Usage>,
+    on_image_removed: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Every call in order: `StartContainer web`.
     calls: Vec<String>,
 }
@@ -54,6 +57,22 @@ impl Fake {
             fake.lock().images.insert((*name).to_owned(), image);
         }
         fake
+    }
+
+    /// One more image, of so many bytes.
+    pub fn add_image(&self, name: &str, size_bytes: u64) {
+        let image = Image { id: format!("sha256:{name}"), tags: vec![name.to_owned()], size_bytes, ..Image::default() };
+        self.lock().images.insert(name.to_owned(), image);
+    }
+
+    /// Called when an image was removed.
+    pub fn on_image_removed(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.lock().on_image_removed = Some(Arc::new(call));
+    }
+
+    /// What the running container of this name uses from now on.
+    pub fn set_usage(&self, pod_uid: &str, name: &str, usage: Usage) {
+        self.lock().usage.insert((pod_uid.to_owned(), name.to_owned()), usage);
     }
 
     /// The next call of this name (as in CRI: `RunPodSandbox`) fails.
@@ -243,7 +262,10 @@ impl Runtime for Fake {
 
     async fn usage(&self) -> Result<Vec<Usage>> {
         let inner = self.called("ListContainerStats", "")?;
-        let usage = |c: &Container| Usage { container_id: c.id.clone(), ..Usage::default() };
+        let usage = |c: &Container| {
+            let known = inner.usage.get(&(c.pod_uid.clone(), c.name.clone())).cloned();
+            Usage { container_id: c.id.clone(), ..known.unwrap_or_default() }
+        };
         Ok(inner.containers.values().map(usage).collect())
     }
 
@@ -302,7 +324,13 @@ impl Images for Fake {
     }
 
     async fn remove_image(&self, reference: &str) -> Result<()> {
-        self.called("RemoveImage", reference)?.images.remove(reference);
+        let mut inner = self.called("RemoveImage", reference)?;
+        inner.images.retain(|name, image| name != reference && image.id != reference);
+        let call = inner.on_image_removed.clone();
+        drop(inner);
+        if let Some(call) = call {
+            call();
+        }
         Ok(())
     }
 
@@ -312,6 +340,10 @@ impl Images for Fake {
         image.tags = vec![to.to_owned()];
         inner.images.insert(to.to_owned(), image);
         Ok(())
+    }
+
+    async fn directory(&self) -> Result<PathBuf> {
+        self.called("ImageFsInfo", "").map(|_| PathBuf::from("/"))
     }
 
     async fn image_bytes(&self) -> Result<u64> {

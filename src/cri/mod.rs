@@ -15,7 +15,7 @@ pub mod images_dir;
 pub mod pause;
 pub mod registries;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -210,6 +210,8 @@ pub trait Images: Send + Sync + 'static {
     async fn remove_image(&self, reference: &str) -> Result<()>;
     /// Gives an image another name, by which it is known from then on.
     async fn rename(&self, from: &str, to: &str) -> Result<()>;
+    /// Where images and the writable layers of containers are.
+    async fn directory(&self) -> Result<PathBuf>;
     /// Bytes used by image storage on disk.
     async fn image_bytes(&self) -> Result<u64>;
 }

@@ -191,6 +191,7 @@ where
     if let Some(mut node) = config.agent {
         node.token = JoinToken::render("node", &pki.join_secret, pki.server_ca.pem());
         supervisor.stage();
+        supervisor.patience(node.kubelet.shutdown_grace);
         supervisor.add("agent", |stop| async move {
             // Joining needs the default roles and the system's namespaces.
             tokio::select! {

@@ -398,6 +398,7 @@ impl Node {
             messages: &BTreeMap::new(),
             terminal: (life.terminal || over) && observed.running().next().is_none(),
             failure: None,
+            disruption: None,
             host_ips: &["192.0.2.1".to_owned()],
             resizing: (&resize::Actual::default(), &resize::Progress::default()),
             now: clock::now(),

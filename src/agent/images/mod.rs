@@ -10,8 +10,9 @@ mod registry_auth;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -44,6 +45,7 @@ pub struct Puller {
     providers: Providers,
     pulled: Pulled,
     pulls: Semaphore,
+    changes: AtomicU64,
 }
 
 /// `reason()` is what `state.waiting.reason` shows.
@@ -122,12 +124,38 @@ impl Puller {
         });
         let pulls = settings.max_parallel_pulls.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
         let pulled = Pulled::load(&data_dir.join("agent/image_manager"));
-        Puller { images, settings, registries, providers, pulled, pulls: Semaphore::new(pulls) }
+        Puller {
+            images,
+            settings,
+            registries,
+            providers,
+            pulled,
+            pulls: Semaphore::new(pulls),
+            changes: AtomicU64::default(),
+        }
     }
 
     #[must_use]
     pub fn settings(&self) -> &ImageSettings {
         &self.settings
+    }
+
+    /// Changes with the images that the agent brings and removes.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Where the runtime keeps images and containers.
+    pub async fn directory(&self) -> cri::Result<PathBuf> {
+        self.images.directory().await
+    }
+
+    /// An image with all its names.
+    pub async fn remove(&self, id: &str) -> cri::Result<()> {
+        let removed = self.images.remove_image(id).await;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        removed
     }
 
     /// Every image on the node.
@@ -195,6 +223,7 @@ impl Puller {
         self.pulled.begin(image).map_err(unrecorded)?;
         let ending = Ending { pulled: &self.pulled, image };
         let (pulled, with) = self.pull(&reference, wanted, tries.await, image).await?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
         let found = self.inspect(&pulled).await?;
         let found = found.ok_or_else(|| Error::pull(image, &format!("image {image:?} vanished after its pull")))?;
         if let Err(error) = self.pulled.record(&reference.name(), &found.id, &with) {

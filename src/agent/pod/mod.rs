@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod cleanup;
+pub mod ending;
 pub mod env;
 pub mod ephemeral;
 pub mod hooks;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{containers, host_network, hosts, name, namespace, pod_spec, resize, security, uid};
 use crate::agent::cgroups;
 use crate::agent::context::NodeContext;
+use crate::agent::mirror::SOURCE;
 use crate::cri::v1;
 
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
@@ -52,7 +53,7 @@ pub fn sandbox(cx: &NodeContext, pod: &Pod, attempt: u32, host_resolv: &str) -> 
     labels.extend(pod_labels(pod));
     let mut annotations: HashMap<String, String> =
         pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
-    annotations.insert("kubernetes.io/config.source".into(), "api".into());
+    annotations.entry(SOURCE.into()).or_insert_with(|| "api".into());
     let hostname = match (host_network(pod), fqdn(pod, &cx.cluster.cluster_domain)) {
         (true, _) => String::new(),
         (_, Some(full)) if spec.set_hostname_as_fqdn == Some(true) => full,

@@ -22,6 +22,7 @@ use crate::agent::cgroups::PodResources;
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::images::Wanted;
+use crate::agent::mirror::is_static;
 use crate::agent::objects;
 use crate::agent::probes::Kind;
 use crate::agent::volumes::{self, Mounted, subpath};
@@ -328,10 +329,13 @@ impl Operation {
         sandbox: &cri::Sandbox,
     ) -> Result<Vec<(String, String)>, String> {
         let mut services = self.cx.services.clone();
-        let services = match tokio::time::timeout(SERVICES_LIMIT, services.wait_for(|view| view.complete)).await {
-            Ok(Ok(view)) => Arc::clone(&view),
-            _ => return Err("services have not yet been read at least once, cannot construct envvars".to_owned()),
-        };
+        // A static pod waits for no server.
+        let needed = !is_static(&self.pod);
+        let services =
+            match tokio::time::timeout(SERVICES_LIMIT, services.wait_for(|view| view.complete || !needed)).await {
+                Ok(Ok(view)) => Arc::clone(&view),
+                _ => return Err("services have not yet been read at least once, cannot construct envvars".to_owned()),
+            };
         let mut known = HashMap::new();
         for (kind, object) in env::references(container) {
             let data = match self.cx.objects.get(kind, namespace(&self.pod), &object, uid(&self.pod)).await {

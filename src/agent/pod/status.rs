@@ -33,6 +33,8 @@ pub struct Input<'a> {
     pub terminal: bool,
     /// Set when the node ended the pod: phase Failed with this reason and message.
     pub failure: Option<&'a Waiting>,
+    /// The node disrupts the pod, and says why.
+    pub disruption: Option<&'a str>,
     pub host_ips: &'a [String],
     /// What containers run with, and how far a resize has come.
     pub resizing: (&'a resize::Actual, &'a resize::Progress),
@@ -48,6 +50,10 @@ fn tells(kind: &str) -> bool {
 /// The conditions that the agent tells; others are other people's.
 pub const CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+const DISRUPTION: &str = "DisruptionTarget";
+/// Its reason when the node is the one who disrupts.
+const BY_KUBELET: &str = "TerminationByKubelet";
 
 #[must_use]
 pub fn render(input: &Input) -> PodStatus {
@@ -334,6 +340,9 @@ fn conditions(input: &Input, phase: &str, init: &[ContainerStatus], apps: &[Cont
     conditions.extend(all_restarting(input, phase));
     conditions.extend(resize::conditions(input.resizing.1));
     let old = input.previous.conditions.as_deref().unwrap_or_default();
+    if let Some(message) = input.disruption {
+        conditions.push(verdict(DISRUPTION, true, BY_KUBELET, message));
+    }
     for condition in &mut conditions {
         condition.observed_generation = condition.observed_generation.or(input.pod.metadata.generation);
         let same = old.iter().find(|o| o.type_ == condition.type_ && o.status == condition.status);
@@ -422,7 +431,10 @@ fn ready(input: &Input, containers_ready: &PodCondition) -> PodCondition {
 pub fn patch(pod: &Pod, status: &PodStatus) -> serde_json::Value {
     let mut body = serde_json::to_value(status).unwrap_or_default();
     if let Some(conditions) = body.get_mut("conditions").and_then(|c| c.as_array_mut()) {
-        conditions.retain(|c| c.get("type").and_then(|t| t.as_str()).is_some_and(tells));
+        conditions.retain(|c| {
+            let says = |field: &str| c.get(field).and_then(|text| text.as_str()).unwrap_or_default();
+            tells(says("type")) || (says("type") == DISRUPTION && says("reason") == BY_KUBELET)
+        });
         for condition in conditions.iter_mut().filter_map(|c| c.as_object_mut()) {
             for field in ["reason", "message"] {
                 condition.entry(field).or_insert(serde_json::Value::Null);

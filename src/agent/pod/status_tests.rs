@@ -70,6 +70,7 @@ impl Case {
             messages: &BTreeMap::new(),
             terminal: self.terminal,
             failure: None,
+            disruption: None,
             host_ips: &["192.0.2.1".to_owned()],
             resizing: (&resize::Actual::default(), &resize::Progress::default()),
             now: at(100),

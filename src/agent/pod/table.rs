@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::Notify;
 
+use super::ending::Ending;
 use super::observed::Observed;
 use super::{name, namespace};
 use crate::cri::State;
@@ -88,6 +89,8 @@ pub struct Changes {
     pub objects: bool,
     /// It has been granted resources that it waited for.
     pub resources: bool,
+    /// The node ends the pod.
+    pub end: Option<Ending>,
 }
 
 impl Wake {
@@ -161,6 +164,13 @@ impl PodTable {
     pub fn wake_for_resources(&self, uid: &str) {
         if let Some(row) = lock(&self.inner).entries.get(uid) {
             row.wake.report(|changes| changes.resources = true);
+        }
+    }
+
+    /// The pod is to end; one that has ended, or is being deleted, is left as it is.
+    pub fn end(&self, uid: &str, ending: Ending) {
+        if let Some(row) = lock(&self.inner).entries.get(uid) {
+            row.wake.report(|changes| changes.end = Some(ending));
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Telling {
     since: u64,
     on_the_way: Option<BoxFuture<'static, Result<u64, kube::Error>>>,
     failures: u32,
+    /// Of the mirror of a static pod.
+    uid: Option<String>,
     /// Not before this.
     pub at: Option<Instant>,
 }
@@ -30,7 +32,7 @@ pub struct Telling {
 impl Telling {
     #[must_use]
     pub fn new(told: PodStatus) -> Self {
-        Self { told, since: 0, on_the_way: None, failures: 0, at: None }
+        Self { told, since: 0, on_the_way: None, failures: 0, uid: None, at: None }
     }
 
     /// The pod as the watch shows it. Others write its status too: a node that was silent has its pods not ready, and only
@@ -46,6 +48,22 @@ impl Telling {
         if status::CONDITIONS.iter().any(differs) {
             self.told = PodStatus::default();
         }
+    }
+
+    /// The API knows a static pod by its mirror: another one has to be told everything.
+    pub fn mirrored(&mut self, mirror: Option<&Pod>) {
+        let uid = mirror.and_then(|mirror| mirror.metadata.uid.clone());
+        if self.uid != uid {
+            (self.told, self.since, self.uid) = (PodStatus::default(), 0, uid);
+            self.on_the_way = None;
+        } else if let Some(mirror) = mirror {
+            self.seen(mirror);
+        }
+    }
+
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        self.uid.is_some()
     }
 
     #[cfg(test)]
@@ -64,6 +82,9 @@ impl Telling {
         let mut patch = status::patch(pod, current);
         let in_api = pod.status.clone().unwrap_or_default();
         resize::take_back(&mut patch, &[&self.told, &in_api], current);
+        if let Some(uid) = &self.uid {
+            patch["metadata"]["uid"] = uid.clone().into();
+        }
         let name = name(pod).to_owned();
         self.told = (**current).clone();
         self.on_the_way = Some(Box::pin(async move {

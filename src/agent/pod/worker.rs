@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::ending::Ending;
 use super::observed::Observed;
 use super::plan::{self, Action, Waiting, plan};
 use super::restart::Backoff;
@@ -31,6 +32,7 @@ use super::{cleanup, container, describe, ended, field_path, name, namespace, sp
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::images::is_pull_failure;
+use crate::agent::mirror::is_static;
 use crate::agent::probes::Probes;
 use crate::agent::volumes::{self, Mounted};
 use crate::clock;
@@ -47,6 +49,8 @@ const REFRESH_RETRY: u32 = 6;
 pub struct Desired {
     pub pod: Arc<Pod>,
     pub gone: bool,
+    /// What the API has of a static pod.
+    pub mirror: Option<Arc<Pod>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,10 @@ pub struct Worker {
     /// The volumes of an ended pod were removed.
     released: bool,
     failure: Option<Waiting>,
+    /// Why the node ended it.
+    ending: Option<Ending>,
+    /// How often it was tried to stop what is left of an ended pod.
+    stops: u32,
     wake_at: Option<Timestamp>,
     status: Arc<PodStatus>,
     telling: Telling,
@@ -104,14 +112,16 @@ pub struct Worker {
 impl Worker {
     #[must_use]
     pub fn new(cx: Arc<NodeContext>, desired: watch::Receiver<Desired>, observed: Observed) -> Worker {
-        let Desired { pod, gone } = desired.borrow().clone();
+        let Desired { pod, gone, mirror } = desired.borrow().clone();
         let wake = Arc::new(Wake::default());
         let told = pod.status.clone().unwrap_or_default();
+        let mut telling = Telling::new(told.clone());
+        telling.mirrored(mirror.as_deref());
         Worker {
             probes: Probes::new(cx.clone(), wake.clone()),
             terminal: ended(&pod),
             ended_before: ended(&pod),
-            status: Arc::new(told.clone()),
+            status: Arc::new(told),
             reports: mpsc::channel(REPORTS),
             phase: Phase::Active,
             mounted: None,
@@ -129,6 +139,8 @@ impl Worker {
             ended_early: BTreeMap::new(),
             released: false,
             failure: None,
+            ending: None,
+            stops: 0,
             wake_at: None,
             cx,
             desired,
@@ -136,7 +148,7 @@ impl Worker {
             gone,
             observed,
             wake,
-            telling: Telling::new(told),
+            telling,
             resizing: resize::Resizing::default(),
         }
     }
@@ -182,8 +194,9 @@ impl Worker {
     }
 
     fn take_desired(&mut self) {
-        let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        let Desired { pod, gone, mirror } = self.desired.borrow_and_update().clone();
         self.telling.seen(&pod);
+        self.telling.mirrored(mirror.as_deref());
         self.pod = pod;
         self.gone |= gone;
         self.allocate();
@@ -342,16 +355,19 @@ impl Worker {
     /// The pod ended by itself: its sandbox and volumes go, its containers stay for their logs.
     fn settle(&mut self) {
         self.probes.stop();
-        if let Some(sandbox) = self.observed.sandboxes.iter().find(|sandbox| sandbox.ready) {
-            let operation = Operation {
-                cx: self.cx.clone(),
-                pod: self.pod.clone(),
-                observed: self.observed.clone(),
-                actions: vec![Action::StopSandbox { id: sandbox.id.clone() }],
-                mounted: None,
-                progress: self.reports.0.clone(),
-            };
-            self.operation = Some(Box::pin(operation.run()));
+        if self.observed.sandboxes.iter().any(|sandbox| sandbox.ready) {
+            let grace = self.ending.as_ref().map_or_else(|| stop::grace(&self.pod), |ending| ending.grace);
+            let (cx, pod, observed) = (self.cx.clone(), self.pod.clone(), self.observed.clone());
+            let (reports, tries) = (self.reports.0.clone(), self.stops);
+            self.stops += 1;
+            self.operation = Some(Box::pin(async move {
+                if tries > 0 {
+                    // The runtime is away, or slow: later and later.
+                    let wait = retry_after(tries, clock::now()).duration_since(clock::now());
+                    tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
+                }
+                stop::pod(cx, pod, observed, grace, reports).await;
+            }));
         } else if !self.released {
             self.released = true;
             self.operation = Some(Box::pin(cleanup::release(self.cx.clone(), self.pod.clone())));
@@ -451,6 +467,9 @@ impl Worker {
         if self.terminal {
             waiting.clear();
         }
+        // Until then it may still do something: nobody must start another one in its place.
+        let stopped = self.observed.running().next().is_none();
+        let disruption = self.ending.as_ref().filter(|ending| stopped && ending.disruption);
         let host_ips = [self.cx.config.node_ip.to_string()];
         let input = status::Input {
             pod: &self.pod,
@@ -459,8 +478,9 @@ impl Worker {
             verdicts: &self.probes.verdicts(),
             waiting: &waiting,
             messages: &self.messages,
-            terminal: self.terminal && self.observed.running().next().is_none(),
-            failure: self.failure.as_ref(),
+            terminal: self.terminal && stopped,
+            failure: self.failure.as_ref().filter(|_| stopped),
+            disruption: disruption.map(|ending| ending.message.as_str()),
             host_ips: &host_ips,
             resizing: (&self.resizing.actual, &self.resizing.progress),
             now: clock::now(),
@@ -478,7 +498,8 @@ impl Worker {
     fn tell(&mut self) {
         // All containers have stopped: the clean-up tells that as its first step.
         let last = matches!(self.phase, Phase::Terminating(_)) && self.observed.running().next().is_none();
-        if !last && !self.gone && self.phase != Phase::Cleaning {
+        let nobody_knows = is_static(&self.pod) && !self.telling.is_mirrored();
+        if !last && !self.gone && !nobody_knows && self.phase != Phase::Cleaning {
             self.telling.start(&self.cx.client, &self.pod, &self.status);
         }
     }

@@ -279,7 +279,7 @@ fn node_request(claim: &ClaimId, node: &str) -> Request {
 
 /// The one whose pod it is.
 fn scheduler(pod: &PodInfo) -> &'static str {
-    pod.wants.as_ref().map_or_else(Profile::default_one, |wants| wants.profile()).name
+    pod.wants.as_ref().map_or(Profile::default_one().name, |wants| wants.profile().name)
 }
 
 fn note(pod: &PodInfo, warning: bool, reason: &'static str, action: &'static str, message: String) -> Note {

@@ -93,6 +93,8 @@ fn settings(node: &Node) -> (config::Agent, config::Cluster) {
         max_pods: 110,
         local_storage: "/nonexistent".into(),
         images: skiff::config::ImageSettings::default(),
+        pod_manifests: "/nonexistent".into(),
+        kubelet: config::kubelet::Kubelet::default(),
         notify_socket: None,
     };
     (agent, cluster)

@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Worker;
+use super::{Phase, Worker};
 use crate::agent::events::Kind as EventKind;
 use crate::agent::pod::admit::Refusal;
+use crate::agent::pod::ending::Ending;
 use crate::agent::pod::plan::Waiting;
 use crate::agent::pod::pod_spec;
 
@@ -15,6 +16,19 @@ impl Worker {
         let message = format!("Pod was rejected: {}", why.message);
         self.failure = Some(Waiting { reason: why.reason.into(), message });
         self.terminal = true;
+    }
+
+    /// The node ends the pod, whatever it is doing.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if self.phase != Phase::Active || self.failure.is_some() || self.terminal || self.deleting() {
+            return;
+        }
+        self.failure = Some(Waiting { reason: ending.reason.into(), message: ending.message.clone() });
+        self.ending = Some(ending);
+        self.terminal = true;
+        self.operation = None;
+        // What it was doing may have left something that nobody reported.
+        self.wake.report(|changes| changes.all = true);
     }
 
     pub(super) fn check_deadline(&mut self, now: Timestamp) {

@@ -162,6 +162,9 @@ impl Worker {
         if changes.resources {
             self.allocate();
         }
+        if let Some(ending) = changes.end {
+            self.end(ending);
+        }
         if changes.objects {
             // What failed for want of an object may work now.
             self.retry_at.retain(|name, _| self.held.get(name).is_some_and(|h| is_pull_failure(&h.waiting.reason)));
@@ -206,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn a_pull_error_gives_way_once_the_image_is_there() {
         let node = Node::new();
-        let (_desired, pod) = watch::channel(Desired { pod: Pod::default().into(), gone: false });
+        let (_desired, pod) = watch::channel(Desired { pod: Pod::default().into(), gone: false, mirror: None });
         let mut worker = Worker::new(node.context(), pod, Observed::default());
         let failed = |reason: &str| {
             Progress::Failed(Failed { name: "web".into(), reason: reason.into(), message: String::new() })

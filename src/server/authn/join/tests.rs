@@ -69,6 +69,8 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         max_pods: 110,
         local_storage: "/nonexistent".into(),
         images: crate::config::ImageSettings::default(),
+        pod_manifests: "/nonexistent".into(),
+        kubelet: config::kubelet::Kubelet::default(),
         notify_socket: None,
     }
 }

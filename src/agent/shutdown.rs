@@ -1,0 +1,161 @@
+//! Decides and effects: the machine goes down, and its pods go before it: those of low priority first, each group with
+//! its part of `shutdown-grace-period`. Without that setting pods end with the machine, as with the kubelet.
+//!
+//! The kubelet asks logind to wait for it; skiff is told to stop while the machine goes down, and takes its time then: the
+//! service manager waits for it (`TimeoutStopSec`). A stop for another reason leaves all pods running.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::context::NodeContext;
+use super::events::Kind as EventKind;
+use super::pod::admit::Refusal;
+use super::pod::ending::Ending;
+use super::pod::{is_final, pod_spec, spec, uid};
+use crate::config::kubelet::Kubelet;
+
+/// From here on pods go last (`scheduling.SystemCriticalPriority`).
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+const CHECK: Duration = Duration::from_millis(100);
+/// What the service manager is given to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// There while OpenRC stops everything.
+const OPENRC_STOPPING: &str = "/run/openrc/rc.stopping";
+
+/// What a pod is told that comes while the node goes down.
+#[must_use]
+pub fn not_admitted() -> Refusal {
+    Refusal { reason: "NodeShutdown", message: "Pod was rejected as the node is shutting down.".to_owned() }
+}
+
+/// Pods that end together, and what they get for it.
+#[derive(Debug, PartialEq)]
+struct Group<'a> {
+    pods: Vec<&'a Pod>,
+    grace: Duration,
+}
+
+/// How long [`run`] takes at most.
+#[must_use]
+pub fn longest(kubelet: &Kubelet) -> Duration {
+    kubelet.shutdown_grace
+}
+
+/// Whether the machine is on its way down, as its service manager says.
+pub async fn machine_goes_down() -> bool {
+    if Path::new(OPENRC_STOPPING).exists() {
+        return true;
+    }
+    if !Path::new("/run/systemd/system").exists() {
+        return false;
+    }
+    let asked = tokio::process::Command::new("systemctl").arg("is-system-running").output();
+    match tokio::time::timeout(ANSWER, asked).await {
+        // It exits with an error when the answer is anything but "running".
+        Ok(Ok(output)) => output.stdout.starts_with(b"stopping"),
+        _ => false,
+    }
+}
+
+/// Ends all pods.
+pub async fn run(cx: &Arc<NodeContext>) {
+    tracing::info!("the machine goes down: pods end first");
+    let node = &cx.config.node_name;
+    cx.events.node(node, EventKind::Normal, "NodeShutdown", "Shutdown manager detected shutdown event");
+    cx.going_down.send_replace(true);
+    let mut entries = cx.pods.entries();
+    entries.retain(|entry| !is_final(&entry.status));
+    for group in groups(entries.iter().map(|entry| &*entry.pod), &cx.config.kubelet) {
+        for pod in &group.pods {
+            let asked = Duration::from_secs(u64::try_from(spec::grace_seconds(pod)).unwrap_or(0));
+            let ending = Ending {
+                reason: "Terminated",
+                message: "Pod was terminated in response to imminent node shutdown.".into(),
+                grace: asked.min(group.grace),
+                disruption: true,
+            };
+            cx.pods.end(uid(pod), ending);
+        }
+        let all_ended = async {
+            let runs = |pod: &&Pod| cx.pods.by_uid(uid(pod)).is_some_and(|entry| !is_final(&entry.status));
+            while group.pods.iter().any(runs) {
+                tokio::time::sleep(CHECK).await;
+            }
+        };
+        if tokio::time::timeout(group.grace, all_ended).await.is_err() {
+            tracing::warn!(grace = ?group.grace, "some pods did not end in time");
+        }
+    }
+}
+
+/// Those of ordinary priority, then the critical ones. A group of no pods takes no time.
+fn groups<'a>(pods: impl Iterator<Item = &'a Pod>, kubelet: &Kubelet) -> Vec<Group<'a>> {
+    let is_critical = |pod: &&Pod| pod_spec(pod).priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL);
+    let (critical, ordinary): (Vec<&Pod>, Vec<&Pod>) = pods.partition(is_critical);
+    let last = kubelet.shutdown_grace_critical;
+    let all = [
+        Group { pods: ordinary, grace: kubelet.shutdown_grace.saturating_sub(last) },
+        Group { pods: critical, grace: last },
+    ];
+    all.into_iter().filter(|group| !group.pods.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::agent::tests::Node;
+
+    #[test]
+    fn critical_pods_go_last_with_their_part_of_the_time() {
+        let pod = |priority: i32| -> Pod {
+            serde_json::from_value(json!({"spec": {"priority": priority, "containers": []}})).expect("valid")
+        };
+        let kubelet = Kubelet {
+            shutdown_grace: Duration::from_secs(30),
+            shutdown_grace_critical: Duration::from_secs(10),
+            ..Kubelet::default()
+        };
+        let (low, high, critical) = (pod(-5), pod(1_000_000), pod(2_000_001_000));
+        let expect = [
+            Group { pods: vec![&high, &low], grace: Duration::from_secs(20) },
+            Group { pods: vec![&critical], grace: Duration::from_secs(10) },
+        ];
+        assert_eq!(groups([&high, &critical, &low].into_iter(), &kubelet), expect);
+        assert_eq!(groups([&critical].into_iter(), &kubelet), expect[1..]);
+    }
+
+    #[tokio::test]
+    async fn pods_end_before_the_machine_and_none_is_taken_any_more() {
+        let mut node = Node::new();
+        node.settings.shutdown_grace = Duration::from_secs(30);
+        let path = |name: &str| format!("/api/v1/namespaces/ns/pods/{name}");
+        let pod = |name: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Pending"},
+                "metadata": {"name": name, "namespace": "ns", "uid": name},
+                "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "busybox:1"}]}})
+        };
+        let cx = node.start();
+        node.api.put(&path("p"), pod("p"));
+        let in_phase =
+            |name: &str, phase: &str| node.api.get(&path(name)).filter(|pod| pod["status"]["phase"] == phase);
+        node.until("it runs", || in_phase("p", "Running")).await;
+        run(&cx).await;
+        let status = node.until("it ended", || in_phase("p", "Failed")).await["status"].clone();
+        assert_eq!(status["reason"], "Terminated");
+        assert_eq!(status["message"], "Pod was terminated in response to imminent node shutdown.");
+        node.api.put(&path("late"), pod("late"));
+        let late = node.until("it is refused", || in_phase("late", "Failed")).await;
+        assert_eq!(late["status"]["reason"], "NodeShutdown");
+        let is_told = |node: &serde_json::Value| {
+            let all = node["status"]["conditions"].as_array();
+            all.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["message"] == "node is shutting down"))
+        };
+        node.until("the node says so", || node.api.get("/api/v1/nodes/n1").filter(is_told)).await;
+        node.halt().await;
+    }
+}
