@@ -24,6 +24,7 @@ mod fleet;
 mod languages;
 mod lifecycle;
 mod node;
+mod node_life;
 mod operations;
 mod pods;
 mod quotas;
