@@ -96,7 +96,7 @@ fn plugins_by_point_and_of_all_points() {
     assert_eq!(weighted.at(Point::Score), Points::default().at(Point::Score), "in its place");
 
     let all = points(json!({ "multiPoint": { "disabled": [{ "name": "*" }],
-        "enabled": ["PrioritySort", "NodeName", "DefaultBinder"].map(|name| json!({ "name": name })) } }));
+        "enabled": [{ "name": "PrioritySort" }, { "name": "NodeName" }, { "name": "DefaultBinder" }] } }));
     assert_eq!(all.at(Point::Filter), ["NodeName"]);
     assert_eq!((all.at(Point::Score), all.at(Point::PostFilter)), (&[][..], &[][..]));
 

@@ -123,10 +123,6 @@ impl State {
         self.places.nominees.insert(uid, nominee);
     }
 
-    fn calm(&self, node: &str) -> bool {
-        self.places.churn.get(node).is_none_or(|at| at.elapsed() >= LAG)
-    }
-
     /// The scheduler says of a pod that it has to go.
     pub(super) fn chosen(&mut self, old: &Value, victim: &Value) {
         if is_victim(old) || !is_victim(victim) {
@@ -178,7 +174,7 @@ impl State {
         let nodes = self.of("nodes").map(name).filter(|n| *n != node && !one.tied);
         let open = nodes.filter(|n| never("closed", n) && never("taints", n) && unwanted(n));
         doubts.extend(open.map(|n| (n.to_owned(), room(n), format!("there is room on {n}"))));
-        if !self.places.churn.get(node).is_none_or(|at| at.elapsed() >= LAG) {
+        if self.places.churn.get(node).is_some_and(|at| at.elapsed() < LAG) {
             return doubts;
         }
         let there = || self.of("pods").filter(|p| text(p, "/spec/nodeName") == node && !is_over(p));

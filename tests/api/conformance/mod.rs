@@ -30,6 +30,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use skiff::api::user::User;
+use skiff::config::scheduler::Scheduler;
 use skiff::server::authz::bootstrap;
 use skiff::server::controllers;
 use skiff::server::crd::definitions;
@@ -101,7 +102,7 @@ impl Cluster {
         bootstrap::reconcile(admin).await.unwrap();
         let client = http::client(&self.server.service, User::new("system:kube-scheduler", &["system:authenticated"]));
         self.tasks.spawn(async move {
-            let Ok(()) = scheduler::run(client, CancellationToken::new()).await;
+            let Ok(()) = scheduler::run(client, Scheduler::default(), CancellationToken::new()).await;
         });
     }
 

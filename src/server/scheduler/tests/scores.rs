@@ -24,7 +24,7 @@ fn scores(world: &mut World, plugin: &str, change: &Value) -> Option<Vec<i64>> {
     slots.sort_unstable_by_key(|slot| &snapshot.node(*slot).name);
     let cycle = Cycle::new(&info, info.wants.as_ref().unwrap(), snapshot, slots.len());
     let row = PLUGINS.iter().find(|p| p.name == plugin).unwrap();
-    (row.score.unwrap().1)(&cycle, &slots)
+    (row.score.unwrap())(&cycle, &slots)
 }
 
 fn check(plugin: &str, nodes: &[Node], before: &[Pod], change: &Value, want: Option<&[i64]>) {
@@ -43,7 +43,10 @@ fn three() -> [Node; 3] {
 
 #[test]
 fn weights_are_upstreams() {
-    let weights: Vec<(&str, i64)> = PLUGINS.iter().filter_map(|p| Some((p.name, p.score?.0))).collect();
+    let weights: Vec<(&str, i64)> = {
+        let points = crate::config::scheduler::plugins::Points::default();
+        PLUGINS.iter().filter(|p| p.score.is_some()).map(|p| (p.name, points.weight(p.name))).collect()
+    };
     let want = [
         ("TaintToleration", 3),
         ("NodeAffinity", 2),
