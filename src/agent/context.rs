@@ -14,6 +14,7 @@ use super::images::Puller;
 use super::metrics::probes::Counts;
 use super::node_info::Pressure;
 use super::objects::Objects;
+use super::plugins::Directories;
 use super::pod::table::PodTable;
 use super::volumes::Tokens;
 use super::volumes::fields::Allocatable;
@@ -68,17 +69,19 @@ pub struct Paths {
     pub logs: PathBuf,
     /// Seccomp profiles that pods name (`localhostProfile`).
     pub seccomp: PathBuf,
+    /// Of drivers and device plugins.
+    pub plugins: Directories,
 }
 
 impl Paths {
     #[must_use]
-    pub fn new(data_dir: &Path) -> Paths {
+    pub fn new(data_dir: &Path, plugin_dir: &Path) -> Paths {
         let agent = data_dir.join("agent");
         let logs = match data_dir == Path::new(config::settings::DEFAULT_DATA_DIR) {
             true => PathBuf::from("/var/log/pods"),
             false => agent.join("log/pods"),
         };
-        Paths { pods: agent.join("pods"), logs, seccomp: agent.join("seccomp") }
+        Paths { pods: agent.join("pods"), logs, seccomp: agent.join("seccomp"), plugins: Directories::new(plugin_dir) }
     }
 
     #[must_use]

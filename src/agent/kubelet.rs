@@ -21,7 +21,7 @@ use super::node_status::NodeLoop;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
-use super::{allocatable, events, eviction, gc, logs, shutdown};
+use super::{allocatable, events, eviction, gc, logs, plugins, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -74,7 +74,7 @@ impl Kubelet {
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let pods = PodTable::default();
         let cx = NodeContext {
-            paths: Paths::new(&config.data_dir),
+            paths: Paths::new(&config.data_dir, &config.plugin_dir),
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images, config.images.clone(), &config.data_dir),
             cgroups,
@@ -145,6 +145,7 @@ impl Kubelet {
         if self.cx.config.kubelet.enforce_pods {
             tasks.spawn(enforce(self.cx.clone(), self.shares, stop.clone()));
         }
+        tasks.spawn(plugins::run(self.cx.clone(), stop.clone()));
         let (source, mut may_start) = (PodSource::new(self.cx.clone()), self.pods_may_start);
         tasks.spawn(async move {
             tokio::select! {

@@ -26,6 +26,7 @@ pub mod node_info;
 pub mod node_status;
 pub mod objects;
 mod own_node;
+pub mod plugins;
 pub mod pod;
 pub mod pod_source;
 pub mod probes;

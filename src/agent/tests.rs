@@ -131,6 +131,7 @@ fn config(directory: &Path) -> Agent {
         images: crate::config::ImageSettings::default(),
         pod_manifests: directory.join("pod-manifests"),
         kubelet: Settings::default(),
+        plugin_dir: directory.join("kubelet"),
         notify_socket: None,
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 use serde_json::Value;
 
+use super::plugins::Directories;
 use super::running;
 use crate::config::Server;
 use crate::cri::containerd::Layout;
@@ -48,6 +49,9 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     remove_cgroups();
     for left in crate::net::cleanup(&config.cluster) {
         tracing::warn!(left, "not removed");
+    }
+    if let Some(agent) = &config.agent {
+        Directories::new(&agent.plugin_dir).remove();
     }
     for path in [data_dir, &config.kubeconfig] {
         remove(path)?;
