@@ -282,7 +282,7 @@ fn detect(root: &Path) -> Option<Layout> {
 
 fn enable_controllers(directory: &Path) {
     // One at a time: a controller that is missing must not keep the others away.
-    for controller in ["cpu", "memory", "pids", "cpuset", "io"] {
+    for controller in ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"] {
         let _ = std::fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
@@ -409,9 +409,19 @@ fn quota(milli: i64) -> i64 {
     if milli <= 0 { 0 } else { (milli * CPU_PERIOD_MICROSECONDS / 1000).max(MIN_QUOTA_MICROSECONDS) }
 }
 
-/// The kernel's mapping of shares (2 to 262144) to weight (1 to 10000), as runc does it.
+/// Shares (2 to 262144) as a weight (1 to 10000), as runc does it from 1.3.2 on: what is usual stays so, 1024 being 100.
 fn weight(shares: i64) -> i64 {
-    1 + (shares - 2) * 9999 / 262_142
+    if shares <= MIN_SHARES {
+        return 1;
+    }
+    if shares >= MAX_SHARES {
+        return 10_000;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "at most 18 bits")]
+    let log = (shares as f64).log2();
+    #[allow(clippy::cast_possible_truncation, reason = "between 1 and 10000")]
+    let weight = 10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64;
+    weight
 }
 
 /// A quantity in thousandths, rounded up. Text that is none counts as zero: the API server checked it.
@@ -468,7 +478,15 @@ mod tests {
         let found = container_resources(&pod, &pod_spec(&pod).containers[0], 1 << 30);
         assert_eq!((found.cpu_shares, found.cpu_quota, found.cpu_period), (256, 50_000, 100_000));
         assert_eq!((found.memory_limit_in_bytes, found.oom_score_adj), (512 << 20, 750));
-        assert_eq!(weight(1024), 39);
+    }
+
+    #[test]
+    fn shares_as_weights() {
+        for (shares, expect) in
+            [(2, 1), (3, 2), (102, 17), (256, 35), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000)]
+        {
+            assert_eq!(weight(shares), expect, "{shares}");
+        }
     }
 
     #[test]

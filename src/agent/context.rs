@@ -7,10 +7,13 @@ use tokio::sync::watch;
 
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
+use super::devices::Devices;
+use super::dra::Drivers;
 use super::events::Recorder;
 use super::eviction::signals::Gauges;
 use super::image_gc::ImageGc;
 use super::images::Puller;
+use super::limits::Kernel;
 use super::metrics::probes::Counts;
 use super::node_info::Pressure;
 use super::objects::Objects;
@@ -35,6 +38,10 @@ pub struct NodeContext {
     pub cgroups: Cgroups,
     /// Which pod has what of the node.
     pub ledger: Ledger,
+    /// What the machine's control groups can do.
+    pub kernel: Kernel,
+    pub devices: Devices,
+    pub drivers: Drivers,
     pub pods: PodTable,
     pub tokens: Tokens,
     pub probe_counts: Counts,

@@ -12,9 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::context::{NodeContext, Paths};
+use super::devices::Devices;
+use super::dra::Drivers;
 use super::eviction::signals;
 use super::image_gc::ImageGc;
 use super::images::Puller;
+use super::limits::Kernel;
 use super::metrics::probes::Counts;
 use super::node_info::{Machine, Pressure};
 use super::node_status::NodeLoop;
@@ -84,6 +87,14 @@ impl Kubelet {
             going_down: watch::channel(false).0,
             gauges,
             image_gc: ImageGc::default(),
+            kernel: Kernel::read(cgroup_root),
+            devices: Devices::new(&config.data_dir.join("agent/devices.json")),
+            drivers: Drivers::new(
+                &config.data_dir.join("agent/claims.json"),
+                client.clone(),
+                &config.node_name,
+                pods.clone(),
+            ),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
             probe_counts: Counts::default(),

@@ -101,6 +101,7 @@ impl PodSource {
                     Some(Event::Bookmark(_)) => {}
                     Some(Event::Gone(pod)) => {
                         self.finished.remove(uid(&pod));
+                        self.cx.devices.leaving(uid(&pod));
                         if self.desired.contains_key(uid(&pod)) {
                             self.put(pod, true, stop).await;
                         }
@@ -258,6 +259,9 @@ impl PodSource {
             self.put(pod, true, stop).await;
         }
         self.remove_directories(listed);
+        let is_there = |id: &str| listed.contains(id) || self.desired.contains_key(id);
+        self.cx.devices.retain(is_there);
+        self.cx.drivers.retain(is_there);
     }
 
     /// Directories of pods that neither the API nor the runtime knows.

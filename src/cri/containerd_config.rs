@@ -98,6 +98,8 @@ pub fn render(layout: &Layout, machine: Machine, sandbox_image: &str) -> String 
     text.push_str("\n[debug]\nlevel = \"warn\"\n");
     text.push_str("\n[plugins.\"io.containerd.grpc.v1.cri\"]\n");
     let _ = writeln!(text, "sandbox_image = {sandbox_image:?}");
+    // Devices by name (CDI): on by itself from 2.0, and not known before 1.7.
+    text.push_str("enable_cdi = true\n");
     let _ = writeln!(text, "restrict_oom_score_adj = {}", !machine.may_lower_oom_score);
     text.push_str("stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n");
     text.push_str("enable_unprivileged_ports = true\nenable_unprivileged_icmp = true\n");

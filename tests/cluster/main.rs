@@ -18,6 +18,7 @@ mod conformance;
 mod controller;
 mod custom_resources;
 mod deletion;
+mod devices;
 mod endpoint;
 mod extension;
 mod fleet;

@@ -1,11 +1,13 @@
 //! Effects: gRPC over Unix sockets, both sides: calls to plugins, and the few services that plugins call at us. Methods
 //! are named by their path, `/package.Service/Method`; messages are `prost`'s.
 
+use std::future::{Ready, ready};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, MapOk};
+use futures::{Stream, TryFutureExt as _};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -16,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codec::Streaming;
+use tonic::server::{ServerStreamingService, UnaryService};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -94,35 +97,66 @@ pub type HttpResponse = http::Response<Body>;
 pub type Service = Arc<dyn Fn(HttpRequest) -> BoxFuture<'static, HttpResponse> + Send + Sync>;
 
 /// Answers one message with one.
-pub async fn unary<M, R, F>(request: HttpRequest, answer: impl FnOnce(M) -> F) -> HttpResponse
+pub async fn unary<M, R, F>(request: HttpRequest, answer: impl FnOnce(M) -> F + Send) -> HttpResponse
 where
     M: Message + Default + Send + Sync + 'static,
     R: Message + Send + Sync + 'static,
     F: Future<Output = Result<R, Status>> + Send,
 {
-    struct Once<A>(Option<A>);
-    impl<M, R, F, A> tonic::server::UnaryService<M> for Once<A>
-    where
-        A: FnOnce(M) -> F,
-        F: Future<Output = Result<R, Status>> + Send,
-        R: Send,
-    {
-        type Response = R;
-        type Future = futures::future::Either<
-            futures::future::MapOk<F, fn(R) -> Response<R>>,
-            std::future::Ready<Result<Response<R>, Status>>,
-        >;
-
-        fn call(&mut self, request: Request<M>) -> Self::Future {
-            use futures::TryFutureExt as _;
-            match self.0.take() {
-                Some(answer) => futures::future::Either::Left(answer(request.into_inner()).map_ok(Response::new)),
-                None => futures::future::Either::Right(std::future::ready(Err(Status::internal("answered already")))),
-            }
-        }
-    }
     let codec: ProstCodec<R, M> = ProstCodec::default();
     tonic::server::Grpc::new(codec).unary(Once(Some(answer)), request).await
+}
+
+/// Answers one message with as many as come.
+pub async fn streamed<M, R, S>(request: HttpRequest, answer: impl FnOnce(M) -> S + Send) -> HttpResponse
+where
+    M: Message + Default + Send + Sync + 'static,
+    R: Message + Send + Sync + 'static,
+    S: Stream<Item = Result<R, Status>> + Send + 'static,
+{
+    let codec: ProstCodec<R, M> = ProstCodec::default();
+    tonic::server::Grpc::new(codec).server_streaming(Once(Some(answer)), request).await
+}
+
+/// A service for a single call, which is what each request is.
+struct Once<A>(Option<A>);
+
+impl<A> Once<A> {
+    fn take(&mut self) -> Result<A, Status> {
+        self.0.take().ok_or_else(|| Status::internal("answered already"))
+    }
+}
+
+impl<M, R, F, A> UnaryService<M> for Once<A>
+where
+    A: FnOnce(M) -> F,
+    F: Future<Output = Result<R, Status>> + Send,
+    R: Send,
+{
+    type Response = R;
+    type Future = Either<MapOk<F, fn(R) -> Response<R>>, Ready<Result<Response<R>, Status>>>;
+
+    fn call(&mut self, request: Request<M>) -> Self::Future {
+        match self.take() {
+            Ok(answer) => Either::Left(answer(request.into_inner()).map_ok(Response::new as fn(R) -> Response<R>)),
+            Err(status) => Either::Right(ready(Err(status))),
+        }
+    }
+}
+
+impl<M, R, S, A> ServerStreamingService<M> for Once<A>
+where
+    A: FnOnce(M) -> S,
+    S: Stream<Item = Result<R, Status>> + Send + 'static,
+    R: Send + 'static,
+{
+    type Response = R;
+    type ResponseStream = S;
+    type Future = Ready<Result<Response<S>, Status>>;
+
+    fn call(&mut self, request: Request<M>) -> Self::Future {
+        ready(self.take().map(|answer| Response::new(answer(request.into_inner()))))
+    }
 }
 
 /// For a path that the service does not have.

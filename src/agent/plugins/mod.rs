@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::registry::{Handlers, Registry};
 use super::context::NodeContext;
+use super::devices::{capacity, registration};
+use super::pod_resources;
 
 /// Types of plugins, as they name themselves.
 pub const CSI: &str = "CSIPlugin";
@@ -60,12 +62,21 @@ pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
     if let Err(error) = directories.make() {
         tracing::warn!(%error, root = %directories.root.display(), "no folders for plugins: they will find no kubelet");
     }
-    Registry { directory: directories.registry(), handlers: handlers(&cx) }.run(stop).await;
+    let registry = Registry { directory: directories.registry(), handlers: handlers(&cx) };
+    tokio::join!(
+        registry.run(stop.clone()),
+        registration::run(cx.devices.clone(), directories.devices(), stop.clone()),
+        capacity::run(&cx, stop.clone()),
+        cx.drivers.run(stop.clone()),
+        pod_resources::run(cx.clone(), directories.pod_resources(), stop),
+    );
+    tokio::join!(cx.devices.stop(), cx.drivers.stop());
 }
 
 /// Who takes the plugins of each type.
-fn handlers(_cx: &NodeContext) -> Handlers {
-    Handlers::new()
+fn handlers(cx: &NodeContext) -> Handlers {
+    let (devices, drivers) = (Arc::new(cx.devices.clone()), Arc::new(cx.drivers.clone()));
+    Handlers::from([(DEVICE, devices as Arc<dyn Handler>), (DRA, drivers)])
 }
 
 /// The directories that plugins' manifests mount (`--plugin-dir`, `/var/lib/kubelet`).

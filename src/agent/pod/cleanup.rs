@@ -99,6 +99,9 @@ pub async fn release(cx: Arc<NodeContext>, pod: Arc<Pod>) {
     };
     retry(&pod, "volumes", attempt).await;
     cx.cgroups.remove(&pod);
+    cx.devices.release(uid(&pod));
+    // Last, as a driver that is away may take its time.
+    retry(&pod, "claims", || cx.drivers.unprepare(uid(&pod))).await;
 }
 
 async fn retry<F: Future<Output = Result<(), String>>>(pod: &Pod, what: &str, attempt: impl Fn() -> F) {

@@ -8,9 +8,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use super::{containers, host_network, hosts, name, namespace, pod_spec, resize, security, uid};
-use crate::agent::cgroups;
 use crate::agent::context::NodeContext;
+use crate::agent::devices::protocol;
+use crate::agent::devices::record::Additions;
 use crate::agent::mirror::SOURCE;
+use crate::agent::{cgroups, limits};
 use crate::cri::v1;
 
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
@@ -93,6 +95,8 @@ pub struct Parts<'a> {
     pub image_user: security::ImageUser<'a>,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<v1::Mount>,
+    /// Of its devices.
+    pub additions: Additions,
     pub node_memory_bytes: i64,
 }
 
@@ -104,14 +108,16 @@ pub fn container(cx: &NodeContext, pod: &Pod, parts: Parts) -> Result<v1::Contai
     };
     let mut labels = pod_labels(pod);
     labels.insert("io.kubernetes.container.name".into(), container.name.clone());
-    let annotations = HashMap::from([
+    let Additions { mounts: of_devices, devices, annotations: more, cdi, .. } = parts.additions;
+    let own = [
         (CONTAINER_HASH.to_owned(), container_hash(container)),
         (RESTART_COUNT.to_owned(), parts.attempt.to_string()),
         (TERMINATION_PATH.to_owned(), container.termination_message_path.clone().unwrap_or_default()),
         (TERMINATION_POLICY.to_owned(), container.termination_message_policy.clone().unwrap_or_default()),
         (GRACE_PERIOD.to_owned(), grace_seconds(pod).to_string()),
         (resize::MADE_WITH.to_owned(), resize::made_with(container)),
-    ]);
+    ];
+    let own_resources = cgroups::container_resources(pod, container, parts.node_memory_bytes);
     let user = container.image.clone().unwrap_or_default();
     Ok(v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: parts.attempt }),
@@ -124,19 +130,31 @@ pub fn container(cx: &NodeContext, pod: &Pod, parts: Parts) -> Result<v1::Contai
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: parts.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
-        mounts: parts.mounts,
+        mounts: of_devices.into_iter().map(device_mount).chain(parts.mounts).collect(),
+        devices: devices.into_iter().map(device).collect(),
+        cdi_devices: cdi.into_iter().map(|name| v1::CdiDevice { name }).collect(),
         labels,
-        annotations,
+        annotations: more.into_iter().chain(own).collect(),
         log_path: log_path(&container.name, parts.attempt),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(cgroups::container_resources(pod, container, parts.node_memory_bytes)),
+            resources: Some(limits::complete(own_resources, container, &cx.kernel)),
             security_context: Some(security::container(pod, container, parts.image_user, &cx.paths.seccomp)?),
         }),
         ..v1::ContainerConfig::default()
     })
+}
+
+fn device_mount(mount: protocol::Mount) -> v1::Mount {
+    let protocol::Mount { container_path, host_path, read_only: readonly } = mount;
+    v1::Mount { container_path, host_path, readonly, ..v1::Mount::default() }
+}
+
+fn device(device: protocol::DeviceSpec) -> v1::Device {
+    let protocol::DeviceSpec { container_path, host_path, permissions } = device;
+    v1::Device { container_path, host_path, permissions }
 }
 
 /// Relative to the pod's log directory.

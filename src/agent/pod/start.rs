@@ -20,6 +20,8 @@ use super::{container, describe, host_network, name, namespace, pod_spec, uid};
 use super::{env, ephemeral, field_path, hooks, hosts, security, spec, stop};
 use crate::agent::cgroups::PodResources;
 use crate::agent::context::NodeContext;
+use crate::agent::devices::record::Additions;
+use crate::agent::dra::cdi;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::images::Wanted;
 use crate::agent::mirror::is_static;
@@ -43,6 +45,8 @@ pub enum Progress {
     Volumes(Mounted),
     /// Nothing can start until they are there.
     VolumesFailed(String),
+    /// The node does not have what it would take.
+    Refused(String),
     /// The container's image is on the node.
     Image(String),
     Container(Box<cri::Container>),
@@ -145,6 +149,18 @@ impl Operation {
     }
 
     async fn start(&self, new_sandbox: Option<u32>, starts: Vec<Start>) {
+        if let Err(error) = self.cx.devices.allocate(&self.pod, self.observed.ready_sandbox().is_some()).await {
+            return self
+                .report(Progress::Refused(format!("Allocate failed due to {error}, which is unexpected")))
+                .await;
+        }
+        if new_sandbox.is_some()
+            && let Err(error) = self.cx.drivers.prepare(&self.pod).await
+        {
+            let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {error}");
+            self.cx.events.pod(&self.pod, EventKind::Warning, "FailedPrepareDynamicResources", message.clone());
+            return self.report(Progress::SandboxFailed(message)).await;
+        }
         let resolv = tokio::fs::read_to_string(&self.cx.config.resolv_conf).await.unwrap_or_default();
         let current = self.observed.ready_sandbox();
         let attempt = new_sandbox.unwrap_or_else(|| current.map_or(0, |sandbox| sandbox.attempt));
@@ -198,11 +214,6 @@ impl Operation {
     async fn volumes(&self) -> Option<Mounted> {
         if let Some(mounted) = &self.mounted {
             return Some(mounted.clone());
-        }
-        if let Some(message) = unprepared(&self.pod) {
-            self.cx.events.pod(&self.pod, EventKind::Warning, "FailedPrepareDynamicResources", message);
-            self.report(Progress::VolumesFailed(message.into())).await;
-            return None;
         }
         match volumes::prepare(&self.cx, &self.pod, self.cx.allocatable).await {
             Ok(mounted) => {
@@ -297,7 +308,9 @@ impl Operation {
         sandbox: &cri::Sandbox,
         mounted: &Mounted,
     ) -> Result<v1::ContainerConfig, String> {
-        let env = self.environment(container, sandbox).await?;
+        let mut additions = self.additions(container).await?;
+        let mut env = std::mem::take(&mut additions.env);
+        env.extend(self.environment(container, sandbox).await?);
         let mounts = self.mounts(start, container, sandbox, mounted, &env)?;
         let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
         let directory = logs.join(&container.name);
@@ -309,11 +322,25 @@ impl Operation {
             image_user: security::ImageUser { uid: image.uid, name: &image.username },
             env,
             mounts,
+            additions,
             node_memory_bytes: self.cx.memory_bytes,
         };
         let mut config = spec::container(&self.cx, &self.pod, parts).map_err(|error| error.to_string())?;
         ephemeral::aim(&self.pod, &self.observed, &mut config)?;
         Ok(config)
+    }
+
+    /// What its devices bring along.
+    async fn additions(&self, container: &Container) -> Result<Additions, String> {
+        let mut additions = self.cx.devices.additions(&self.pod, container).await?;
+        additions.cdi.extend(self.cx.drivers.cdi_devices(&self.pod, container)?);
+        if !additions.cdi.is_empty() {
+            let version = self.cx.runtime.version().await.map_err(|error| error.to_string())?;
+            if !cdi::runtime_knows(&version) {
+                cdi::inject(&mut additions, &cdi::read())?;
+            }
+        }
+        Ok(additions)
     }
 
     fn pod_ips(&self, sandbox: &cri::Sandbox) -> Vec<String> {
@@ -449,16 +476,6 @@ impl Operation {
 
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-}
-
-/// Why the devices that a pod claims are not there for it: a container must not run without them.
-fn unprepared(pod: &Pod) -> Option<&'static str> {
-    let claims = pod_spec(pod).resource_claims.as_deref().unwrap_or_default();
-    let statuses = pod.status.as_ref().and_then(|s| s.resource_claim_statuses.as_deref()).unwrap_or_default();
-    // A template may have turned out to need no claim.
-    let is_none = |name: &str| statuses.iter().any(|s| s.name == name && s.resource_claim_name.is_none());
-    let claimed = claims.iter().any(|claim| !is_none(&claim.name));
-    claimed.then_some("Failed to prepare dynamic resources: no DRA driver is registered on this node")
 }
 
 /// When a failed step is tried again: half a second at first, doubling up to two minutes.

@@ -12,9 +12,13 @@ use crate::agent::pod::pod_spec;
 impl Worker {
     /// The node does not take the pod: it has failed before anything was made of it.
     pub fn refuse(&mut self, why: &Refusal) {
-        self.cx.events.pod(&self.pod, EventKind::Warning, why.reason, why.message.clone());
-        let message = format!("Pod was rejected: {}", why.message);
-        self.failure = Some(Waiting { reason: why.reason.into(), message });
+        self.reject(why.reason, &why.message);
+    }
+
+    pub(super) fn reject(&mut self, reason: &'static str, message: &str) {
+        self.cx.events.pod(&self.pod, EventKind::Warning, reason, message);
+        let message = format!("Pod was rejected: {message}");
+        self.failure = Some(Waiting { reason: reason.into(), message });
         self.terminal = true;
     }
 

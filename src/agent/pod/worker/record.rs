@@ -54,6 +54,7 @@ impl Worker {
                     self.retry_at.insert(container.name.clone(), at);
                 }
             }
+            Progress::Refused(message) => self.reject("UnexpectedAdmissionError", &message),
             Progress::Image(name) => self.image_arrived(&name),
             Progress::Container(record) => self.put_container(*record),
             Progress::Removed(id) => {

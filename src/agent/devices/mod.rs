@@ -1,0 +1,514 @@
+//! Loop: devices that plugins offer (`nvidia.com/gpu` and the like): who is registered, what works, who has what.
+//!
+//! ```text
+//! plugin registers ─▶ ListAndWatch ─▶ devices, healthy or not ─▶ capacity and allocatable of the Node
+//!        stream ends: none works; nothing is left of them after five minutes
+//! pod starts ─▶ select ─▶ Allocate ─▶ record ─▶ env, mounts, devices of its containers ─▶ pod over: free again
+//! ```
+//!
+//! - [`registration`]: how plugins are heard of; [`protocol`]: their messages
+//! - [`select`]: which devices a container gets; [`record`]: who has them
+//! - [`capacity`]: what the Node says
+
+pub mod capacity;
+pub mod fake;
+pub mod protocol;
+pub mod record;
+pub mod registration;
+pub mod select;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use self::protocol::{
+    AllocateRequest, AllocateResponse, ContainerAllocateRequest, ContainerPreferredAllocationRequest,
+    DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreferredAllocationRequest,
+    PreferredAllocationResponse,
+};
+use self::record::{Additions, File, Grant, Record};
+use self::select::{Answer, Ids, Question};
+use super::cgroups;
+use super::plugins::grpc;
+use super::pod::{Role, containers, uid};
+use crate::clock;
+
+/// A plugin that went away has this long to come back before its devices count no more.
+const GRACE: Duration = Duration::from_secs(300);
+const OPTIONS_DEADLINE: Duration = Duration::from_secs(10);
+const PREFERRED_DEADLINE: Duration = Duration::from_secs(10);
+/// Upstream waits for ever.
+const ALLOCATE_DEADLINE: Duration = Duration::from_secs(120);
+const PRE_START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a pod waits for the devices of one that is on its way out, although the API has it no more.
+const LEAVING_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many devices of a resource there are, and how many of them work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub capacity: usize,
+    pub allocatable: usize,
+}
+
+/// By resource.
+pub type Counts = BTreeMap<String, Count>;
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Devices {
+    inner: Arc<Mutex<Inner>>,
+    file: Arc<File>,
+    counts: Arc<watch::Sender<Counts>>,
+    /// A pod gave its devices back.
+    freed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Inner {
+    offers: BTreeMap<String, Offer>,
+    record: Record,
+    /// Chosen, while the plugin is being asked: by resource.
+    promised: BTreeMap<String, Ids>,
+    /// Pods that got through since the agent started: their devices are not questioned again.
+    admitted: BTreeSet<String>,
+    /// Pods that the API has no more, and that are about to give their devices back.
+    leaving: BTreeSet<String>,
+    /// Plugins that have registered so far.
+    serial: u64,
+    tasks: JoinSet<()>,
+}
+
+/// What is offered of one resource.
+#[derive(Default)]
+struct Offer {
+    /// Of the plugin that came last.
+    serial: u64,
+    plugin: Option<Connected>,
+    healthy: Ids,
+    unhealthy: Ids,
+}
+
+struct Connected {
+    channel: Channel,
+    options: DevicePluginOptions,
+    /// Ends its stream.
+    gone: CancellationToken,
+}
+
+impl Devices {
+    /// With what an earlier agent wrote.
+    #[must_use]
+    pub fn new(path: &Path) -> Devices {
+        let file = File::new(path);
+        let record: Record = file.read();
+        let offers = record.resources.iter().map(|name| (name.clone(), Offer::default())).collect();
+        let inner = Inner { record, offers, ..Inner::default() };
+        let counts = inner.counts();
+        Devices {
+            inner: Arc::new(Mutex::new(inner)),
+            file: Arc::new(file),
+            counts: Arc::new(watch::channel(counts).0),
+            freed: Arc::default(),
+        }
+    }
+
+    /// What the Node is to say.
+    #[must_use]
+    pub fn counts(&self) -> watch::Receiver<Counts> {
+        self.counts.subscribe()
+    }
+
+    /// Takes a plugin, in place of the one that offered the resource before.
+    pub(super) fn connect(&self, resource: &str, socket: &Path, options: Option<DevicePluginOptions>) {
+        let channel = grpc::channel(socket);
+        let gone = CancellationToken::new();
+        let mut inner = self.lock();
+        let is_new = inner.record.resources.insert(resource.to_owned());
+        inner.serial += 1;
+        let serial = inner.serial;
+        let offer = inner.offers.entry(resource.to_owned()).or_default();
+        let connected =
+            Connected { channel: channel.clone(), options: options.unwrap_or_default(), gone: gone.clone() };
+        offer.serial = serial;
+        if let Some(before) = offer.plugin.replace(connected) {
+            before.gone.cancel();
+        }
+        while inner.tasks.try_join_next().is_some() {}
+        let plugin = Plugin { devices: self.clone(), resource: resource.to_owned(), serial, channel, gone };
+        inner.tasks.spawn(plugin.run());
+        if is_new && let Err(error) = self.file.write(&inner.record) {
+            tracing::warn!(error, resource, "a device plugin is not remembered");
+        }
+    }
+
+    /// The plugin took its socket away.
+    pub(super) fn disconnect(&self, resource: &str) {
+        if let Some(Offer { plugin: Some(plugin), .. }) = self.lock().offers.get(resource) {
+            plugin.gone.cancel();
+        }
+    }
+
+    /// Gives the pod's containers their devices, unless they have them. `running` says that the pod was found so.
+    ///
+    /// # Errors
+    /// Why the pod cannot have them, for its status.
+    pub async fn allocate(&self, pod: &Pod, running: bool) -> Result<(), String> {
+        if running || self.lock().admitted.contains(uid(pod)) {
+            return Ok(());
+        }
+        let mut reusable: BTreeMap<String, Ids> = BTreeMap::new();
+        let mut any = false;
+        for (role, container) in containers(pod) {
+            for (resource, required) in self.wanted(container) {
+                any = true;
+                let spare = reusable.entry(resource.clone()).or_default();
+                let devices = self.allocate_one(pod, container, &resource, required, spare).await?;
+                match role {
+                    Role::Init => spare.extend(devices),
+                    Role::Sidecar | Role::App => spare.retain(|id| !devices.contains(id)),
+                }
+            }
+        }
+        if any {
+            self.lock().admitted.insert(uid(pod).to_owned());
+        }
+        Ok(())
+    }
+
+    /// Resources that plugins offer, and how many of them the container has to have.
+    fn wanted(&self, container: &Container) -> Vec<(String, usize)> {
+        let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+        let Some(limits) = limits.filter(|limits| limits.keys().any(|name| name.contains('/'))) else {
+            return Vec::new();
+        };
+        let inner = self.lock();
+        let known = limits.iter().filter(|(name, _)| inner.record.knows(name));
+        let amounts = known.map(|(name, Quantity(text))| (name, usize::try_from(cgroups::bytes(text)).unwrap_or(0)));
+        amounts.filter(|(_, required)| *required > 0).map(|(name, required)| (name.clone(), required)).collect()
+    }
+
+    async fn allocate_one(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        resource: &str,
+        required: usize,
+        reusable: &Ids,
+    ) -> Result<Ids, String> {
+        let first = self.ask_until_freed(pod, container, resource, required, reusable).await?;
+        let Answer::Choose { reused, available, .. } = first else {
+            let inner = self.lock();
+            let granted = inner.record.granted(uid(pod), &container.name, resource);
+            return Ok(granted.map(|grant| grant.devices.clone()).unwrap_or_default());
+        };
+        let preferred = self.preferred(resource, &reused, &available, required).await?;
+        let (chosen, channel) = {
+            let mut inner = self.lock();
+            // Another pod may have been quicker meanwhile.
+            let Answer::Choose { reused, available, more } = inner.ask(pod, container, resource, required, reusable)?
+            else {
+                return Ok(Ids::new());
+            };
+            let chosen = select::choose(&reused, &available, more, &preferred);
+            let plugin = inner.offers.get(resource).and_then(|offer| offer.plugin.as_ref());
+            let channel = plugin.map(|plugin| plugin.channel.clone());
+            let channel = channel.ok_or_else(|| format!("unknown Device Plugin {resource}"))?;
+            inner.promised.entry(resource.to_owned()).or_default().extend(chosen.iter().cloned());
+            (chosen, channel)
+        };
+        // Given back whatever becomes of this call, also when it is dropped in the middle.
+        let _promise = Promise { devices: self, resource, chosen: &chosen };
+        let ids: Vec<String> = chosen.iter().cloned().collect();
+        let request = AllocateRequest { container_requests: vec![ContainerAllocateRequest { devices_ids: ids }] };
+        let response: AllocateResponse = grpc::call(&channel, protocol::ALLOCATE, request, ALLOCATE_DEADLINE)
+            .await
+            .map_err(|error| error.to_string())?;
+        let response = response.container_responses.into_iter().next();
+        let response = response.ok_or("no containers return in allocation response")?;
+        let mut inner = self.lock();
+        let grants = inner.record.pods.entry(uid(pod).to_owned()).or_default();
+        let grants = grants.entry(container.name.clone()).or_default();
+        grants.insert(resource.to_owned(), Grant { devices: chosen.clone(), response });
+        self.file.write(&inner.record)?;
+        Ok(chosen.clone())
+    }
+
+    /// Whoever scheduled this pod did not wait for those that were deleted by force: that is done here.
+    async fn ask_until_freed(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        resource: &str,
+        required: usize,
+        reusable: &Ids,
+    ) -> Result<Answer, String> {
+        let deadline = clock::instant() + LEAVING_LIMIT;
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            let (answer, leaving) = {
+                let inner = self.lock();
+                (inner.ask(pod, container, resource, required, reusable), inner.is_leaving(resource))
+            };
+            match answer {
+                Err(error) if leaving => {
+                    if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                        return Err(error);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn preferred(&self, resource: &str, reused: &Ids, available: &Ids, required: usize) -> Result<Ids, String> {
+        let channel = {
+            let inner = self.lock();
+            let plugin = inner.offers.get(resource).and_then(|offer| offer.plugin.as_ref());
+            plugin.filter(|p| p.options.get_preferred_allocation_available).map(|p| p.channel.clone())
+        };
+        let Some(channel) = channel else { return Ok(Ids::new()) };
+        let request = PreferredAllocationRequest {
+            container_requests: vec![ContainerPreferredAllocationRequest {
+                available_device_ids: available.union(reused).cloned().collect(),
+                must_include_device_ids: reused.iter().cloned().collect(),
+                allocation_size: i32::try_from(required).unwrap_or(i32::MAX),
+            }],
+        };
+        let answer: PreferredAllocationResponse =
+            grpc::call(&channel, protocol::PREFERRED, request, PREFERRED_DEADLINE)
+                .await
+                .map_err(|error| format!("device plugin GetPreferredAllocation rpc failed with err: {error}"))?;
+        let first = answer.container_responses.into_iter().next();
+        Ok(first.map(|of| of.device_ids.into_iter().collect()).unwrap_or_default())
+    }
+
+    /// What a container is started with. Tells the plugins that ask for it that it starts.
+    ///
+    /// # Errors
+    /// When a plugin wants the container not to start.
+    pub async fn additions(&self, pod: &Pod, container: &Container) -> Result<Additions, String> {
+        let mut calls = Vec::new();
+        for (resource, _) in self.wanted(container) {
+            let inner = self.lock();
+            let plugin = inner.offers.get(&resource).and_then(|offer| offer.plugin.as_ref());
+            let Some(plugin) = plugin.filter(|plugin| plugin.options.pre_start_required) else { continue };
+            let granted = inner.record.granted(uid(pod), &container.name, &resource).ok_or_else(|| {
+                let (pod, container) = (uid(pod), &container.name);
+                format!("no devices found allocated in local cache for pod {pod}, container {container}, resource {resource}")
+            })?;
+            let devices_ids = granted.devices.iter().cloned().collect();
+            calls.push((plugin.channel.clone(), PreStartContainerRequest { devices_ids }));
+        }
+        for (channel, request) in calls {
+            let told: Result<Empty, _> = grpc::call(&channel, protocol::PRE_START, request, PRE_START_DEADLINE).await;
+            told.map_err(|error| format!("device plugin PreStartContainer rpc failed with err: {error}"))?;
+        }
+        Ok(self.lock().record.additions(uid(pod), &container.name))
+    }
+
+    /// The devices of a container, by resource.
+    #[must_use]
+    pub fn granted(&self, pod_uid: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        let inner = self.lock();
+        let grants = inner.record.pods.get(pod_uid).and_then(|containers| containers.get(container));
+        let of = |(resource, grant): (&String, &Grant)| (resource.clone(), grant.devices.iter().cloned().collect());
+        grants.into_iter().flatten().map(of).collect()
+    }
+
+    /// The devices that work, by resource.
+    #[must_use]
+    pub fn working(&self) -> Vec<(String, Vec<String>)> {
+        let inner = self.lock();
+        let of = |(resource, offer): (&String, &Offer)| (resource.clone(), offer.healthy.iter().cloned().collect());
+        inner.offers.iter().map(of).collect()
+    }
+
+    /// The pod is over: its devices are free.
+    pub fn release(&self, pod_uid: &str) {
+        self.retain(|uid| uid != pod_uid);
+    }
+
+    /// The API has the pod no more; its containers may still be there, and have their devices.
+    pub fn leaving(&self, pod_uid: &str) {
+        let mut inner = self.lock();
+        if inner.record.pods.contains_key(pod_uid) {
+            inner.leaving.insert(pod_uid.to_owned());
+        }
+    }
+
+    /// Pods that are gone need no devices.
+    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        let mut inner = self.lock();
+        inner.admitted.retain(|uid| is_there(uid));
+        inner.leaving.retain(|uid| is_there(uid));
+        let before = inner.record.pods.len();
+        inner.record.pods.retain(|uid, _| is_there(uid));
+        if inner.record.pods.len() == before {
+            return;
+        }
+        if let Err(error) = self.file.write(&inner.record) {
+            tracing::warn!(error, "devices of pods that are over are not forgotten on disk");
+        }
+        self.freed.notify_waiters();
+    }
+
+    /// Ends what follows the plugins. They are heard of again by the next agent.
+    pub(super) async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut self.lock().tasks);
+        tasks.shutdown().await;
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Inner)) {
+        let counts = {
+            let mut inner = self.lock();
+            change(&mut inner);
+            inner.counts()
+        };
+        self.counts.send_if_modified(|before| {
+            let differs = *before != counts;
+            *before = counts;
+            differs
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Whether a pod that is on its way out has devices of the resource.
+    fn is_leaving(&self, resource: &str) -> bool {
+        let mut grants = self.leaving.iter().filter_map(|uid| self.record.pods.get(uid)).flat_map(BTreeMap::values);
+        grants.any(|of| of.contains_key(resource))
+    }
+
+    fn counts(&self) -> Counts {
+        let count = |offer: &Offer| Count {
+            capacity: offer.healthy.len() + offer.unhealthy.len(),
+            allocatable: offer.healthy.len(),
+        };
+        self.offers.iter().map(|(name, offer)| (name.clone(), count(offer))).collect()
+    }
+
+    fn ask(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        resource: &str,
+        required: usize,
+        reusable: &Ids,
+    ) -> Result<Answer, String> {
+        let mut in_use = self.record.in_use(resource);
+        in_use.extend(self.promised.get(resource).into_iter().flatten().cloned());
+        select::answer(&Question {
+            pod_uid: uid(pod),
+            container: &container.name,
+            resource,
+            required,
+            healthy: self.offers.get(resource).map(|offer| &offer.healthy),
+            in_use: &in_use,
+            granted: self.record.granted(uid(pod), &container.name, resource).map(|grant| &grant.devices),
+            reusable,
+        })
+    }
+}
+
+struct Promise<'a> {
+    devices: &'a Devices,
+    resource: &'a str,
+    chosen: &'a Ids,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.devices.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(promised) = inner.promised.get_mut(self.resource) {
+            promised.retain(|id| !self.chosen.contains(id));
+        }
+    }
+}
+
+/// One registered plugin, for as long as its stream lasts and the grace after it.
+struct Plugin {
+    devices: Devices,
+    resource: String,
+    serial: u64,
+    channel: Channel,
+    gone: CancellationToken,
+}
+
+impl Plugin {
+    async fn run(self) {
+        let ended = tokio::select! {
+            ended = self.follow() => ended,
+            () = self.gone.cancelled() => "it registered again, or went".to_owned(),
+        };
+        let mut replaced = true;
+        self.update(|offer| {
+            replaced = false;
+            offer.plugin = None;
+            let healthy = std::mem::take(&mut offer.healthy);
+            offer.unhealthy.extend(healthy);
+        });
+        if replaced {
+            return;
+        }
+        tracing::warn!(resource = self.resource, why = ended, "device plugin is gone: its devices cannot be given");
+        tokio::time::sleep(GRACE).await;
+        self.update(|offer| offer.unhealthy.clear());
+    }
+
+    /// Says why the stream ended.
+    async fn follow(&self) -> String {
+        let options: Result<DevicePluginOptions, _> =
+            grpc::call(&self.channel, protocol::OPTIONS, Empty {}, OPTIONS_DEADLINE).await;
+        match options {
+            Ok(options) => self.update(|offer| {
+                if let Some(plugin) = &mut offer.plugin {
+                    plugin.options = options;
+                }
+            }),
+            Err(error) => tracing::info!(%error, resource = self.resource, "device plugin did not tell its options"),
+        }
+        let stream = grpc::stream::<_, ListAndWatchResponse>(&self.channel, protocol::LIST_AND_WATCH, Empty {}).await;
+        let mut stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return error.to_string(),
+        };
+        loop {
+            let list = match stream.message().await {
+                Ok(Some(list)) => list.devices,
+                Ok(None) => return "its stream ended".into(),
+                Err(status) => return grpc::Error::from(status).to_string(),
+            };
+            let (healthy, unhealthy): (Vec<_>, Vec<_>) = list.into_iter().partition(|d| d.health == protocol::HEALTHY);
+            let ids = |devices: Vec<protocol::Device>| devices.into_iter().map(|device| device.id).collect::<Ids>();
+            let (healthy, unhealthy) = (ids(healthy), ids(unhealthy));
+            tracing::info!(resource = self.resource, healthy = healthy.len(), unhealthy = unhealthy.len(), "devices");
+            self.update(|offer| (offer.healthy, offer.unhealthy) = (healthy, unhealthy));
+        }
+    }
+
+    /// Changes the offer, unless another plugin has come to make it.
+    fn update(&self, change: impl FnOnce(&mut Offer)) {
+        self.devices.update(|inner| {
+            if let Some(offer) = inner.offers.get_mut(&self.resource).filter(|offer| offer.serial == self.serial) {
+                change(offer);
+            }
+        });
+    }
+}

@@ -1,0 +1,232 @@
+//! Devices of the node: what a device plugin offers is scheduled, reaches containers and is given back, whatever dies.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use skiff::agent::devices::fake::FakePlugin;
+use skiff::agent::dra::fake::FakeDriver;
+use tokio::runtime::Runtime;
+
+use crate::lab::{IMAGE, Lab, wait_for};
+use crate::support::skip;
+
+const GPU: &str = "nvidia.com/gpu";
+
+struct Plugins {
+    runtime: Runtime,
+    sockets: PathBuf,
+}
+
+impl Plugins {
+    fn new(lab: &Lab) -> Plugins {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Plugins { runtime, sockets: lab.machines[0].data_dir.join("kubelet/device-plugins") }
+    }
+
+    fn start(&self, names: &[&str]) -> FakePlugin {
+        self.runtime.block_on(async {
+            let plugin = FakePlugin::start(&self.sockets, GPU).unwrap();
+            plugin.offer(names);
+            plugin.register().await.unwrap();
+            plugin
+        })
+    }
+}
+
+fn gpu_pod(lab: &Lab, name: &str, spec: serde_json::Value) {
+    let script = "echo devices=$VISIBLE_DEVICES; ls /dev/gpu*; exec sleep 100000";
+    let container = json!({"name": "c", "image": IMAGE, "command": ["/bin/sh", "-c", script],
+        "resources": {"limits": {GPU: "1"}}});
+    let mut body = json!({"containers": [container], "terminationGracePeriodSeconds": 0});
+    crate::lab::merge(&mut body, &spec);
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body});
+    lab.apply(&manifest.to_string());
+}
+
+/// Waits until the node says so: capacity and allocatable.
+fn told(lab: &Lab, resource: &str, capacity: &str, allocatable: &str) {
+    wait_for(&format!("{resource}: {capacity} and {allocatable}"), || {
+        let node = lab.json(&["get", "node", "m1"]).ok()?;
+        let status = &node["status"];
+        (status["capacity"][resource] == capacity && status["allocatable"][resource] == allocatable).then_some(())
+    });
+}
+
+/// The devices that the container of a running pod was given.
+fn given(lab: &Lab, name: &str) -> String {
+    wait_for(&format!("devices of {name}"), || {
+        let output = lab.kubectl_output(&["logs", name]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let devices = text.lines().find_map(|line| line.strip_prefix("devices="))?;
+        text.lines().any(|line| line == format!("/dev/{devices}")).then(|| devices.to_owned())
+    })
+}
+
+#[test]
+fn devices_of_a_plugin_reach_containers_and_come_back() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let mut lab = Lab::with_server(1);
+    let plugins = Plugins::new(&lab);
+    let plugin = plugins.start(&["gpu0", "gpu1"]);
+    told(&lab, GPU, "2", "2");
+    gpu_pod(&lab, "one", json!({}));
+    gpu_pod(&lab, "two", json!({}));
+    let mut all = [given(&lab, "one"), given(&lab, "two")];
+    all.sort();
+    assert_eq!(all, ["gpu0", "gpu1"], "each has its own");
+
+    // There are no more, until one is given back.
+    gpu_pod(&lab, "three", json!({}));
+    wait_for("three to be told why", || {
+        let pod = lab.json(&["get", "pod", "three"]).ok()?;
+        let message = pod["status"]["conditions"][0]["message"].as_str()?.to_owned();
+        message.contains("1 Insufficient nvidia.com/gpu").then_some(())
+    });
+    let free = given(&lab, "two");
+    lab.kubectl(&["delete", "pod", "two"]);
+    assert_eq!(given(&lab, "three"), free);
+
+    // The plugin dies: what is there goes on, nothing new is given.
+    drop(plugin);
+    told(&lab, GPU, "2", "0");
+    gpu_pod(&lab, "bound", json!({"nodeName": "m1"}));
+    let refused = wait_for("the pod that asked at the wrong time", || {
+        let pod = lab.json(&["get", "pod", "bound"]).ok()?;
+        (pod["status"]["phase"] == "Failed").then_some(pod)
+    });
+    assert_eq!(refused["status"]["reason"], "UnexpectedAdmissionError");
+    assert_eq!(
+        refused["status"]["message"],
+        "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices \
+         nvidia.com/gpu, which is unexpected"
+    );
+    assert_eq!(given(&lab, "three"), free);
+    let plugin = plugins.start(&["gpu0", "gpu1"]);
+    told(&lab, GPU, "2", "2");
+
+    // So does skiff: who has what is remembered.
+    lab.machines[0].stop();
+    lab.machines[0].restart();
+    told(&lab, GPU, "0", "0");
+    plugins.runtime.block_on(plugin.register()).unwrap_err();
+    drop(plugin);
+    let _plugin = plugins.start(&["gpu0", "gpu1"]);
+    told(&lab, GPU, "2", "2");
+    let one = given(&lab, "one");
+    lab.kubectl(&["delete", "pod", "one", "bound"]);
+    gpu_pod(&lab, "four", json!({}));
+    assert_eq!(given(&lab, "four"), one, "the other is still {}'s", "three");
+
+    // Resources that nobody looks after but an administrator.
+    let patch = r#"[{"op": "add", "path": "/status/capacity/example.com~1dongle", "value": "4"}]"#;
+    lab.kubectl(&["patch", "node", "m1", "--subresource=status", "--type=json", "-p", patch]);
+    told(&lab, "example.com/dongle", "4", "4");
+}
+
+const DRIVER: &str = "gpu.example.com";
+/// Where drivers put their specifications; in the lab it is the machine's own.
+const CDI: &str = "/var/run/cdi";
+
+/// The objects of a driver with one device: its class, what it publishes, and a claim of its own for each pod.
+const DRIVER_OBJECTS: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: gpu}
+spec: {selectors: [{cel: {expression: 'device.driver == "gpu.example.com"'}}]}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: gpu}
+spec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: gpu}}]}}}
+"#;
+const SLICE: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: m1-gpu}
+spec:
+  nodeName: m1
+  driver: gpu.example.com
+  pool: {name: m1, generation: 1, resourceSliceCount: 1}
+  devices: [{name: one}]
+"#;
+
+fn claiming_pod(lab: &Lab, name: &str) {
+    let script = "echo devices=$GPU; ls /dev/gpu*; exec sleep 100000";
+    let container = json!({"name": "c", "image": IMAGE, "command": ["/bin/sh", "-c", script],
+        "resources": {"claims": [{"name": "gpu"}]}});
+    let claim = json!({"name": "gpu", "resourceClaimTemplateName": "gpu"});
+    let body = json!({"containers": [container], "resourceClaims": [claim], "terminationGracePeriodSeconds": 0});
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body});
+    lab.apply(&manifest.to_string());
+}
+
+#[test]
+fn claims_are_prepared_by_their_driver_and_undone() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let mut lab = Lab::with_server(1);
+    // Nothing of the test may show outside of the machine.
+    let made = std::fs::create_dir(CDI).is_ok();
+    let mount = lab.machines[0].command("mount".as_ref()).args(["-t", "tmpfs", "cdi", CDI]).status().unwrap();
+    assert!(mount.success());
+    let spec = json!({"cdiVersion": "0.5.0", "kind": "example.com/gpu", "devices": [{"name": "one", "containerEdits":
+        {"env": ["GPU=gpu0"], "deviceNodes": [{"path": "/dev/gpu0", "hostPath": "/dev/null"}]}}]});
+    let script = format!("cat > {CDI}/example.json <<'END'\n{spec}\nEND");
+    assert!(lab.machines[0].command("sh".as_ref()).args(["-c", &script]).status().unwrap().success());
+
+    let registry = lab.machines[0].data_dir.join("kubelet/plugins_registry");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let start = || runtime.block_on(async { FakeDriver::start(&registry, DRIVER, "example.com/gpu=one").unwrap() });
+    let called = |driver: &mut FakeDriver, verb: &str| {
+        wait_for(verb, || driver.calls.try_recv().ok().filter(|call| call.starts_with(verb)));
+    };
+
+    // A pod comes before its driver, and is told so.
+    lab.apply(DRIVER_OBJECTS);
+    lab.apply(SLICE);
+    claiming_pod(&lab, "first");
+    wait_for("the pod to be told", || {
+        let events = lab.json(&["get", "events"]).ok()?;
+        let mut events = events["items"].as_array()?.iter();
+        let expected = "Failed to prepare dynamic resources: prepare dynamic resources: DRA driver gpu.example.com is \
+                        not registered";
+        events.any(|e| e["reason"] == "FailedPrepareDynamicResources" && e["message"] == expected).then_some(())
+    });
+    let mut driver = start();
+    called(&mut driver, "prepare default/first-gpu-");
+    assert_eq!(given(&lab, "first"), "gpu0");
+
+    // skiff starts anew: the claim stays prepared, and is undone with its pod.
+    lab.machines[0].stop();
+    lab.machines[0].restart();
+    wait_for("the API", || lab.json(&["get", "pod", "first"]).ok());
+    lab.kubectl(&["delete", "pod", "first"]);
+    called(&mut driver, "unprepare default/first-gpu-");
+    wait_for("the claim to be gone", || {
+        let claims = lab.json(&["get", "resourceclaims"]).ok()?;
+        claims["items"].as_array()?.is_empty().then_some(())
+    });
+
+    // A driver that stays away has nothing to offer here.
+    wait_for("slices of before to be gone", || {
+        let slices = lab.json(&["get", "resourceslices"]).ok()?;
+        slices["items"].as_array()?.is_empty().then_some(())
+    });
+    lab.apply(SLICE);
+    claiming_pod(&lab, "second");
+    called(&mut driver, "prepare default/second-gpu-");
+    assert_eq!(given(&lab, "second"), "gpu0");
+    drop(driver);
+    drop(runtime);
+    wait_for("its slices to be removed", || {
+        let slices = lab.json(&["get", "resourceslices"]).ok()?;
+        slices["items"].as_array()?.is_empty().then_some(())
+    });
+    drop(lab);
+    if made {
+        std::fs::remove_dir(CDI).unwrap();
+    }
+}
