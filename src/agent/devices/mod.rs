@@ -12,6 +12,7 @@
 
 pub mod capacity;
 pub mod fake;
+mod plugin;
 pub mod protocol;
 pub mod record;
 pub mod registration;
@@ -33,10 +34,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use self::plugin::Plugin;
 use self::protocol::{
     AllocateRequest, AllocateResponse, ContainerAllocateRequest, ContainerPreferredAllocationRequest,
-    DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreferredAllocationRequest,
-    PreferredAllocationResponse,
+    DevicePluginOptions, Empty, PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use self::record::{Additions, File, Grant, Record};
 use self::select::{Answer, Ids, Question};
@@ -45,9 +46,6 @@ use super::plugins::grpc;
 use super::pod::{Role, containers, uid};
 use crate::clock;
 
-/// A plugin that went away has this long to come back before its devices count no more.
-const GRACE: Duration = Duration::from_secs(300);
-const OPTIONS_DEADLINE: Duration = Duration::from_secs(10);
 const PREFERRED_DEADLINE: Duration = Duration::from_secs(10);
 /// Upstream waits for ever.
 const ALLOCATE_DEADLINE: Duration = Duration::from_secs(120);
@@ -439,76 +437,5 @@ impl Drop for Promise<'_> {
         if let Some(promised) = inner.promised.get_mut(self.resource) {
             promised.retain(|id| !self.chosen.contains(id));
         }
-    }
-}
-
-/// One registered plugin, for as long as its stream lasts and the grace after it.
-struct Plugin {
-    devices: Devices,
-    resource: String,
-    serial: u64,
-    channel: Channel,
-    gone: CancellationToken,
-}
-
-impl Plugin {
-    async fn run(self) {
-        let ended = tokio::select! {
-            ended = self.follow() => ended,
-            () = self.gone.cancelled() => "it registered again, or went".to_owned(),
-        };
-        let mut replaced = true;
-        self.update(|offer| {
-            replaced = false;
-            offer.plugin = None;
-            let healthy = std::mem::take(&mut offer.healthy);
-            offer.unhealthy.extend(healthy);
-        });
-        if replaced {
-            return;
-        }
-        tracing::warn!(resource = self.resource, why = ended, "device plugin is gone: its devices cannot be given");
-        tokio::time::sleep(GRACE).await;
-        self.update(|offer| offer.unhealthy.clear());
-    }
-
-    /// Says why the stream ended.
-    async fn follow(&self) -> String {
-        let options: Result<DevicePluginOptions, _> =
-            grpc::call(&self.channel, protocol::OPTIONS, Empty {}, OPTIONS_DEADLINE).await;
-        match options {
-            Ok(options) => self.update(|offer| {
-                if let Some(plugin) = &mut offer.plugin {
-                    plugin.options = options;
-                }
-            }),
-            Err(error) => tracing::info!(%error, resource = self.resource, "device plugin did not tell its options"),
-        }
-        let stream = grpc::stream::<_, ListAndWatchResponse>(&self.channel, protocol::LIST_AND_WATCH, Empty {}).await;
-        let mut stream = match stream {
-            Ok(stream) => stream,
-            Err(error) => return error.to_string(),
-        };
-        loop {
-            let list = match stream.message().await {
-                Ok(Some(list)) => list.devices,
-                Ok(None) => return "its stream ended".into(),
-                Err(status) => return grpc::Error::from(status).to_string(),
-            };
-            let (healthy, unhealthy): (Vec<_>, Vec<_>) = list.into_iter().partition(|d| d.health == protocol::HEALTHY);
-            let ids = |devices: Vec<protocol::Device>| devices.into_iter().map(|device| device.id).collect::<Ids>();
-            let (healthy, unhealthy) = (ids(healthy), ids(unhealthy));
-            tracing::info!(resource = self.resource, healthy = healthy.len(), unhealthy = unhealthy.len(), "devices");
-            self.update(|offer| (offer.healthy, offer.unhealthy) = (healthy, unhealthy));
-        }
-    }
-
-    /// Changes the offer, unless another plugin has come to make it.
-    fn update(&self, change: impl FnOnce(&mut Offer)) {
-        self.devices.update(|inner| {
-            if let Some(offer) = inner.offers.get_mut(&self.resource).filter(|offer| offer.serial == self.serial) {
-                change(offer);
-            }
-        });
     }
 }
