@@ -1,10 +1,15 @@
 //! Devices of the node: what a device plugin offers is scheduled, reaches containers and is given back, whatever dies.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use skiff::agent::devices::fake::FakePlugin;
 use skiff::agent::dra::fake::FakeDriver;
+use skiff::agent::plugins::grpc;
+use skiff::agent::pod_resources::{
+    AllocatableResourcesResponse, Empty, GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesResponse,
+};
 use tokio::runtime::Runtime;
 
 use crate::lab::{IMAGE, Lab, wait_for};
@@ -29,6 +34,28 @@ impl Plugins {
             plugin.offer(names);
             plugin.register().await.unwrap();
             plugin
+        })
+    }
+}
+
+impl Plugins {
+    /// The devices of a pod, as monitors ask for them.
+    fn monitored(&self, pod: &str) -> Vec<String> {
+        let channel = || grpc::channel(&self.sockets.with_file_name("pod-resources/kubelet.sock"));
+        let (list, get) = ("/v1.PodResourcesLister/List", "/v1.PodResourcesLister/Get");
+        let wait = Duration::from_secs(10);
+        self.runtime.block_on(async {
+            let all: ListPodResourcesResponse = grpc::call(&channel(), list, Empty {}, wait).await.unwrap();
+            let listed = all.pod_resources.into_iter().find(|of| of.name == pod).unwrap();
+            let asked = GetPodResourcesRequest { pod_name: pod.into(), pod_namespace: "default".into() };
+            let one: GetPodResourcesResponse = grpc::call(&channel(), get, asked, wait).await.unwrap();
+            assert_eq!(one.pod_resources.as_ref(), Some(&listed));
+            let path = "/v1.PodResourcesLister/GetAllocatableResources";
+            let all: AllocatableResourcesResponse = grpc::call(&channel(), path, Empty {}, wait).await.unwrap();
+            assert_eq!((all.devices[0].resource_name.as_str(), all.devices[0].device_ids.len()), (GPU, 2));
+            assert_eq!(all.cpu_ids.first(), Some(&0));
+            let devices = listed.containers.into_iter().flat_map(|container| container.devices);
+            devices.filter(|of| of.resource_name == GPU).flat_map(|of| of.device_ids).collect()
         })
     }
 }
@@ -76,6 +103,7 @@ fn devices_of_a_plugin_reach_containers_and_come_back() {
     let mut all = [given(&lab, "one"), given(&lab, "two")];
     all.sort();
     assert_eq!(all, ["gpu0", "gpu1"], "each has its own");
+    assert_eq!(plugins.monitored("one"), [given(&lab, "one")]);
 
     // There are no more, until one is given back.
     gpu_pod(&lab, "three", json!({}));
