@@ -175,7 +175,7 @@ impl Devices {
                 let devices = self.allocate_one(pod, container, &resource, required, spare).await?;
                 match role {
                     Role::Init => spare.extend(devices),
-                    Role::Sidecar | Role::App => spare.retain(|id| !devices.contains(id)),
+                    Role::Sidecar | Role::App | Role::Ephemeral => spare.retain(|id| !devices.contains(id)),
                 }
             }
         }

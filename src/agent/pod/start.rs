@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::observed::Observed;
 use super::plan::Action;
 use super::resize::Update;
-use super::{container, describe, host_network, name, namespace, pod_spec, uid};
+use super::{container, describe, host_network, name, namespace, uid};
 use super::{env, ephemeral, field_path, hooks, hosts, security, spec, stop};
 use crate::agent::cgroups::PodResources;
 use crate::agent::context::NodeContext;

@@ -2,6 +2,7 @@
 
 use super::{Operation, Progress};
 use crate::agent::cgroups::{self, bytes, pod_resources};
+use crate::agent::limits;
 use crate::agent::pod::container;
 use crate::agent::pod::resize::Update;
 
@@ -20,6 +21,7 @@ impl Operation {
         for update in updates {
             let Some((_, spec)) = container(&self.pod, &update.name) else { continue };
             let resources = cgroups::container_resources(&self.pod, &spec, self.cx.memory_bytes);
+            let resources = limits::complete(resources, &spec, &self.cx.kernel);
             let updated = self.cx.runtime.update_container(&update.id, resources).await;
             updated.map_err(|error| format!("failed to update resources for container {:?}: {error}", update.name))?;
             self.report(Progress::ContainerResized(update)).await;
