@@ -1,6 +1,7 @@
-//! Effects: what upstream says of each type and each field, for the OpenAPI documents. The words are those of the crate
-//! k8s-openapi, which has them as the schemas of its feature `schemars`. The feature itself makes code of what is text,
-//! and the crate half as large again; so its sources are read, and the texts are kept compressed.
+//! Effects: makes code of `proto/`: messages, clients and servers of gRPC services. And what upstream says of each type
+//! and each field, for the OpenAPI documents. The words are those of the crate k8s-openapi, which has them as the schemas
+//! of its feature `schemars`. The feature itself makes code of what is text, and the crate half as large again; so its
+//! sources are read, and the texts are kept compressed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,8 +16,18 @@ const CRATE: &str = "k8s-openapi";
 /// The release that we implement, as the crate names it: the feature of `Cargo.toml`.
 const RELEASE: &str = "src/v1_36";
 
+/// What plug-ins of a node speak.
+const PROTOCOLS: &[&str] = &["proto/csi.proto", "proto/pluginregistration.proto"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    for protocol in PROTOCOLS {
+        println!("cargo::rerun-if-changed={protocol}");
+    }
+    // Servers too: the tests play the plug-ins.
+    tonic_prost_build::configure()
+        .compile_protos(PROTOCOLS, &["proto"])
+        .unwrap_or_else(|e| panic!("{PROTOCOLS:?}: {e}"));
     println!("cargo::rerun-if-changed=Cargo.lock");
     let mut files = Vec::new();
     rust_files(&sources().join(RELEASE), &mut files);

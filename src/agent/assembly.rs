@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::Api;
 use super::join::{self, join};
 use super::kubelet::{Kubelet, Parts};
+use super::volumes::propagation;
 use crate::config::Agent;
 use crate::cri::client::Client;
 use crate::cri::containerd::{Containerd, Layout};
@@ -108,6 +109,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         services,
         pods_may_start,
     });
+    propagation::prepare(&kubelet.context().paths);
     let tls = Arc::new(joined.kubelet_tls()?);
     let api = Api { socket, tls, cx: kubelet.context() };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));

@@ -1,5 +1,6 @@
 //! Types: what everything on this node shares: configuration, connections, directories.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use tokio::sync::watch;
 
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
+use super::csi::Csi;
 use super::devices::Devices;
 use super::dra::Drivers;
 use super::events::Recorder;
@@ -45,6 +47,7 @@ pub struct NodeContext {
     pub pods: PodTable,
     pub tokens: Tokens,
     pub probe_counts: Counts,
+    pub csi: Csi,
     pub paths: Paths,
     /// What the node gives to pods.
     pub allocatable: Allocatable,
@@ -67,10 +70,24 @@ impl NodeContext {
     }
 }
 
+/// Where upstream's kubelet has pods and plug-ins.
+const KUBELET: &str = "/var/lib/kubelet";
+/// A file in it that says that it is ours.
+const MARK: &str = ".skiff";
+
+/// Nobody else's: it is empty, or not there, or ours.
+fn is_free(kubelet: &Path) -> bool {
+    let is_empty = || std::fs::read_dir(kubelet).map_or(true, |mut entries| entries.next().is_none());
+    kubelet.join(MARK).exists() || is_empty()
+}
+
 /// Where the agent keeps its files.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// `<data_dir>/agent/pods`
+    /// Pods and plug-ins, as upstream's kubelet has them: `--kubelet-dir`, else `/var/lib/kubelet`, which the manifests of plug-ins name, or
+    /// `<data_dir>/agent` when the data directory is not the default one, or another kubelet has been there.
+    pub kubelet: PathBuf,
+    /// `pods` in it.
     pub pods: PathBuf,
     /// `/var/log/pods`, or below the data directory when that is not the default one.
     pub logs: PathBuf,
@@ -82,13 +99,34 @@ pub struct Paths {
 
 impl Paths {
     #[must_use]
-    pub fn new(data_dir: &Path, plugin_dir: &Path) -> Paths {
+    pub fn new(data_dir: &Path, kubelet_dir: Option<&Path>) -> Paths {
         let agent = data_dir.join("agent");
-        let logs = match data_dir == Path::new(config::settings::DEFAULT_DATA_DIR) {
-            true => PathBuf::from("/var/log/pods"),
-            false => agent.join("log/pods"),
+        let seccomp = agent.join("seccomp");
+        let is_default = data_dir == Path::new(config::settings::DEFAULT_DATA_DIR);
+        let logs = if is_default { PathBuf::from("/var/log/pods") } else { agent.join("log/pods") };
+        let kubelet = match kubelet_dir {
+            Some(given) => given.to_owned(),
+            None if is_default && is_free(Path::new(KUBELET)) => PathBuf::from(KUBELET),
+            None => agent,
         };
-        Paths { pods: agent.join("pods"), logs, seccomp: agent.join("seccomp"), plugins: Directories::new(plugin_dir) }
+        Paths { pods: kubelet.join("pods"), plugins: Directories::new(&kubelet), kubelet, logs, seccomp }
+    }
+
+    /// Whether the folder for pods and plug-ins says so.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.kubelet.join(MARK).exists()
+    }
+
+    /// Makes the folder for pods and plug-ins, and says that it is ours.
+    ///
+    /// # Errors
+    /// The file system says no.
+    pub fn claim(&self) -> std::io::Result<()> {
+        for folder in [&self.pods, &self.kubelet.join("plugins")] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+        }
+        std::fs::write(self.kubelet.join(MARK), b"")
     }
 
     #[must_use]
@@ -106,5 +144,23 @@ impl Paths {
     #[must_use]
     pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.logs.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_another_kubelet_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let kubelet = root.path().join("kubelet");
+        assert!(is_free(&kubelet), "not there");
+        std::fs::create_dir(&kubelet).unwrap();
+        assert!(is_free(&kubelet), "empty");
+        std::fs::create_dir(kubelet.join("pods")).unwrap();
+        assert!(!is_free(&kubelet), "somebody's");
+        Paths::new(root.path(), Some(&kubelet)).claim().unwrap();
+        assert!(is_free(&kubelet), "ours");
     }
 }

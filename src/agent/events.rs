@@ -92,6 +92,11 @@ impl Recorder {
         self.send(about, kind, reason, message.into());
     }
 
+    /// About anything else.
+    pub fn about(&self, about: ObjectReference, kind: Kind, reason: &'static str, message: impl Into<String>) {
+        self.send(about, kind, reason, message.into());
+    }
+
     fn send(&self, about: ObjectReference, kind: Kind, reason: &'static str, message: String) {
         let entry = Entry { about, kind, reason, message, at: clock::time() };
         if self.queue.try_send(entry).is_err() {

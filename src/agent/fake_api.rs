@@ -118,6 +118,9 @@ impl FakeApi {
         if let Some(object) = self.get(path) {
             return answer(200, &object);
         }
+        if !is_collection(path) {
+            return status(404, "NotFound");
+        }
         let inner = self.lock();
         let items: Vec<&Value> =
             inner.objects.iter().filter(|(at, _)| belongs(at, path, query)).map(|(_, object)| object).collect();
@@ -174,6 +177,14 @@ fn belongs(at: &str, path: &str, query: &str) -> bool {
     let resource = |text: &str| text.rsplit('/').next().map(str::to_owned);
     let inside = parent == path || (!path.contains("/namespaces/") && resource(parent) == resource(path));
     inside && named.is_none_or(|wanted| wanted == name)
+}
+
+/// Whether the last part of the path is a resource, and not the name of an object.
+fn is_collection(path: &str) -> bool {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let rest = parts.get(if parts[0] == "api" { 2 } else { 3 }..).unwrap_or_default();
+    let rest = if rest.len() > 2 && rest[0] == "namespaces" { &rest[2..] } else { rest };
+    rest.len() == 1
 }
 
 fn token() -> Response<Body> {

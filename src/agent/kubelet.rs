@@ -24,7 +24,7 @@ use super::node_status::NodeLoop;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
-use super::{allocatable, events, eviction, gc, logs, plugins, shutdown};
+use super::{allocatable, csi, events, eviction, gc, logs, plugins, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -77,7 +77,7 @@ impl Kubelet {
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let pods = PodTable::default();
         let cx = NodeContext {
-            paths: Paths::new(&config.data_dir, &config.plugin_dir),
+            paths: Paths::new(&config.data_dir, config.kubelet_dir.as_deref()),
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images, config.images.clone(), &config.data_dir),
             cgroups,
@@ -98,6 +98,7 @@ impl Kubelet {
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
             probe_counts: Counts::default(),
+            csi: csi::Csi::default(),
             events: recorder,
             config,
             cluster,
@@ -152,6 +153,7 @@ impl Kubelet {
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));
         tasks.spawn(logs::rotate(self.cx.clone(), stop.clone()));
         tasks.spawn(gc::run(self.cx.clone(), stop.clone()));
+        csi::begin(&self.cx);
         tasks.spawn(eviction::run(self.cx.clone(), stop.clone()));
         if self.cx.config.kubelet.enforce_pods {
             tasks.spawn(enforce(self.cx.clone(), self.shares, stop.clone()));

@@ -3,6 +3,8 @@
 //! [`kubelet`] puts the parts together. [`pod_source`] starts one [`pod`] worker per pod; [`volumes`], [`images`],
 //! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
 //! [`api`] is the kubelet endpoint, [`metrics`] what monitoring reads there; [`uninstall`] comes after all of it.
+//! [`objects`] and [`probes`] serve the workers; [`plugins`] register here, those of [`csi`] among them; [`node_status`] speaks for the node. [`join`] comes before all that;
+//! [`api`] is the kubelet endpoint; [`uninstall`] comes after all of it.
 
 mod allocatable;
 pub mod allocation;
@@ -10,6 +12,7 @@ pub mod api;
 mod assembly;
 pub mod cgroups;
 pub mod context;
+pub mod csi;
 pub mod devices;
 pub mod dra;
 pub mod events;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allocatable::{self, Resources, Shares, extended};
 use super::context::NodeContext;
+use super::csi;
 use super::events::Kind as EventKind;
 use super::node_info::{Machine, Pressure, architecture, runtime_version};
 use crate::api::local_storage::PATH_ANNOTATION;
@@ -75,6 +76,7 @@ impl NodeLoop {
         let mut current = self.register(version).await;
         let name = self.cx.config.node_name.clone();
         self.cx.events.node(&name, EventKind::Normal, "Starting", "Starting kubelet.");
+        csi::ensure_csi_node(&self.cx).await;
         let mut told: Option<(Observed, tokio::time::Instant)> = None;
         let mut renewed: Option<tokio::time::Instant> = None;
         let mut away = false;
@@ -213,7 +215,8 @@ impl NodeLoop {
             "spec": {"taints": taints},
         }))
         .unwrap_or_default();
-        let node = Node { status: Some(status.clone()), ..node };
+        let volumes_in_use = self.cx.csi.volumes_in_use();
+        let node = Node { status: Some(NodeStatus { volumes_in_use, ..status.clone() }), ..node };
         let mut delay = Duration::from_millis(200);
         loop {
             let error = match api.create(&PostParams::default(), &node).await {
@@ -453,7 +456,12 @@ mod tests {
 
     #[test]
     fn network_and_runtime_are_told_apart() {
-        let health = |runtime_ready, network_ready| cri::Health { runtime_ready, network_ready, message: "why".into() };
+        let health = |runtime_ready, network_ready| cri::Health {
+            runtime_ready,
+            network_ready,
+            message: "why".into(),
+            ..cri::Health::default()
+        };
         assert_eq!(not_ready(&health(true, true)), None);
         let network = not_ready(&health(true, false)).expect("not ready");
         assert_eq!(

@@ -52,6 +52,8 @@ pub struct Data {
     /// `type` of a Secret.
     pub secret_type: String,
     pub uid: String,
+    /// It never changes: nothing is watched.
+    pub immutable: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -156,6 +158,7 @@ impl Objects {
                 Event::Bookmark(_) => continue,
             };
             let next = next.map(|object| Arc::new(data(object)));
+            let is_final = next.as_ref().is_some_and(|data| data.immutable);
             let changed = sender.send_if_modified(|answer| {
                 let next = Some(next);
                 let differs = *answer != next;
@@ -164,6 +167,10 @@ impl Objects {
             });
             if changed {
                 self.wake_users(key);
+            }
+            // The answer stays; the connection ends here.
+            if is_final {
+                return;
             }
         }
     }
@@ -178,13 +185,15 @@ impl Objects {
 
 fn config_map_data(object: ConfigMap) -> Data {
     let text = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+    let immutable = object.immutable == Some(true);
     let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, ByteString(bytes))| (key, bytes));
     let uid = object.metadata.uid.unwrap_or_default();
-    Data { values: text.chain(binary).collect(), secret_type: String::new(), uid }
+    Data { values: text.chain(binary).collect(), secret_type: String::new(), uid, immutable }
 }
 
 fn secret_data(object: Secret) -> Data {
     let values = object.data.unwrap_or_default().into_iter().map(|(key, ByteString(bytes))| (key, bytes));
+    let immutable = object.immutable == Some(true);
     let uid = object.metadata.uid.unwrap_or_default();
-    Data { values: values.collect(), secret_type: object.type_.unwrap_or_default(), uid }
+    Data { values: values.collect(), secret_type: object.type_.unwrap_or_default(), uid, immutable }
 }

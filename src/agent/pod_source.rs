@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::csi;
 use super::mirror::{self, FullName, Picture, full_name, is_mirror, is_static};
 use super::own_node::OwnNode;
 use super::pod::admit::{self, Refusal};
@@ -262,6 +263,7 @@ impl PodSource {
         let is_there = |id: &str| listed.contains(id) || self.desired.contains_key(id);
         self.cx.devices.retain(is_there);
         self.cx.drivers.retain(is_there);
+        csi::remove_unused(&self.cx);
     }
 
     /// Directories of pods that neither the API nor the runtime knows.
@@ -270,6 +272,11 @@ impl PodSource {
             let name = entry.file_name();
             let id = name.to_string_lossy();
             if listed.contains(id.as_ref()) || self.desired.contains_key(id.as_ref()) {
+                continue;
+            }
+            if csi::has_volumes(&self.cx, &id) {
+                csi::release_orphan(&self.cx, &id);
+                self.cx.cgroups.remove_by_uid(&id);
                 continue;
             }
             match teardown::remove(&entry.path()) {

@@ -96,7 +96,7 @@ impl Node {
         panic!("{what} did not happen; pod {:?}; events {events:#?}; calls {calls:#?}", self.api.get(POD));
     }
 
-    fn calls_of(&self, call: &str) -> usize {
+    pub(super) fn calls_of(&self, call: &str) -> usize {
         self.runtime.calls().iter().filter(|made| made.starts_with(call)).count()
     }
 }
@@ -131,7 +131,7 @@ fn config(directory: &Path) -> Agent {
         images: crate::config::ImageSettings::default(),
         pod_manifests: directory.join("pod-manifests"),
         kubelet: Settings::default(),
-        plugin_dir: directory.join("kubelet"),
+        kubelet_dir: None,
         notify_socket: None,
     }
 }
@@ -148,7 +148,7 @@ fn one(policy: &str) -> Value {
         "containers": [{"name": "web", "image": "busybox:1", "imagePullPolicy": "IfNotPresent"}]}))
 }
 
-fn is_ready(status: &Value) -> bool {
+pub(super) fn is_ready(status: &Value) -> bool {
     let conditions = status["conditions"].as_array();
     conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 use serde_json::Value;
 
-use super::plugins::Directories;
+use super::context::Paths;
 use super::running;
+use super::volumes::teardown;
 use crate::config::Server;
 use crate::cri::containerd::Layout;
 
@@ -40,7 +41,11 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     running::end_skiff(data_dir).await?;
     let namespaces = network_namespaces(data_dir);
     running::end_pods(data_dir).await?;
+    // Of pods and plug-ins; in the data directory when that is not the default one.
+    let kubelet_dir = config.agent.as_ref().and_then(|agent| agent.kubelet_dir.as_deref());
+    let paths = Paths::new(data_dir, kubelet_dir);
     unmount_below(data_dir);
+    unmount_below(&paths.kubelet);
     for namespace in namespaces {
         // A file that a namespace was mounted on; the mount went with the machine if it was started anew since.
         let _ = umount2(&namespace, MntFlags::MNT_DETACH);
@@ -50,8 +55,9 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     for left in crate::net::cleanup(&config.cluster) {
         tracing::warn!(left, "not removed");
     }
-    if let Some(agent) = &config.agent {
-        Directories::new(&agent.plugin_dir).remove();
+    // What is mounted there may be somebody's data: nothing is deleted through a mount.
+    if paths.is_ours() {
+        teardown::remove(&paths.kubelet).map_err(|source| UninstallError::Remove { path: paths.kubelet, source })?;
     }
     for path in [data_dir, &config.kubeconfig] {
         remove(path)?;

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::kubelet::{self, Kubelet};
 use super::scheduler::{self, Scheduler};
-use super::settings::{
-    DEFAULT_DATA_DIR, DEFAULT_PLUGIN_DIR, DEFAULT_PROVIDER_CONFIG, DEFAULT_PROVIDERS, DEFAULT_REGISTRIES, find,
-};
+use super::settings::{DEFAULT_PROVIDER_CONFIG, DEFAULT_PROVIDERS, DEFAULT_REGISTRIES, find};
 use super::source::{Problems, Values};
 use super::{Agent, BRIDGE, Cidr, Cluster, ImageSettings, PARALLEL_PULLS, Server, TUNNEL};
 
@@ -192,13 +190,9 @@ impl Reader {
         }
         let images = self.images();
         let pod_manifests = self.text("pod-manifest-path").map(PathBuf::from);
-        let plugin_dir = self.text("plugin-dir").map(PathBuf::from);
-        let plugin_dir = plugin_dir.unwrap_or_else(|| match data_dir == Path::new(DEFAULT_DATA_DIR) {
-            true => PathBuf::from(DEFAULT_PLUGIN_DIR),
-            false => data_dir.join("kubelet"),
-        });
-        if !plugin_dir.is_absolute() {
-            self.problems.push(format!("--plugin-dir={}: must start with /", plugin_dir.display()));
+        let kubelet_dir = self.text("kubelet-dir").map(PathBuf::from);
+        if let Some(given) = kubelet_dir.as_ref().filter(|given| !given.is_absolute()) {
+            self.problems.push(format!("--kubelet-dir={}: must start with /", given.display()));
         }
         Some(Agent {
             pod_manifests: pod_manifests.unwrap_or_else(|| data_dir.join("agent/pod-manifests")),
@@ -218,7 +212,7 @@ impl Reader {
             max_pods: max_pods?,
             local_storage,
             images,
-            plugin_dir,
+            kubelet_dir,
             notify_socket: machine.notify_socket.clone(),
         })
     }

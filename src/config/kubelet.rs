@@ -83,7 +83,7 @@ impl Default for Kubelet {
 }
 
 /// Arguments that are settings of ours under the same or another name.
-const ALIASES: [(&str, &str); 10] = [
+const ALIASES: [(&str, &str); 11] = [
     ("hostname-override", "node-name"),
     ("image-credential-provider-bin-dir", "image-credential-provider-bin-dir"),
     ("image-credential-provider-config", "image-credential-provider-config"),
@@ -94,6 +94,7 @@ const ALIASES: [(&str, &str); 10] = [
     ("port", "kubelet-port"),
     ("register-with-taints", "node-taint"),
     ("resolv-conf", "resolv-conf"),
+    ("root-dir", "kubelet-dir"),
 ];
 
 struct Parsing {

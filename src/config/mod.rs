@@ -145,9 +145,8 @@ pub struct Agent {
     pub pod_manifests: PathBuf,
     /// `--kubelet-arg`
     pub kubelet: kubelet::Kubelet,
-    /// `--plugin-dir`: sockets of drivers and device plugins. `/var/lib/kubelet`, which is in their manifests; `kubelet`
-    /// in a data directory that is not the default one, as another node of this machine may have it.
-    pub plugin_dir: PathBuf,
+    /// `--kubelet-dir`: pods and the sockets of plugins; `None` is where upstream's kubelet has them, if that is free.
+    pub kubelet_dir: Option<PathBuf>,
     /// As [`Server::notify_socket`]; absent for the agent of a server.
     pub notify_socket: Option<PathBuf>,
 }

@@ -42,8 +42,6 @@ use Takes::{Each, List, Switch, Text};
 
 pub const DEFAULT_CONFIG: &str = "/etc/skiff/config.yaml";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/skiff";
-/// Where the manifests of drivers and device plugins look for a kubelet, whatever it is.
-pub const DEFAULT_PLUGIN_DIR: &str = "/var/lib/kubelet";
 pub const DEFAULT_KUBECONFIG: &str = "/etc/skiff/skiff.yaml";
 
 pub const DEFAULT_REGISTRIES: &str = "/etc/skiff/registries.yaml";
@@ -98,7 +96,7 @@ pub static SETTINGS: &[Setting] = &[
     both("image-credential-provider-bin-dir", Text, DEFAULT_PROVIDERS, "Folder of these plug-ins"),
     both("resolv-conf", Text, "", "The host's resolvers (default: /etc/resolv.conf, or systemd-resolved's)"),
     both("default-local-storage-path", Text, "", "Folder for local-path volumes (default: storage in the data folder)"),
-    both("plugin-dir", Text, "", "Folder of the sockets of drivers and device plugins (default: /var/lib/kubelet)"),
+    both("kubelet-dir", Text, "", "Folder of pods and plugins (default: /var/lib/kubelet, which their manifests name)"),
     both("kubelet-port", Text, "10250", "Port of the node's own endpoint"),
     both("max-pods", Text, "110", "Pods that the node takes at most"),
     both("pod-manifest-path", Text, "", "Folder of static pods (default: agent/pod-manifests in the data folder)"),

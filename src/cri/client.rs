@@ -50,7 +50,7 @@ pub struct Client {
 }
 
 /// A channel to a Unix socket. Nothing is connected until the first call.
-pub(super) fn channel(socket: &Path) -> Channel {
+pub fn channel(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The authority is required by HTTP/2 and ignored by the server.
     Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
@@ -242,7 +242,10 @@ impl Runtime for Client {
     async fn health(&self) -> Result<Health> {
         let mut rpc = self.runtime();
         let response = self.call("Status", READ_DEADLINE, rpc.status(v1::StatusRequest { verbose: false })).await?;
-        let mut health = Health::default();
+        let default = response.runtime_handlers.iter().find(|handler| handler.name.is_empty());
+        let recursive_read_only =
+            default.and_then(|handler| handler.features).is_some_and(|can| can.recursive_read_only_mounts);
+        let mut health = Health { recursive_read_only, ..Health::default() };
         let mut why = Vec::new();
         for condition in response.status.unwrap_or_default().conditions {
             match condition.r#type.as_str() {

@@ -138,7 +138,7 @@ impl Runtime for Fake {
 
     async fn health(&self) -> Result<Health> {
         drop(self.called("Status", "")?);
-        Ok(Health { runtime_ready: true, network_ready: true, message: String::new() })
+        Ok(Health { runtime_ready: true, network_ready: true, ..Health::default() })
     }
 
     async fn run_sandbox(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String> {

@@ -52,6 +52,8 @@ pub struct Health {
     pub network_ready: bool,
     /// Why not, from the runtime.
     pub message: String,
+    /// The default handler can make all that is below a mount read-only.
+    pub recursive_read_only: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod budgets;
 mod clients;
 mod conformance;
 mod controller;
+mod csi;
 mod custom_resources;
 mod deletion;
 mod devices;

@@ -13,7 +13,7 @@ use super::protocol::{
     Device, NodePrepareResourceResponse, NodePrepareResourcesResponse, NodeUnprepareResourceResponse,
     NodeUnprepareResourcesResponse, Request, VERSIONS,
 };
-use crate::agent::plugins::registry::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use crate::agent::plugins::v1::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use crate::agent::plugins::{DRA, grpc};
 
 /// Calls that a test has not looked at yet.

@@ -21,8 +21,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::registry::{Handlers, Registry};
 use super::context::NodeContext;
+use super::csi;
 use super::devices::{capacity, registration};
 use super::pod_resources;
+
+/// Messages, client and server of `pluginregistration.v1`.
+#[allow(clippy::all, missing_docs, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("pluginregistration");
+}
 
 /// Types of plugins, as they name themselves.
 pub const CSI: &str = "CSIPlugin";
@@ -74,12 +81,12 @@ pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
 }
 
 /// Who takes the plugins of each type.
-fn handlers(cx: &NodeContext) -> Handlers {
+fn handlers(cx: &Arc<NodeContext>) -> Handlers {
     let (devices, drivers) = (Arc::new(cx.devices.clone()), Arc::new(cx.drivers.clone()));
-    Handlers::from([(DEVICE, devices as Arc<dyn Handler>), (DRA, drivers)])
+    Handlers::from([(CSI, Arc::new(csi::Register(cx.clone())) as Arc<dyn Handler>), (DEVICE, devices), (DRA, drivers)])
 }
 
-/// The directories that plugins' manifests mount (`--plugin-dir`, `/var/lib/kubelet`).
+/// The directories that plugins' manifests mount below `/var/lib/kubelet`.
 #[derive(Clone, Debug)]
 pub struct Directories {
     pub root: PathBuf,
@@ -121,25 +128,4 @@ impl Directories {
         }
         Ok(())
     }
-
-    /// Removes sockets that nobody listens at, and what is empty then. What others keep there stays.
-    pub fn remove(&self) {
-        for directory in [self.registry(), self.devices(), self.drivers(), self.pod_resources()] {
-            remove_unused(&directory, registry::DEPTH);
-        }
-        let _ = std::fs::remove_dir(&self.root);
-    }
-}
-
-fn remove_unused(directory: &Path, depth: u32) {
-    use std::os::unix::fs::FileTypeExt as _;
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_dir() && depth > 0 {
-            remove_unused(&entry.path(), depth - 1);
-        } else if kind.is_socket() && std::os::unix::net::UnixStream::connect(entry.path()).is_err() {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(directory);
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::v1::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use super::{Handler, Plugin, grpc};
 use crate::inotify::{Flags, Watcher};
 
@@ -33,32 +34,6 @@ const WATCH_RETRY: Duration = Duration::from_secs(30);
 
 const GET_INFO: &str = "/pluginregistration.Registration/GetInfo";
 const NOTIFY: &str = "/pluginregistration.Registration/NotifyRegistrationStatus";
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct InfoRequest {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PluginInfo {
-    #[prost(string, tag = "1")]
-    pub r#type: String,
-    #[prost(string, tag = "2")]
-    pub name: String,
-    #[prost(string, tag = "3")]
-    pub endpoint: String,
-    #[prost(string, repeated, tag = "4")]
-    pub supported_versions: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RegistrationStatus {
-    #[prost(bool, tag = "1")]
-    pub plugin_registered: bool,
-    #[prost(string, tag = "2")]
-    pub error: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RegistrationStatusResponse {}
 
 /// Which file a socket is: a plugin that starts anew makes another one of the same name.
 type Identity = (u64, u64, i64, i64);

@@ -11,7 +11,8 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::registry::{Handlers, InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse, Registry};
+use super::registry::{Handlers, Registry};
+use super::v1::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use super::{Handler, Plugin, grpc};
 
 /// What happened, in order, at all handlers and plugins of a test.
@@ -208,20 +209,4 @@ async fn the_directory_may_be_removed_and_made_again() {
     watched.log.until("deregister one", 1).await;
     let _plugin = FakePlugin::start(&watched.socket("one.sock").await, "Driver", "one", &watched.log);
     watched.log.until("notified true", 2).await;
-}
-
-#[test]
-fn what_nobody_uses_is_removed() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let root = directory.path().join("kubelet");
-    let directories = super::Directories::new(&root);
-    directories.make().unwrap();
-    drop(std::os::unix::net::UnixListener::bind(directories.registry().join("dead.sock")).unwrap());
-    directories.remove();
-    assert!(!root.exists());
-
-    directories.make().unwrap();
-    std::fs::write(directories.drivers().join("somebody's"), "").unwrap();
-    directories.remove();
-    assert!(directories.drivers().join("somebody's").exists() && !directories.registry().exists());
 }

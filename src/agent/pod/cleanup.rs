@@ -10,6 +10,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use super::observed::Observed;
 use super::{describe, name, namespace, status, uid};
 use crate::agent::context::NodeContext;
+use crate::agent::csi;
 use crate::agent::volumes::teardown;
 use crate::cri;
 
@@ -89,6 +90,8 @@ impl Cleanup {
 pub async fn release(cx: Arc<NodeContext>, pod: Arc<Pod>) {
     cx.objects.release(uid(&pod));
     cx.forget_tokens(uid(&pod));
+    // Volumes of drivers are theirs to unmount: nothing is removed below one.
+    retry(&pod, "CSI volumes", || csi::release(&cx, uid(&pod))).await;
     let directory = cx.paths.pod(uid(&pod));
     let attempt = || async {
         let directory = directory.clone();

@@ -222,7 +222,7 @@ impl Operation {
             }
             Err(error) => {
                 let message = chain(&error);
-                self.cx.events.pod(&self.pod, EventKind::Warning, "FailedMount", message.clone());
+                self.cx.events.pod(&self.pod, EventKind::Warning, error.reason(), message.clone());
                 self.report(Progress::VolumesFailed(message)).await;
                 None
             }
@@ -311,7 +311,9 @@ impl Operation {
         let mut additions = self.additions(container).await?;
         let mut env = std::mem::take(&mut additions.env);
         env.extend(self.environment(container, sandbox).await?);
-        let mounts = self.mounts(start, container, sandbox, mounted, &env)?;
+        let asks = container.volume_mounts.iter().flatten().any(|mount| mount.recursive_read_only.is_some());
+        let recursion = asks && self.cx.runtime.health().await.is_ok_and(|health| health.recursive_read_only);
+        let mounts = self.mounts(start, container, sandbox, mounted, (&env, recursion))?;
         let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
         let directory = logs.join(&container.name);
         std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -327,6 +329,7 @@ impl Operation {
         };
         let mut config = spec::container(&self.cx, &self.pod, parts).map_err(|error| error.to_string())?;
         ephemeral::aim(&self.pod, &self.observed, &mut config)?;
+        config.devices.extend(volumes::devices(container, mounted)?);
         Ok(config)
     }
 
@@ -390,7 +393,7 @@ impl Operation {
         container: &Container,
         sandbox: &cri::Sandbox,
         mounted: &Mounted,
-        env: &[(String, String)],
+        (env, recursion): (&[(String, String)], bool),
     ) -> Result<Vec<v1::Mount>, String> {
         let scope: HashMap<String, String> = env.iter().cloned().collect();
         let mut mounts = Vec::new();
@@ -399,11 +402,7 @@ impl Operation {
             let volume = volume.ok_or_else(|| {
                 format!("cannot find volume \"{}\" to mount into container \"{}\"", wanted.name, container.name)
             })?;
-            let sub_path = match (&wanted.sub_path_expr, &wanted.sub_path) {
-                (Some(text), _) if !text.is_empty() => env::expand(text, &scope),
-                (_, Some(text)) => text.clone(),
-                _ => String::new(),
-            };
+            let sub_path = volumes::mounts::sub_path(wanted, &scope)?;
             let host_path = if sub_path.is_empty() {
                 volume.path.clone()
             } else {
@@ -416,6 +415,7 @@ impl Operation {
                 container_path: absolute(&wanted.mount_path),
                 host_path: spec::text(&host_path),
                 readonly: volume.read_only || wanted.read_only == Some(true),
+                recursive_read_only: volumes::mounts::recursive_read_only(wanted, recursion)?,
                 propagation: match wanted.mount_propagation.as_deref() {
                     Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer as i32,
                     Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional as i32,

@@ -4,8 +4,9 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::Api;
 
-use super::{Failure, Job};
+use super::{Failure, Job, nfs};
 use crate::agent::context::NodeContext;
+use crate::agent::csi;
 use crate::agent::pod::{name, namespace, pod_spec, uid};
 use crate::api::local_storage;
 use crate::client::request;
@@ -23,7 +24,17 @@ fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
     }
 }
 
-pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Result<Option<(Job, bool)>, Failure> {
+/// What the volume of a claim is, and whether the pod may only read it.
+pub(super) enum Of {
+    /// A folder or a device of this node.
+    Node(Job, bool),
+    /// Of an NFS server: the name of the PersistentVolume first.
+    Share(String, nfs::Share),
+    /// Of a CSI driver: the name of the PersistentVolume, and what the driver is told.
+    Driver(String, Box<csi::Source>),
+}
+
+pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Result<Option<Of>, Failure> {
     let Some((claim_name, read_only)) = claim_of(pod, volume) else { return Ok(None) };
     let fail = |why: String| Failure::Claim { claim: format!("{}/{claim_name}", namespace(pod)), why };
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), namespace(pod));
@@ -37,9 +48,9 @@ pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Resul
     }
     let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     let named = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| bound && !n.is_empty());
-    let Some(named) = named else { return Err(fail("PVC is not bound".into())) };
+    let Some(named) = named.map(str::to_owned) else { return Err(fail("PVC is not bound".into())) };
     let volumes: Api<PersistentVolume> = Api::all(cx.client.clone());
-    let found = volumes.get(named).await.map_err(request::Error::from);
+    let found = volumes.get(&named).await.map_err(request::Error::from);
     let found = found.map_err(|e| fail(format!("failed to fetch PV {named:?}: {e}")))?;
     let of = found.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|of| of.uid.as_deref());
     if of != claim.metadata.uid.as_deref() {
@@ -47,20 +58,38 @@ pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Resul
     }
     let groups = pod_spec(pod).security_context.as_ref().and_then(|sc| sc.fs_group_change_policy.as_deref());
     let always = groups != Some("OnRootMismatch");
-    job(cx, &found, always).map_err(fail).map(|job| Some((job, read_only)))
+    if let Some(source) = csi::persistent(csi::Claimed { claim, volume: found.clone(), read_only }) {
+        return Ok(Some(Of::Driver(named, Box::new(source))));
+    }
+    if let Some(source) = found.spec.as_ref().and_then(|spec| spec.nfs.as_ref()) {
+        let share = nfs::Share {
+            server: source.server.clone(),
+            path: source.path.clone(),
+            read_only: read_only || source.read_only == Some(true),
+            options: found.spec.as_ref().and_then(|spec| spec.mount_options.clone()).unwrap_or_default(),
+        };
+        return Ok(Some(Of::Share(named, share)));
+    }
+    job(cx, &found, always).map_err(fail).map(|job| Some(Of::Node(job, read_only)))
 }
 
 fn job(cx: &NodeContext, volume: &PersistentVolume, always: bool) -> Result<Job, String> {
     let spec = volume.spec.clone().unwrap_or_default();
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err("block volumes are not supported".into());
-    }
+    let block = spec.volume_mode.as_deref() == Some("Block");
     if let Some(local) = spec.local {
+        if block {
+            return Ok(Job::Device { path: local.path.into() });
+        }
         return Ok(Job::Local { path: local.path.into(), always });
     }
     let Some(source) = spec.host_path else {
-        return Err("the volume's type is not supported: there are hostPath and local".into());
+        return Err(
+            "the volume's type is not supported: there are hostPath, local, nfs and those of CSI drivers".into()
+        );
     };
+    if block {
+        return Err("hostPath volumes are no devices: volumeMode is Filesystem".into());
+    }
     let annotation = |key: &str| volume.metadata.annotations.as_ref()?.get(key).map(String::as_str);
     // On any other node the folder would be another one, and empty.
     if annotation(PROVISIONED_BY).is_some() && annotation(NODE).is_some_and(|n| n != cx.config.node_name) {

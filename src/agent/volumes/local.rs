@@ -2,10 +2,10 @@
 //! made at first use and removed when the volume goes.
 
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Failure, teardown};
+use super::{Failure, ownership, teardown};
 use crate::api::local_storage;
 
 /// Whoever the container runs as may write (rancher's provisioner does the same); the folder around it is the
@@ -48,49 +48,19 @@ pub fn remove(storage: &Path, folder: &str) -> Result<()> {
     std::fs::remove_dir_all(&path)
 }
 
-/// Gives what is in a `local` volume to the group of `fsGroup`: readable and writable, folders handing the group on.
-/// `always`: even when the folder itself is right already.
+/// A `local` volume is there, and its pod's `fsGroup` has what is in it. `always`: even when the folder itself is right.
 pub(super) fn give(path: &Path, fs_group: Option<i64>, always: bool) -> std::result::Result<(), Failure> {
     let found = std::fs::metadata(path).map_err(Failure::io(path))?;
     if !found.is_dir() {
         return Err(Failure::HostPath(format!("{} is not a directory", path.display())));
     }
-    let Some(group) = fs_group.and_then(|gid| u32::try_from(gid).ok()) else { return Ok(()) };
-    let right = found.gid() == group && found.mode() & 0o2070 == 0o2070;
-    if right && !always {
-        return Ok(());
-    }
-    give_all(path, group).map_err(Failure::io(path))
-}
-
-fn give_all(path: &Path, group: u32) -> Result<()> {
-    // Depth first: the folder itself says last that all is done.
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            give_all(&entry.path(), group)?;
-        } else {
-            lchown(entry.path(), None, Some(group))?;
-            if kind.is_file() {
-                grant(&entry.path(), 0o060)?;
-            }
-        }
-    }
-    lchown(path, None, Some(group))?;
-    grant(path, 0o2070)
-}
-
-fn grant(path: &Path, bits: u32) -> Result<()> {
-    let mode = std::fs::metadata(path)?.mode();
-    if mode & bits == bits {
-        return Ok(());
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777 | bits))
+    ownership::give(path, fs_group, always).map_err(Failure::io(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -118,17 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn a_group_gets_what_is_in_a_local_volume() {
+    fn a_local_volume_is_a_folder_that_is_there() {
         let root = tempfile::tempdir().unwrap();
-        let inner = root.path().join("a");
-        std::fs::create_dir(&inner).unwrap();
-        std::fs::write(inner.join("f"), "x").unwrap();
-        std::fs::set_permissions(inner.join("f"), std::fs::Permissions::from_mode(0o600)).unwrap();
-        let own = std::fs::metadata(root.path()).unwrap().gid();
-        give(root.path(), Some(i64::from(own)), true).unwrap();
-        assert_eq!(std::fs::metadata(inner.join("f")).unwrap().mode() & 0o777, 0o660);
-        assert_eq!(std::fs::metadata(&inner).unwrap().mode() & 0o2070, 0o2070);
-        assert!(give(&inner.join("f"), None, false).is_err(), "not a directory");
+        std::fs::write(root.path().join("f"), "x").unwrap();
+        assert!(give(root.path(), None, false).is_ok());
+        assert!(give(&root.path().join("f"), None, false).is_err(), "not a directory");
         assert!(give(&root.path().join("absent"), None, false).is_err());
     }
 }

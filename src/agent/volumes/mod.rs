@@ -1,6 +1,7 @@
 //! Effects: a pod's volumes on this node. One file per type; data is fetched first, then written in one go.
 
 mod atomic;
+mod block;
 mod claim;
 mod config_map;
 mod downward;
@@ -8,22 +9,31 @@ mod empty_dir;
 pub mod fields;
 mod host_path;
 pub mod local;
+pub mod mounts;
+mod nfs;
+pub(super) mod ownership;
 mod projected;
+pub(super) mod propagation;
 mod secret;
 pub mod subpath;
 pub mod teardown;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::context::NodeContext;
+use super::csi;
 use super::pod::{pod_spec, uid};
+use crate::clock;
 use atomic::Payload;
-pub use projected::Tokens;
+pub use block::devices;
+use claim::Of;
+pub use projected::{Tokens, account, account_token};
 
 /// Where the pod's volumes are.
 #[derive(Clone, Debug, Default)]
@@ -38,19 +48,53 @@ pub struct MountedVolume {
     pub path: PathBuf,
     /// Written by the agent only, or meant to be only read.
     pub read_only: bool,
+    /// A device, not a folder.
+    pub block: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As the `FailedMount` event words it.
-    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    /// As the event words it.
+    #[error("{step} failed for volume \"{volume}\" : {source}")]
     SetUp {
+        step: &'static str,
+        volume: String,
+        #[source]
+        source: Failure,
+    },
+    /// The volume is not even known.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {source}"
+    )]
+    Unknown {
         volume: String,
         #[source]
         source: Failure,
     },
     #[error("volumes could not be written: the task was cancelled")]
     Cancelled,
+}
+
+impl Error {
+    fn of(volume: &str, source: Failure) -> Error {
+        match source {
+            Failure::Claim { .. } => Error::Unknown { volume: volume.to_owned(), source },
+            Failure::Csi { ref volume, why: csi::Failure { step, .. } } => {
+                Error::SetUp { step, volume: volume.clone(), source }
+            }
+            Failure::Named { volume, why } => Error::of(&volume, *why),
+            source => Error::SetUp { step: "MountVolume.SetUp", volume: volume.to_owned(), source },
+        }
+    }
+
+    /// Of the event.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::SetUp { step, .. } if step.starts_with("MapVolume") => "FailedMapVolume",
+            _ => "FailedMount",
+        }
+    }
 }
 
 /// Why one volume could not be set up.
@@ -72,6 +116,16 @@ pub enum Failure {
     Unsupported(String),
     #[error("error processing PVC {claim}: {why}")]
     Claim { claim: String, why: String },
+    /// As mount(8) says it.
+    #[error("{0}")]
+    Mount(String),
+    #[error("{0}")]
+    HugePages(String),
+    /// A volume that events name otherwise than the pod does.
+    #[error("{why}")]
+    Named { volume: String, why: Box<Failure> },
+    #[error("{why}")]
+    Csi { volume: String, why: csi::Failure },
     #[error("{path}: {source}", path = path.display())]
     Io {
         path: PathBuf,
@@ -91,8 +145,7 @@ impl Failure {
 enum Job {
     EmptyDir {
         directory: PathBuf,
-        memory: bool,
-        size_bytes: Option<i64>,
+        medium: empty_dir::Medium,
     },
     HostPath {
         path: PathBuf,
@@ -110,6 +163,17 @@ enum Job {
         directory: PathBuf,
         payload: Payload,
     },
+    /// All is there.
+    Mounted {
+        directory: PathBuf,
+        read_only: bool,
+    },
+    /// A device of this node.
+    Device {
+        path: PathBuf,
+    },
+    /// Its driver has done all of it.
+    Done(csi::Published),
 }
 
 struct Fetched {
@@ -120,11 +184,11 @@ struct Fetched {
 }
 
 /// Makes all volumes of the pod, or brings them up to date; what is right already is not touched.
-pub async fn prepare(cx: &NodeContext, pod: &Pod, allocatable: fields::Allocatable) -> Result<Mounted, Error> {
+pub async fn prepare(cx: &Arc<NodeContext>, pod: &Pod, allocatable: fields::Allocatable) -> Result<Mounted, Error> {
     let volumes = pod_spec(pod).volumes.as_deref().unwrap_or_default();
     let fetched = try_join_all(volumes.iter().map(|volume| async move {
         let result = fetch(cx, pod, volume, allocatable).await;
-        result.map_err(|source| Error::SetUp { volume: volume.name.clone(), source })
+        result.map_err(|source| Error::of(&volume.name, source))
     }));
     let fetched = fetched.await?;
     let fs_group = pod_spec(pod).security_context.as_ref().and_then(|sc| sc.fs_group);
@@ -133,7 +197,7 @@ pub async fn prepare(cx: &NodeContext, pod: &Pod, allocatable: fields::Allocatab
 }
 
 async fn fetch(
-    cx: &NodeContext,
+    cx: &Arc<NodeContext>,
     pod: &Pod,
     volume: &Volume,
     allocatable: fields::Allocatable,
@@ -141,9 +205,7 @@ async fn fetch(
     let place = |plugin: &str| cx.paths.volume(uid(pod), plugin, &volume.name);
     let (mut refresh_at, mut read_only) = (None, false);
     let job = if let Some(source) = &volume.empty_dir {
-        let limit = source.size_limit.as_ref().map(|limit| super::cgroups::bytes(&limit.0)).filter(|size| *size > 0);
-        let memory = source.medium.as_deref() == Some("Memory");
-        Job::EmptyDir { directory: place("empty-dir"), memory, size_bytes: limit }
+        Job::EmptyDir { directory: place("empty-dir"), medium: empty_dir::medium(pod, source, &allocatable)? }
     } else if let Some(source) = &volume.host_path {
         Job::HostPath { path: PathBuf::from(&source.path), kind: source.type_.clone().unwrap_or_default() }
     } else if let Some(source) = &volume.config_map {
@@ -158,19 +220,51 @@ async fn fetch(
         let (payload, refresh) = projected::fetch(cx, pod, &volume.name, source, &allocatable).await?;
         refresh_at = refresh;
         Job::Files { directory: place("projected"), payload }
-    } else if let Some((job, of_claim)) = claim::fetch(cx, pod, volume).await? {
-        read_only = of_claim;
-        job
+    } else if let Some(source) = &volume.nfs {
+        let share = nfs::Share {
+            server: source.server.clone(),
+            path: source.path.clone(),
+            read_only: source.read_only == Some(true),
+            options: Vec::new(),
+        };
+        shared(cx, share, place("nfs")).await?
+    } else if let Some(source) = csi::inline(pod, volume) {
+        driven(cx, pod, &volume.name, source).await?
     } else {
-        return Err(Failure::Unsupported(volume.name.clone()));
+        match claim::fetch(cx, pod, volume).await? {
+            Some(Of::Node(job, of_claim)) => {
+                read_only = of_claim;
+                job
+            }
+            Some(Of::Share(name, share)) => {
+                let result = shared(cx, share, cx.paths.volume(uid(pod), "nfs", &name)).await;
+                result.map_err(|why| Failure::Named { volume: name, why: Box::new(why) })?
+            }
+            Some(Of::Driver(name, source)) => driven(cx, pod, &name, *source).await?,
+            None => return Err(Failure::Unsupported(volume.name.clone())),
+        }
     };
+    if let Job::Done(csi::Published { again_after: Some(after), .. }) = job {
+        refresh_at = clock::now().checked_add(after).ok();
+    }
     Ok(Fetched { name: volume.name.clone(), job, read_only, refresh_at })
+}
+
+async fn shared(cx: &NodeContext, share: nfs::Share, directory: PathBuf) -> Result<Job, Failure> {
+    nfs::mount(&share, &directory, &cx.config.search_path).await?;
+    Ok(Job::Mounted { directory, read_only: share.read_only })
+}
+
+/// A volume of a CSI driver; `name` is how events name it.
+async fn driven(cx: &Arc<NodeContext>, pod: &Pod, name: &str, source: csi::Source) -> Result<Job, Failure> {
+    let published = csi::publish(cx, pod, source).await;
+    published.map(Job::Done).map_err(|why| Failure::Csi { volume: name.to_owned(), why })
 }
 
 fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Error> {
     let mut mounted = Mounted::default();
     for Fetched { name, job, read_only, refresh_at } in fetched {
-        let mut volume = write(job, fs_group).map_err(|source| Error::SetUp { volume: name.clone(), source })?;
+        let mut volume = write(job, fs_group).map_err(|source| Error::of(&name, source))?;
         volume.read_only |= read_only;
         mounted.volumes.insert(name, volume);
         mounted.refresh_at = [mounted.refresh_at, refresh_at].into_iter().flatten().min();
@@ -179,27 +273,34 @@ fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Er
 }
 
 fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
+    let folder = |path, read_only| MountedVolume { path, read_only, block: false };
     match job {
-        Job::EmptyDir { directory, memory, size_bytes } => {
-            empty_dir::make(&directory, memory, size_bytes, fs_group)?;
-            Ok(MountedVolume { path: directory, read_only: false })
+        Job::EmptyDir { directory, medium } => {
+            empty_dir::make(&directory, &medium, fs_group)?;
+            Ok(folder(directory, false))
         }
         Job::HostPath { path, kind } => {
             host_path::check(&path, &kind)?;
-            Ok(MountedVolume { path, read_only: false })
+            Ok(folder(path, false))
         }
         Job::Local { path, always } => {
             local::give(&path, fs_group, always)?;
-            Ok(MountedVolume { path, read_only: false })
+            Ok(folder(path, false))
         }
         Job::LocalPath { path } => {
             local::make(&path)?;
-            Ok(MountedVolume { path, read_only: false })
+            Ok(folder(path, false))
         }
         Job::Files { directory, payload } => {
             atomic::write(&directory, &payload, fs_group)?;
-            Ok(MountedVolume { path: directory, read_only: true })
+            Ok(folder(directory, true))
         }
+        Job::Mounted { directory, read_only } => Ok(folder(directory, read_only)),
+        Job::Device { path } => {
+            host_path::check(&path, "BlockDevice")?;
+            Ok(MountedVolume { path, read_only: false, block: true })
+        }
+        Job::Done(csi::Published { path, read_only, block, .. }) => Ok(MountedVolume { path, read_only, block }),
     }
 }
 

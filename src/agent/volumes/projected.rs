@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection};
 use kube::api::{Api, PostParams};
 
 use super::atomic::{File, Payload};
@@ -61,6 +61,34 @@ pub(super) async fn fetch(
     Ok((payload, refresh_at))
 }
 
+/// The account that a pod runs as.
+#[must_use]
+pub fn account(spec: &PodSpec) -> &str {
+    spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// A token of the pod's account for the driver of a volume, as a `TokenRequestStatus`; the same one until it is to be
+/// replaced.
+///
+/// # Errors
+/// The API's answer.
+pub async fn account_token(
+    cx: &NodeContext,
+    pod: &Pod,
+    volume: &str,
+    audience: &str,
+    expiration_seconds: Option<i64>,
+) -> Result<serde_json::Value, Failure> {
+    let projection = ServiceAccountTokenProjection {
+        audience: Some(audience.to_owned()),
+        expiration_seconds,
+        // No file: what keeps the audiences of a volume apart.
+        path: format!("..{audience}"),
+    };
+    let token = token(cx, pod, volume, &projection).await?;
+    Ok(serde_json::json!({"token": token.text, "expirationTimestamp": token.expires_at.to_string()}))
+}
+
 async fn token(
     cx: &NodeContext,
     pod: &Pod,
@@ -96,7 +124,7 @@ async fn request(
     projection: &ServiceAccountTokenProjection,
     now: Timestamp,
 ) -> Result<Token, Failure> {
-    let account = pod_spec(pod).service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let account = account(pod_spec(pod));
     let body = TokenRequest {
         spec: Some(TokenRequestSpec {
             audiences: projection.audience.clone().filter(|audience| !audience.is_empty()).map(|one| vec![one]),

@@ -7,9 +7,7 @@ use nix::mount::{MntFlags, umount2};
 
 /// Unmounts everything below `directory`, then removes it. Fine when there is none.
 pub fn remove(directory: &Path) -> Result<()> {
-    for mount in mounts_below(directory)? {
-        unmount(&mount)?;
-    }
+    unmount_below(directory)?;
     if let Some(left) = mounts_below(directory)?.first() {
         let message = format!("{} is still mounted", left.display());
         return Err(Error::new(ErrorKind::ResourceBusy, message));
@@ -20,12 +18,22 @@ pub fn remove(directory: &Path) -> Result<()> {
     }
 }
 
+/// Unmounts everything below `directory`, the deepest first.
+///
+/// # Errors
+/// What the kernel says of the first that stays.
+pub fn unmount_below(directory: &Path) -> Result<()> {
+    mounts_below(directory)?.iter().try_for_each(|mount| unmount(mount))
+}
+
 pub(super) fn unmount(path: &Path) -> Result<()> {
     // Detached: a file still open in it must not keep the pod from going away.
     umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(Error::from)
 }
 
-pub(super) fn is_mount_point(path: &Path) -> bool {
+/// Whether something is mounted right there.
+#[must_use]
+pub fn is_mount_point(path: &Path) -> bool {
     let real = std::fs::canonicalize(path);
     real.is_ok_and(|real| mounts_below(&real).is_ok_and(|mounts| mounts.contains(&real)))
 }

@@ -95,7 +95,7 @@ fn settings(node: &Node) -> (config::Agent, config::Cluster) {
         images: skiff::config::ImageSettings::default(),
         pod_manifests: "/nonexistent".into(),
         kubelet: config::kubelet::Kubelet::default(),
-        plugin_dir: "/nonexistent".into(),
+        kubelet_dir: None,
         notify_socket: None,
     };
     (agent, cluster)

@@ -71,7 +71,7 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         images: crate::config::ImageSettings::default(),
         pod_manifests: "/nonexistent".into(),
         kubelet: config::kubelet::Kubelet::default(),
-        plugin_dir: "/nonexistent".into(),
+        kubelet_dir: None,
         notify_socket: None,
     }
 }
