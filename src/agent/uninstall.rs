@@ -45,7 +45,6 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     let kubelet_dir = config.agent.as_ref().and_then(|agent| agent.kubelet_dir.as_deref());
     let paths = Paths::new(data_dir, kubelet_dir);
     unmount_below(data_dir);
-    unmount_below(&paths.kubelet);
     for namespace in namespaces {
         // A file that a namespace was mounted on; the mount went with the machine if it was started anew since.
         let _ = umount2(&namespace, MntFlags::MNT_DETACH);

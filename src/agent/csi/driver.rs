@@ -69,11 +69,10 @@ impl Driver {
     /// # Errors
     /// What it answered instead.
     pub async fn meet(name: &str, endpoint: &Path) -> Result<(Driver, NodeGetInfoResponse), Error> {
-        let channel = channel(endpoint);
-        let mut node = NodeClient::new(channel.clone());
-        let info = call::within(node.node_get_info(NodeGetInfoRequest {})).await?;
-        let answer = call::within(node.node_get_capabilities(NodeGetCapabilitiesRequest {})).await?;
-        let mut can = Capabilities::default();
+        let mut driver = Driver { name: name.to_owned(), can: Capabilities::default(), channel: channel(endpoint) };
+        let info = driver.info().await?;
+        let answer = call::within(driver.node().node_get_capabilities(NodeGetCapabilitiesRequest {})).await?;
+        let can = &mut driver.can;
         for capability in answer.capabilities {
             let Some(Type::Rpc(rpc)) = capability.r#type else { continue };
             match rpc.r#type() {
@@ -84,7 +83,11 @@ impl Driver {
                 _ => {}
             }
         }
-        Ok((Driver { name: name.to_owned(), can, channel }, info))
+        Ok((driver, info))
+    }
+
+    pub(super) async fn info(&self) -> Result<NodeGetInfoResponse, Error> {
+        call::within(self.node().node_get_info(NodeGetInfoRequest {})).await
     }
 
     pub(super) fn node(&self) -> NodeClient<Channel> {

@@ -129,17 +129,15 @@ async fn prepare(
     let spec = object.map(|object| object.spec).unwrap_or_default();
     let unique = record.unique();
     let mut publish_context = BTreeMap::new();
-    if !source.ephemeral {
-        cx.csi.use_by(&unique, uid(pod));
-        if spec.attach_required != Some(false) {
-            record.attachment = attach::name(&source.handle, &source.driver, &cx.config.node_name);
-            record.in_use = true;
-            cx.csi.use_attached(&unique);
-            in_use::tell(cx).await.map_err(at(steps.attach))?;
-            attach::wait(cx, &unique, &source.name).await.map_err(at(steps.attach))?;
-            let context = attach::context(cx, &source.handle, &record.attachment).await;
-            publish_context = context.map_err(at(steps.attach))?;
-        }
+    cx.csi.use_by(&unique, uid(pod));
+    if !source.ephemeral && spec.attach_required != Some(false) {
+        record.attachment = attach::name(&source.handle, &source.driver, &cx.config.node_name);
+        record.in_use = true;
+        cx.csi.use_attached(&unique);
+        in_use::tell(cx).await.map_err(at(steps.attach))?;
+        attach::wait(cx, &unique, &source.name).await.map_err(at(steps.attach))?;
+        let context = attach::context(cx, &source.handle, &record.attachment).await;
+        publish_context = context.map_err(at(steps.attach))?;
     }
     let stage_secrets = match &source.stage_secret {
         Some(secret) if driver.can.stage => secrets(cx, secret, "NodeStageSecretRef").await.map_err(at(steps.stage))?,
@@ -212,8 +210,13 @@ async fn tokens(
 /// The driver's part; returns when to look again.
 async fn carry_out(prepared: Prepared, steps: &'static Steps) -> Result<Option<Duration>, Failure> {
     let Prepared { cx, source, .. } = &prepared;
-    let lock = cx.csi.lock_of(&prepared.record.unique());
+    let unique = prepared.record.unique();
+    let lock = cx.csi.lock_of(&unique);
     let _held = lock.lock().await;
+    // Nobody would undo what is done for a pod that was cleaned up meanwhile.
+    if !cx.csi.used_by(uid(&prepared.pod)).contains(&unique) {
+        return Err(at(steps.publish)("the pod is gone".into()));
+    }
     if !source.ephemeral {
         stage(&prepared).await.map_err(at(steps.stage))?;
     }

@@ -1,12 +1,18 @@
 //! Effects: drivers that put their socket into `plugins_registry` (`csi_plugin.go`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::storage::v1::CSIDriver;
+use kube::Api;
 
-use super::{Driver, node};
+use super::{Driver, lock, node};
 use crate::agent::context::NodeContext;
 use crate::agent::plugins::{Handler, Plugin};
+
+/// What the API takes, too.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(10);
 
 /// Registers drivers on this node.
 pub struct Register(pub Arc<NodeContext>);
@@ -19,7 +25,11 @@ impl Handler for Register {
         let met = Driver::meet(&plugin.name, &plugin.endpoint).await;
         let (driver, info) = met.map_err(|error| format!("error during CSI NodeGetInfo() call: {error}"))?;
         node::install(cx, &plugin.name, &info).await?;
-        cx.csi.drivers.send_modify(|drivers| drop(drivers.insert(plugin.name.clone(), Arc::new(driver))));
+        let driver = Arc::new(driver);
+        cx.csi.drivers.send_modify(|drivers| drop(drivers.insert(plugin.name.clone(), driver.clone())));
+        if let Some(period) = room_period(cx, &plugin.name).await {
+            lock(&cx.csi.tasks).spawn(follow_room(cx.clone(), driver, period));
+        }
         Ok(())
     }
 
@@ -27,6 +37,32 @@ impl Handler for Register {
         self.0.csi.drivers.send_modify(|drivers| drop(drivers.remove(&plugin.name)));
         if let Err(error) = node::uninstall(&self.0, &plugin.name).await {
             tracing::warn!(error, driver = plugin.name, "CSI driver is gone, but the node still names it");
+        }
+    }
+}
+
+/// How often the driver wants to be asked how many volumes the node takes (`nodeAllocatableUpdatePeriodSeconds`).
+async fn room_period(cx: &NodeContext, driver: &str) -> Option<Duration> {
+    let api: Api<CSIDriver> = Api::all(cx.client.clone());
+    let found = api.get_opt(driver).await.ok().flatten()?;
+    let seconds = found.spec.node_allocatable_update_period_seconds?;
+    u64::try_from(seconds).ok().map(|seconds| Duration::from_secs(seconds).max(SHORTEST_PERIOD))
+}
+
+/// Until the driver goes, or registers anew.
+async fn follow_room(cx: Arc<NodeContext>, driver: Arc<Driver>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let is_current = cx.csi.drivers.borrow().get(&driver.name).is_some_and(|known| Arc::ptr_eq(known, &driver));
+        if !is_current {
+            return;
+        }
+        let told = match driver.info().await {
+            Ok(info) => node::install(&cx, &driver.name, &info).await,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = told {
+            tracing::info!(error, driver = driver.name, "volumes that the node takes are not known anew");
         }
     }
 }

@@ -76,8 +76,8 @@ async fn one(cx: &Arc<NodeContext>, uid: &str, found: &Found) -> Result<(), Stri
     call::within(driver.node().node_unpublish_volume(request)).await.map_err(|error| named(&error))?;
     remove_target(&target).map_err(|error| named(&error))?;
     places.forget(uid).map_err(|error| named(&error))?;
+    cx.csi.unused_by(&unique, uid);
     if record.volume_lifecycle_mode != "Ephemeral" {
-        cx.csi.unused_by(&unique, uid);
         unstage(cx, found).await?;
     }
     Ok(())

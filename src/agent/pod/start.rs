@@ -212,10 +212,15 @@ impl Operation {
     }
 
     async fn volumes(&self) -> Option<Mounted> {
-        if let Some(mounted) = &self.mounted {
+        if let Some(mounted) = self.mounted.as_ref().filter(|mounted| mounted.is_complete(&self.pod)) {
             return Some(mounted.clone());
         }
-        match volumes::prepare(&self.cx, &self.pod, self.cx.allocatable).await {
+        let prepared = async {
+            let mut mounted = volumes::prepare(&self.cx, &self.pod, self.cx.allocatable).await?;
+            volumes::image::complete(&self.cx, &self.pod, &mut mounted).await?;
+            Ok::<_, volumes::Error>(mounted)
+        };
+        match prepared.await {
             Ok(mounted) => {
                 self.report(Progress::Volumes(mounted.clone())).await;
                 Some(mounted)
@@ -403,6 +408,10 @@ impl Operation {
                 format!("cannot find volume \"{}\" to mount into container \"{}\"", wanted.name, container.name)
             })?;
             let sub_path = volumes::mounts::sub_path(wanted, &scope)?;
+            if let Some(image) = &volume.image {
+                mounts.push(volumes::mounts::image(absolute(&wanted.mount_path), image, &sub_path)?);
+                continue;
+            }
             let host_path = if sub_path.is_empty() {
                 volume.path.clone()
             } else {

@@ -197,6 +197,10 @@ impl Worker {
         let Desired { pod, gone, mirror } = self.desired.borrow_and_update().clone();
         self.telling.seen(&pod);
         self.telling.mirrored(mirror.as_deref());
+        let (old, new) = (&self.pod.metadata, &pod.metadata);
+        if (old.labels != new.labels || old.annotations != new.annotations) && volumes::follow_metadata(&pod) {
+            self.refresh_at = Some(clock::now());
+        }
         self.pod = pod;
         self.gone |= gone;
         self.allocate();
@@ -421,8 +425,10 @@ impl Worker {
         // Until it succeeds, which sets the time that the tokens ask for.
         self.refresh_at = Some(retry_after(REFRESH_RETRY, now));
         let (cx, pod, reports) = (self.cx.clone(), self.pod.clone(), self.reports.0.clone());
+        let before = self.mounted.clone();
         self.operation = Some(Box::pin(async move {
-            match volumes::prepare(&cx, &pod, cx.allocatable).await {
+            let prepared = volumes::prepare(&cx, &pod, cx.allocatable).await;
+            match prepared.map(|mounted| mounted.with_images(before.as_ref())) {
                 Ok(mounted) => drop(reports.send(Progress::Volumes(mounted)).await),
                 Err(error) => tracing::info!(%error, pod = describe(&pod), "volumes not brought up to date"),
             }

@@ -36,7 +36,7 @@ mod tests {
             "name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/xvda"}]}))
         .unwrap();
         let mounted = |block, read_only| {
-            let volume = MountedVolume { path: "/p".into(), read_only, block };
+            let volume = MountedVolume { path: "/p".into(), read_only, block, image: None };
             Mounted { volumes: [("v".to_owned(), volume)].into(), refresh_at: None }
         };
         let one = devices(&container, &mounted(true, false)).unwrap();

@@ -8,6 +8,7 @@ mod downward;
 mod empty_dir;
 pub mod fields;
 mod host_path;
+pub mod image;
 pub mod local;
 pub mod mounts;
 mod nfs;
@@ -43,13 +44,15 @@ pub struct Mounted {
     pub refresh_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MountedVolume {
     pub path: PathBuf,
     /// Written by the agent only, or meant to be only read.
     pub read_only: bool,
     /// A device, not a folder.
     pub block: bool,
+    /// What the runtime knows the image as that the volume is.
+    pub image: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +124,8 @@ pub enum Failure {
     Mount(String),
     #[error("{0}")]
     HugePages(String),
+    #[error("{0}")]
+    Image(String),
     /// A volume that events name otherwise than the pod does.
     #[error("{why}")]
     Named { volume: String, why: Box<Failure> },
@@ -168,6 +173,8 @@ enum Job {
         directory: PathBuf,
         read_only: bool,
     },
+    /// Pulled when the pod starts: see [`image::complete`].
+    Image,
     /// A device of this node.
     Device {
         path: PathBuf,
@@ -220,6 +227,8 @@ async fn fetch(
         let (payload, refresh) = projected::fetch(cx, pod, &volume.name, source, &allocatable).await?;
         refresh_at = refresh;
         Job::Files { directory: place("projected"), payload }
+    } else if volume.image.is_some() {
+        Job::Image
     } else if let Some(source) = &volume.nfs {
         let share = nfs::Share {
             server: source.server.clone(),
@@ -273,7 +282,7 @@ fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Er
 }
 
 fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
-    let folder = |path, read_only| MountedVolume { path, read_only, block: false };
+    let folder = |path, read_only| MountedVolume { path, read_only, ..MountedVolume::default() };
     match job {
         Job::EmptyDir { directory, medium } => {
             empty_dir::make(&directory, &medium, fs_group)?;
@@ -298,10 +307,23 @@ fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
         Job::Mounted { directory, read_only } => Ok(folder(directory, read_only)),
         Job::Device { path } => {
             host_path::check(&path, "BlockDevice")?;
-            Ok(MountedVolume { path, read_only: false, block: true })
+            Ok(MountedVolume { path, block: true, ..MountedVolume::default() })
         }
-        Job::Done(csi::Published { path, read_only, block, .. }) => Ok(MountedVolume { path, read_only, block }),
+        Job::Image => Ok(MountedVolume { read_only: true, ..MountedVolume::default() }),
+        Job::Done(csi::Published { path, read_only, block, .. }) => {
+            Ok(MountedVolume { path, read_only, block, image: None })
+        }
     }
+}
+
+/// Whether files of the pod's volumes say what labels or annotations it has.
+#[must_use]
+pub fn follow_metadata(pod: &Pod) -> bool {
+    let volumes = pod_spec(pod).volumes.iter().flatten();
+    let sources = |volume: &Volume| {
+        volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).any(|s| s.downward_api.is_some())
+    };
+    volumes.into_iter().any(|volume| volume.downward_api.is_some() || sources(volume))
 }
 
 /// `0644` where nothing else is said.
@@ -310,3 +332,6 @@ const DEFAULT_MODE: i32 = 0o644;
 fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
     u32::try_from(own.or(default).unwrap_or(DEFAULT_MODE)).unwrap_or(0o644) & 0o777
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use k8s_openapi::api::core::v1::VolumeMount;
 
 use crate::agent::pod::env::expand;
+use crate::cri::v1;
 
 /// The part of the volume that is mounted; empty for all of it. `scope` is the container's environment.
 ///
@@ -65,6 +66,18 @@ pub fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool,
         ("Enabled", false) => fail("not supported by the runtime".into()),
         (other, _) => Err(format!("unknown recursive read-only mode {other:?}")),
     }
+}
+
+/// The mount of an image.
+///
+/// # Errors
+/// Only a part of it is asked for, which the messages of the runtime have no word for.
+pub fn image(container_path: String, image: &str, sub_path: &str) -> Result<v1::Mount, String> {
+    if !sub_path.is_empty() {
+        return Err(format!("subPath {sub_path:?} of an image volume is not supported: mount the whole image"));
+    }
+    let image = Some(v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() });
+    Ok(v1::Mount { container_path, image, readonly: true, ..v1::Mount::default() })
 }
 
 #[cfg(test)]
