@@ -307,7 +307,9 @@ impl Images for Fake {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        Ok(self.called("ImageStatus", reference)?.images.get(reference).cloned())
+        let inner = self.called("ImageStatus", reference)?;
+        let by_id = || inner.images.values().find(|image| image.id == reference);
+        Ok(inner.images.get(reference).or_else(by_id).cloned())
     }
 
     async fn pull(
