@@ -6,3 +6,4 @@ mod support;
 mod containerd;
 mod network;
 mod streaming;
+mod volumes;
