@@ -88,6 +88,10 @@ impl cri::Images for Registry {
         Ok(())
     }
 
+    async fn directory(&self) -> cri::Result<std::path::PathBuf> {
+        Ok("/".into())
+    }
+
     async fn image_bytes(&self) -> cri::Result<u64> {
         Ok(0)
     }
