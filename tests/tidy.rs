@@ -215,6 +215,8 @@ const AREAS: &[&str] = &[
     "sig-auth",
     "sig-apps",
     "sig-scheduling",
+    "sig-node",
+    "sig-storage",
 ];
 
 /// The rows of `CONFORMANCE.md`: area, requirement, tests, what is open.

@@ -183,14 +183,19 @@ impl Visit {
         };
         let plugin = Plugin { kind: info.r#type, name: info.name, endpoint, versions: info.supported_versions };
         let result = match self.handlers.get(plugin.kind.as_str()) {
-            None => Err(format!("no handler registered for plugin type: {}", plugin.kind)),
+            None => {
+                let socket = self.socket.display();
+                Err(format!("no handler registered for plugin type: {} at socket {socket}", plugin.kind))
+            }
             Some(handler) => {
                 // Before it is called: it may have got half way when it is dropped.
                 *begun = Some((plugin.clone(), handler.clone()));
-                handler.register(&plugin).await
+                let registered = handler.register(&plugin).await;
+                registered.map_err(|error| format!("plugin registration failed with err: {error}"))
             }
         };
-        let error = result.as_ref().err().cloned().unwrap_or_default();
+        // In the kubelet's words, which plugins log.
+        let error = result.as_ref().err().map(|error| format!("RegisterPlugin error -- {error}")).unwrap_or_default();
         let status = RegistrationStatus { plugin_registered: result.is_ok(), error };
         let told: Result<RegistrationStatusResponse, _> = grpc::call(&channel, NOTIFY, status, NOTIFY_DEADLINE).await;
         result?;

@@ -152,9 +152,12 @@ async fn a_socket_that_is_replaced_is_registered_again() {
 async fn plugins_that_nobody_takes_are_told_why() {
     let watched = watched();
     let _bad = FakePlugin::start(&watched.socket("bad.sock").await, "Driver", "bad", &watched.log);
-    let _other = FakePlugin::start(&watched.socket("other.sock").await, "Toaster", "other", &watched.log);
-    watched.log.until("notified false no such version", 2).await;
-    watched.log.until("notified false no handler registered for plugin type: Toaster", 2).await;
+    let socket = watched.socket("other.sock").await;
+    let _other = FakePlugin::start(&socket, "Toaster", "other", &watched.log);
+    let told = |why: &str| format!("notified false RegisterPlugin error -- {why}");
+    watched.log.until(&told("plugin registration failed with err: no such version"), 2).await;
+    let nobody = format!("no handler registered for plugin type: Toaster at socket {}", socket.display());
+    watched.log.until(&told(&nobody), 2).await;
 }
 
 #[tokio::test]

@@ -18,20 +18,26 @@ pub struct Kind {
     pub field: (&'static str, Value, Value),
 }
 
-/// Groups whose kinds are in namespaces.
-const NAMESPACED: [&str; 3] = ["apps", "batch", "policy"];
+/// Groups whose kinds are in namespaces, and those of other groups that are.
+const NAMESPACED: [&str; 4] = ["apps", "batch", "coordination.k8s.io", "policy"];
+const IN_NAMESPACES: [&str; 6] =
+    ["configmaps", "csistoragecapacities", "podtemplates", "resourceclaims", "resourceclaimtemplates", "secrets"];
 /// Groups whose conditions are of the general form, which need a message and a time.
 const GENERAL: [&str; 2] = [ADMISSION, "policy"];
 
 impl Kind {
     pub fn path(&self) -> String {
-        let namespace = if NAMESPACED.contains(&self.group) { "namespaces/default/" } else { "" };
-        format!("/apis/{}/v1/{namespace}{}", self.group, self.resources[0])
+        let is_in_one = NAMESPACED.contains(&self.group) || IN_NAMESPACES.contains(&self.resources[0]);
+        let namespace = if is_in_one { "namespaces/default/" } else { "" };
+        let group = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
+        format!("{group}/v1/{namespace}{}", self.resources[0])
     }
 
     /// Three objects with one label, of which the last is read, watched and changed.
     pub async fn live(&self, server: &Server) -> String {
-        check_listed(server, self.group, "v1", self.resources).await;
+        if !self.group.is_empty() {
+            check_listed(server, self.group, "v1", self.resources).await;
+        }
         let (path, mine) = (self.path(), "labelSelector=of%3Dconformance");
         let mut object = self.object.clone();
         object["metadata"] = json!({"generateName": "of-", "labels": {"of": "conformance"}});

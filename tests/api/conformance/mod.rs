@@ -17,6 +17,7 @@ mod fields;
 mod garbage;
 mod kinds;
 mod namespaces;
+mod node_kinds;
 mod openapi;
 mod policies;
 mod quotas;

@@ -182,3 +182,64 @@ pub fn runtime_classes_are_looked_up(lab: &Lab) {
         assert!(!output.status.success() && text.contains(&format!("RuntimeClass \"{class}\" not found")), "{text}");
     }
 }
+
+pub fn pods_are_listed_changed_and_deleted(lab: &Lab) {
+    let pods: Vec<Value> = (0..3)
+        .map(|n| {
+            let labels = json!({"labels": {"of": "many", "n": n.to_string()}});
+            Case::new(format!("many-{n}"), "exec sleep 100000", "").metadata(&labels).pod
+        })
+        .collect();
+    create(lab, &pods.iter().collect::<Vec<_>>());
+    let names = |selector: &str| lab.kubectl(&["get", "pods", "-o", "name", "-l", selector]);
+    assert_eq!(names("of=many"), "pod/many-0\npod/many-1\npod/many-2\n");
+    let runs = until(lab, "pod/many-0", is_ready);
+    assert_eq!(runs["status"]["hostIP"], lab.machines[0].ip.to_string());
+    lab.kubectl(&["label", "pod", "many-0", "n=new", "--overwrite"]);
+    assert_eq!(names("of=many,n=new"), "pod/many-0\n");
+    // Its status is its node's, but a client may write what the node says nothing of.
+    let condition = json!({"type": "test.local/Seen", "status": "True", "reason": "ByATest"});
+    let patch = json!({"status": {"conditions": [condition]}}).to_string();
+    lab.kubectl(&["patch", "pod", "many-0", "--subresource=status", "-p", &patch]);
+    let seen = get(lab, "pod/many-0");
+    assert_eq!(crate::lab::condition(&seen, "test.local/Seen").as_deref(), Some("True"));
+    assert!(is_ready(&seen), "the node's own conditions stay");
+    let watch = ["get", "pods", "-l", "of=many", "--watch-only", "--output-watch-events", "-o", "name"];
+    let mut watch = lab.kubectl_command(&watch).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    lab.kubectl(&["delete", "pods", "-l", "of=many"]);
+    assert_eq!(names("of=many"), "");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let _ = watch.kill();
+    let output = watch.wait_with_output().unwrap();
+    let events = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(events.matches("DELETED").count(), 3, "{events}");
+}
+
+pub fn taints_evict_in_their_time(lab: &Lab) {
+    let tolerates = |name: &str, seconds: Option<i64>| {
+        let mut toleration = json!({"key": "tired", "operator": "Exists", "effect": "NoExecute"});
+        if let Some(seconds) = seconds {
+            toleration["tolerationSeconds"] = seconds.into();
+        }
+        Case::new(name, "exec sleep 100000", "").spec(&json!({"tolerations": [toleration]})).pod
+    };
+    let (soon, late, never) =
+        (tolerates("soon", Some(3)), tolerates("late", Some(20)), tolerates("never-evicted", None));
+    let stays = tolerates("reprieved", Some(20));
+    create(lab, &[&soon, &late, &never, &stays]);
+    for name in ["soon", "late", "never-evicted", "reprieved"] {
+        until(lab, &format!("pod/{name}"), is_ready);
+    }
+    lab.kubectl(&["taint", "node", "m1", "tired=yes:NoExecute"]);
+    let begin = crate::lab::now();
+    wait_for("the first to go", || lab.json(&["get", "pod/soon"]).is_err().then_some(()));
+    assert!(get(lab, "pod/late")["metadata"]["deletionTimestamp"].is_null(), "its time is not over");
+    // Without the taint nobody goes any more, whenever that would have been.
+    lab.kubectl(&["taint", "node", "m1", "tired-"]);
+    std::thread::sleep(std::time::Duration::from_secs(23).saturating_sub(begin.elapsed()));
+    for name in ["late", "never-evicted", "reprieved"] {
+        assert!(get(lab, &format!("pod/{name}"))["metadata"]["deletionTimestamp"].is_null(), "{name}");
+    }
+    lab.kubectl(&["delete", "pod", "late", "never-evicted", "reprieved"]);
+}

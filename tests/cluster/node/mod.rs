@@ -4,6 +4,7 @@
 mod environment;
 mod life;
 mod probes;
+mod resize;
 mod security;
 mod volumes;
 
@@ -49,8 +50,13 @@ fn a_node_does_what_the_profile_asks_of_it() {
     life::a_deadline_ends_a_pod(&lab);
     life::generations_are_observed(&lab);
     life::runtime_classes_are_looked_up(&lab);
+    life::pods_are_listed_changed_and_deleted(&lab);
+    resize::many_containers_are_resized_together(&lab);
+    resize::a_resize_is_read_and_replaced(&lab);
     probes::liveness_restarts(&lab);
     probes::readiness_is_told(&lab);
+    // It takes everybody else away.
+    life::taints_evict_in_their_time(&lab);
 }
 
 /// A pod of one container `c` that runs a script to its end, and what it must have said then.
