@@ -20,6 +20,11 @@ fn kind(group: &'static str, resources: &'static [&'static str], object: Value) 
 
 async fn lives(server: &Server, kind: Kind) {
     let at = kind.live(server).await;
+    // What protects an object is taken off it by a controller, once nobody uses it.
+    for held in server.items(&kind.path()).await.iter().filter(|o| o["metadata"]["finalizers"].is_array()) {
+        let at = format!("{}/{}", kind.path(), held["metadata"]["name"].as_str().unwrap());
+        server.patched(&at, MERGE, &json!({"metadata": {"finalizers": null}})).await;
+    }
     kind.end(server, &at).await;
 }
 
