@@ -83,14 +83,14 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         renewal.run(stop).await;
         Ok::<_, Infallible>(())
     });
-    let (images_ready, pods_may_start) = watch::channel(false);
+    let (rounds, imports) = watch::channel(0);
     let images = ImagesDir {
         dir: layout.images(),
         state: config.data_dir.join("agent/images.json"),
         importer: Importer::new(&socket),
         images: runtime.clone(),
         problem,
-        ready: images_ready,
+        rounds,
     };
     supervisor.add("images", |stop| images.run(stop));
     let (publish, services) = watch::channel(Arc::default());
@@ -107,7 +107,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         runtime: runtime.clone(),
         images: runtime.clone(),
         services,
-        pods_may_start,
+        imports,
     });
     propagation::prepare(&kubelet.context().paths);
     let tls = Arc::new(joined.kubelet_tls()?);

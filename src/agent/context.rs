@@ -57,6 +57,8 @@ pub struct NodeContext {
     pub going_down: watch::Sender<bool>,
     pub gauges: Arc<dyn Gauges>,
     pub image_gc: ImageGc,
+    /// Rounds of imports of image archives.
+    pub imports: watch::Receiver<u64>,
     /// All of the machine's memory.
     pub memory_bytes: i64,
 }

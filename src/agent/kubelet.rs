@@ -43,8 +43,8 @@ pub struct Parts {
     pub runtime: Arc<dyn cri::Runtime>,
     pub images: Arc<dyn cri::Images>,
     pub services: watch::Receiver<Arc<View>>,
-    /// True once the image archives of this node are imported: a pod before that would look for them elsewhere.
-    pub pods_may_start: watch::Receiver<bool>,
+    /// Rounds of imports. No pod starts before the first: it would look elsewhere for images that lie here.
+    pub imports: watch::Receiver<u64>,
 }
 
 pub struct Kubelet {
@@ -52,7 +52,6 @@ pub struct Kubelet {
     machine: Machine,
     shares: allocatable::Shares,
     events: events::Writer,
-    pods_may_start: watch::Receiver<bool>,
 }
 
 impl Kubelet {
@@ -73,7 +72,7 @@ impl Kubelet {
                 signals::Kubepods { directory, is_v2: cgroups.is_v2(), limit_bytes: shares.pods_memory_bytes }
             });
         let gauges = Arc::new(signals::Machine::new(&parts.config.data_dir, kubepods));
-        let Parts { config, cluster, client, runtime, images, services, pods_may_start } = parts;
+        let Parts { config, cluster, client, runtime, images, services, imports } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let pods = PodTable::default();
         let cx = NodeContext {
@@ -87,6 +86,7 @@ impl Kubelet {
             going_down: watch::channel(false).0,
             gauges,
             image_gc: ImageGc::default(),
+            imports,
             kernel: Kernel::read(cgroup_root),
             devices: Devices::new(&config.data_dir.join("agent/devices.json")),
             drivers: Drivers::new(
@@ -107,7 +107,7 @@ impl Kubelet {
             services,
             pods,
         };
-        Kubelet { cx: Arc::new(cx), machine, shares, events: writer, pods_may_start }
+        Kubelet { cx: Arc::new(cx), machine, shares, events: writer }
     }
 
     /// With other gauges than the machine's.
@@ -159,11 +159,11 @@ impl Kubelet {
             tasks.spawn(enforce(self.cx.clone(), self.shares, stop.clone()));
         }
         tasks.spawn(plugins::run(self.cx.clone(), stop.clone()));
-        let (source, mut may_start) = (PodSource::new(self.cx.clone()), self.pods_may_start);
+        let (source, mut imports) = (PodSource::new(self.cx.clone()), self.cx.imports.clone());
         tasks.spawn(async move {
             tokio::select! {
                 // A sender that is gone has said all it will.
-                _ = may_start.wait_for(|may| *may) => {}
+                _ = imports.wait_for(|rounds| *rounds > 0) => {}
                 () = stop.cancelled() => return,
             }
             source.run(stop).await;

@@ -197,7 +197,7 @@ impl NodeLoop {
             Ok(Err(_)) => Some("container runtime is down".to_owned()),
             Err(_) => Some("[container runtime status check may not have completed yet]".to_owned()),
         };
-        let (pressure, images) = (*self.cx.pressure.borrow(), self.cx.images.generation());
+        let (pressure, images) = (*self.cx.pressure.borrow(), self.cx.images.generation() + *self.cx.imports.borrow());
         Observed { not_ready, pressure, images, extended: self.extended.clone() }
     }
 

@@ -56,7 +56,7 @@ impl Node {
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
             services: tokio::sync::watch::channel(Arc::new(View { complete: true, ..View::default() })).1,
-            pods_may_start: tokio::sync::watch::channel(true).1,
+            imports: tokio::sync::watch::channel(1).1,
         };
         // No control groups there: pods run without.
         Kubelet::with_cgroups(parts, self.directory.path()).with_gauges(self.gauges.clone())

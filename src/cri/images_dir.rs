@@ -53,8 +53,9 @@ pub struct ImagesDir {
     pub images: Arc<dyn Images>,
     /// Of a containerd that we supervise: nothing is imported while it is away.
     pub problem: Option<watch::Receiver<Option<String>>>,
-    /// Becomes true when what lay there at the start is imported: pods wait for it, as nothing else has their images.
-    pub ready: watch::Sender<bool>,
+    /// Rounds of imports; 0 until what lay there at the start is imported: pods wait for it, as nothing else has their
+    /// images.
+    pub rounds: watch::Sender<u64>,
 }
 
 impl ImagesDir {
@@ -79,10 +80,12 @@ impl ImagesDir {
                     () = stop.cancelled() => return Ok(()),
                 }
             }
-            let all_done = self.scan(&mut imported, &mut broken).await;
-            if all_done {
-                self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-            }
+            let (all_done, brought) = self.scan(&mut imported, &mut broken).await;
+            self.rounds.send_if_modified(|rounds| {
+                let counts = if *rounds == 0 { all_done } else { brought };
+                *rounds += u64::from(counts);
+                counts
+            });
             let retry = async { if all_done { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -96,12 +99,12 @@ impl ImagesDir {
         }
     }
 
-    /// Imports what is new. `false` when something should be tried again.
-    async fn scan(&self, imported: &mut Imported, broken: &mut BTreeMap<String, Stamp>) -> bool {
+    /// Imports what is new. Whether all is done, or else to be tried again; and whether it brought anything.
+    async fn scan(&self, imported: &mut Imported, broken: &mut BTreeMap<String, Stamp>) -> (bool, bool) {
         let archives = archives(&self.dir);
         let present: BTreeSet<&String> = archives.keys().collect();
         imported.archives.retain(|name, _| present.contains(name));
-        let mut all_done = true;
+        let (mut all_done, mut brought) = (true, false);
         for (name, stamp) in &archives {
             if broken.get(name) == Some(stamp) {
                 continue;
@@ -117,6 +120,7 @@ impl ImagesDir {
                 Ok(images) => {
                     tracing::info!(archive = name, images = images.join(" "), "images imported");
                     imported.archives.insert(name.clone(), (stamp.clone(), images));
+                    brought = true;
                 }
                 Err(error @ super::image_import::ImportError::Containerd { .. }) => {
                     tracing::warn!(archive = name, %error, retry_in = ?RETRY, "images not imported");
@@ -130,7 +134,7 @@ impl ImagesDir {
             }
         }
         self.remember(imported);
-        all_done
+        (all_done, brought)
     }
 
     async fn all_there(&self, names: &[String]) -> bool {

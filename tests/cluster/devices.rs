@@ -25,7 +25,7 @@ struct Plugins {
 impl Plugins {
     fn new(lab: &Lab) -> Plugins {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Plugins { runtime, sockets: lab.machines[0].data_dir.join("kubelet/device-plugins") }
+        Plugins { runtime, sockets: lab.machines[0].data_dir.join("agent/device-plugins") }
     }
 
     fn start(&self, names: &[&str]) -> FakePlugin {
@@ -205,7 +205,7 @@ fn claims_are_prepared_by_their_driver_and_undone() {
     let script = format!("cat > {CDI}/example.json <<'END'\n{spec}\nEND");
     assert!(lab.machines[0].command("sh".as_ref()).args(["-c", &script]).status().unwrap().success());
 
-    let registry = lab.machines[0].data_dir.join("kubelet/plugins_registry");
+    let registry = lab.machines[0].data_dir.join("agent/plugins_registry");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let start = || runtime.block_on(async { FakeDriver::start(&registry, DRIVER, "example.com/gpu=one").unwrap() });
     let called = |driver: &mut FakeDriver, verb: &str| {

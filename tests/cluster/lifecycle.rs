@@ -55,8 +55,10 @@ fn debug(lab: &Lab) {
     assert_eq!(lab.kubectl(&["exec", "watched", "-c", "eyes", "--", "echo", "hello"]), "hello\n");
 
     // Typed into while it runs.
-    let mut typed =
-        lab.kubectl_command(&["debug", "-i", "watched", &image, "--container=ears", "--", "head", "-n", "1"]);
+    // The runtime ends what is attached with the container, whatever is still on the way.
+    let listen = ["sh", "-c", "head -n 1; sleep 2"];
+    let arguments = ["debug", "-i", "watched", &image, "--container=ears", "--"];
+    let mut typed = lab.kubectl_command(&[arguments.as_slice(), &listen].concat());
     let mut typed = typed.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = typed.stdin.take().unwrap();
     stdin.write_all(b"what I typed\n").unwrap();
