@@ -1,5 +1,7 @@
 //! Types: what the runtime has of one pod, as last seen.
 
+use std::collections::BTreeSet;
+
 use crate::cri::{Container, Sandbox, State};
 
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,14 @@ impl Observed {
 
     pub fn running(&self) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(|container| container.state == State::Running)
+    }
+
+    /// Without the containers of these names that run.
+    #[must_use]
+    pub fn not_yet(&self, names: &BTreeSet<String>) -> Observed {
+        let hidden = |c: &&Container| c.state == State::Running && names.contains(&c.name);
+        let containers = self.containers.iter().filter(|c| !hidden(c)).cloned().collect();
+        Observed { sandboxes: self.sandboxes.clone(), containers }
     }
 
     pub fn put_container(&mut self, container: Container) {

@@ -50,6 +50,9 @@ pub enum Progress {
     /// The container's image is on the node.
     Image(String),
     Container(Box<cri::Container>),
+    /// The container of this name is not running to others until its hook is through, or it failed.
+    Hooking(String),
+    Hooked(String),
     Removed(String),
     Failed(Failed),
     ContainerResized(Update),
@@ -273,13 +276,15 @@ impl Operation {
         let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?;
         self.cx.pods.register(&id, uid(&self.pod));
         event(EventKind::Normal, "Created", "Container created".into());
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        if hook.is_some() {
+            self.report(Progress::Hooking(start.name.clone())).await;
+        }
         let started = self.cx.runtime.start_container(&id).await;
         self.look(&id, &sandbox.id).await;
         started.map_err(|error| failed("RunContainerError", error.to_string()))?;
         event(EventKind::Normal, "Started", "Container started".into());
-        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
-            return Ok(());
-        };
+        let Some(hook) = hook else { return Ok(()) };
         let ip = self.pod_ips(sandbox).first().cloned().unwrap_or_default();
         let ran = hooks::run(&self.cx, &container, &id, &ip, hook, hooks::POST_START_LIMIT).await;
         if let Err(error) = ran {
@@ -292,6 +297,7 @@ impl Operation {
             }
             return Err(Failed { name: start.name.clone(), reason: "PostStartHookError".into(), message: error });
         }
+        self.report(Progress::Hooked(start.name.clone())).await;
         Ok(())
     }
 

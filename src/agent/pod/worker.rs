@@ -11,6 +11,7 @@ mod fail;
 mod record;
 mod resize;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,8 @@ pub struct Worker {
     setup_failures: u32,
     stopped_to_restart: BTreeSet<String>,
     messages: BTreeMap<String, String>,
+    /// Containers whose postStart hook runs: they are running when it is through.
+    hooking: BTreeSet<String>,
     /// Ends that were told before the operation that started the container told of it.
     ended_early: BTreeMap<String, crate::cri::Container>,
     terminal: bool,
@@ -136,6 +139,7 @@ impl Worker {
             setup_failures: 0,
             stopped_to_restart: BTreeSet::new(),
             messages: BTreeMap::new(),
+            hooking: BTreeSet::new(),
             ended_early: BTreeMap::new(),
             released: false,
             failure: None,
@@ -415,6 +419,7 @@ impl Worker {
         while let Ok(progress) = self.reports.1.try_recv() {
             self.take(progress);
         }
+        self.hooking.clear();
         if self.phase == Phase::Cleaning {
             self.phase = Phase::Done;
         }
@@ -437,9 +442,18 @@ impl Worker {
 
     // ---- telling ----
 
+    /// What the runtime has, as others are to see it.
+    fn shown(&self) -> Cow<'_, Observed> {
+        match self.hooking.is_empty() || self.phase != Phase::Active {
+            true => Cow::Borrowed(&self.observed),
+            false => Cow::Owned(self.observed.not_yet(&self.hooking)),
+        }
+    }
+
     fn render(&mut self) {
         if self.phase == Phase::Active && !self.terminal {
-            self.probes.sync(&self.pod, &self.observed);
+            let shown = (!self.hooking.is_empty()).then(|| self.shown().into_owned());
+            self.probes.sync(&self.pod, shown.as_ref().unwrap_or(&self.observed));
         }
         if self.phase != Phase::Cleaning {
             self.render_status();
@@ -480,7 +494,7 @@ impl Worker {
         let input = status::Input {
             pod: &self.pod,
             previous: &self.status,
-            observed: &self.observed,
+            observed: &self.shown(),
             verdicts: &self.probes.verdicts(),
             waiting: &waiting,
             messages: &self.messages,

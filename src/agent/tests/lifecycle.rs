@@ -214,6 +214,22 @@ async fn a_pod_that_there_is_no_room_for_is_refused() {
 }
 
 #[tokio::test]
+async fn a_container_runs_when_its_first_hook_is_through() {
+    let mut node = Node::new();
+    node.start();
+    let mut pod = one("Always");
+    pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"sleep": {"seconds": 1}}});
+    node.api.put(POD, pod);
+    node.until("started", || (node.calls_of("StartContainer") == 1).then_some(())).await;
+    let waits = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating";
+    assert!(waits(&node.status_when("told", waits).await));
+    assert!(node.runtime.calls().iter().all(|call| !call.starts_with("StopContainer")));
+    let status = node.status_when("ready", is_ready).await;
+    assert!(status["containerStatuses"][0]["state"]["running"].is_object());
+    node.halt().await;
+}
+
+#[tokio::test]
 async fn sidecars_end_after_the_others_and_the_last_one_first() {
     let mut node = Node::new();
     node.start();

@@ -45,7 +45,8 @@ pub fn hooks_are_called(lab: &Lab) {
     let serve = "mkdir /w; cd /w; touch post-exec post-http pre-exec pre-http; exec httpd -f -vv -p 8080 -h /w";
     create(lab, &[&Case::new("handler", serve, "").pod]);
     let ip = until(lab, "pod/handler", is_ready)["status"]["podIP"].as_str().unwrap().to_owned();
-    let by_exec = |path: &str| json!({"exec": {"command": ["wget", "-qO-", format!("http://{ip}:8080/{path}")]}});
+    let by_exec =
+        |path: &str| json!({"exec": {"command": ["/bin/busybox", "wget", "-qO-", format!("http://{ip}:8080/{path}")]}});
     let by_http = |path: &str| json!({"httpGet": {"host": ip, "port": 8080, "path": format!("/{path}")}});
     let pods = [
         ("hook-exec", by_exec("post-exec"), by_exec("pre-exec")),
@@ -204,7 +205,7 @@ pub fn pods_are_listed_changed_and_deleted(lab: &Lab) {
     let seen = get(lab, "pod/many-0");
     assert_eq!(crate::lab::condition(&seen, "test.local/Seen").as_deref(), Some("True"));
     assert!(is_ready(&seen), "the node's own conditions stay");
-    let watch = ["get", "pods", "-l", "of=many", "--watch-only", "--output-watch-events", "-o", "name"];
+    let watch = ["get", "pods", "-l", "of=many", "--watch-only", "--output-watch-events"];
     let mut watch = lab.kubectl_command(&watch).stdout(std::process::Stdio::piped()).spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_secs(1));
     lab.kubectl(&["delete", "pods", "-l", "of=many"]);

@@ -16,13 +16,14 @@ pub fn contexts_are_obeyed() -> Vec<Case> {
     let mount = "mount -t tmpfs none /tmp 2>/dev/null && echo mounted || echo refused";
     let group = json!({"runAsUser": 1001, "runAsGroup": 2002});
     let escalation = json!({"allowPrivilegeEscalation": false, "runAsUser": 1000});
+    // The image knows the user, and its own group.
     let groups = json!({"runAsUser": 1000, "supplementalGroups": [3003], "fsGroup": 4004});
     vec![
         context(true, &json!({"runAsUser": 65534}))(Case::new("user", "id -u", "65534\n")),
         context(true, &json!({"runAsUser": 0}))(Case::new("root", "id -u", "0\n")),
         context(true, &group)(Case::new("group-of-container", who, "1001\n2002\n")),
         context(false, &group)(Case::new("group-of-pod", who, "1001\n2002\n")),
-        context(false, &groups)(Case::new("groups", "id -G", "0 3003 4004\n")),
+        context(false, &groups)(Case::new("groups", "id -G", "1000 3003 4004\n")),
         context(true, &json!({"privileged": false}))(Case::new("unprivileged", mount, "refused\n")),
         context(true, &json!({"privileged": true}))(Case::new("privileged", mount, "mounted\n")),
         context(true, &json!({"readOnlyRootFilesystem": false}))(Case::new("writes", write, "written\n")),

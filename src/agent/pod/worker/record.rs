@@ -61,7 +61,12 @@ impl Worker {
                 self.observed.forget(&id);
                 self.cx.pods.unregister(&id);
             }
-            Progress::Failed(failed) => self.start_failed(failed),
+            Progress::Hooking(name) => drop(self.hooking.insert(name)),
+            Progress::Hooked(name) => drop(self.hooking.remove(&name)),
+            Progress::Failed(failed) => {
+                self.hooking.remove(&failed.name);
+                self.start_failed(failed);
+            }
             Progress::ContainerResized(update) => self.container_resized(update),
             Progress::PodResized(resources) => self.pod_resized(resources),
             Progress::ResizeFailed(error) => self.resize_failed(error),
