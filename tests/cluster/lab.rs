@@ -293,6 +293,9 @@ impl Machine {
     }
 
     fn start(&mut self, mut arguments: Vec<String>) {
+        // How full this machine's disk is, is no part of a story; one that is about that says so after this.
+        let thresholds = "memory.available<10Mi,nodefs.available<1%,nodefs.inodesFree<1%";
+        arguments.insert(1, format!("--kubelet-arg=eviction-hard={thresholds}"));
         arguments.push(format!("--data-dir={}", self.data_dir.display()));
         arguments.push(format!("--node-ip={}", self.ip));
         self.arguments = arguments;
