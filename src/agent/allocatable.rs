@@ -79,19 +79,6 @@ pub fn resources(machine: &Machine, shares: &Shares) -> (Resources, Resources) {
     (quantities(capacity), quantities(allocatable))
 }
 
-/// Resources that others say the node has, such as `example.com/dongles`: all of them are for pods. `theirs` is the
-/// capacity of the Node as the API has it, `ours` what we tell of it.
-#[must_use]
-pub fn extended(theirs: &Resources, ours: &Resources) -> Resources {
-    let is_extended = |name: &str| {
-        name.contains('/')
-            && !name.contains("kubernetes.io/")
-            && !name.starts_with("requests.")
-            && !ours.contains_key(name)
-    };
-    theirs.iter().filter(|(name, _)| is_extended(name)).map(|(name, amount)| (name.clone(), amount.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::NodeSystemInfo;
@@ -148,13 +135,5 @@ mod tests {
         );
         assert_eq!(shares.pods_memory_bytes, (4 << 30) - (200 << 20));
         assert_eq!(shares.pods_processes, Some(900));
-    }
-
-    #[test]
-    fn what_others_give_the_node_is_for_pods() {
-        let list = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Text("3".into()))).collect();
-        let theirs: Resources = list(&["cpu", "example.com/dongles", "gone", "node.kubernetes.io/x", "vendor/device"]);
-        let found = extended(&theirs, &list(&["cpu", "vendor/device"]));
-        assert_eq!(show(&found), "example.com/dongles=3 ");
     }
 }

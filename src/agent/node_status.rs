@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, Taint,
@@ -15,13 +14,12 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::allocatable::{self, Resources, Shares, extended};
+use super::allocatable::{self, Shares};
 use super::context::NodeContext;
 use super::csi;
 use super::events::Kind as EventKind;
 use super::node_info::{Machine, Pressure, architecture, runtime_version};
 use crate::api::local_storage::PATH_ANNOTATION;
-use crate::client::reflector::{self, Event, Source};
 use crate::clock;
 use crate::cri;
 
@@ -42,8 +40,6 @@ pub struct NodeLoop {
     shares: Shares,
     pressure: watch::Receiver<Pressure>,
     going_down: watch::Receiver<bool>,
-    /// What others say that the node has, when they say it.
-    extended: Resources,
 }
 
 /// What the conditions are decided from.
@@ -54,14 +50,13 @@ struct Observed {
     pressure: Pressure,
     /// Of the images on the node.
     images: u64,
-    extended: Resources,
 }
 
 impl NodeLoop {
     #[must_use]
     pub fn new(cx: Arc<NodeContext>, machine: Machine, shares: Shares, runtime_state: RuntimeState) -> NodeLoop {
         let (pressure, going_down) = (cx.pressure.subscribe(), cx.going_down.subscribe());
-        NodeLoop { cx, machine, runtime_state, shares, pressure, going_down, extended: Resources::default() }
+        NodeLoop { cx, machine, runtime_state, shares, pressure, going_down }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -81,8 +76,7 @@ impl NodeLoop {
         let mut renewed: Option<tokio::time::Instant> = None;
         let mut away = false;
         let began = clock::instant();
-        let (own, every) = (self.own_node(), self.cx.config.kubelet.report);
-        let mut own = std::pin::pin!(own);
+        let every = self.cx.config.kubelet.report;
         loop {
             let observed = self.observe().await;
             let due = told.as_ref().is_none_or(|(before, at)| *before != observed || at.elapsed() >= every);
@@ -123,7 +117,6 @@ impl NodeLoop {
                 // The sender lives as long as the context.
                 _ = self.pressure.changed() => {}
                 _ = self.going_down.changed() => {}
-                Some(theirs) = own.next() => self.extended = extended(&theirs, current.capacity.as_ref().unwrap_or(&Resources::default())),
             }
         }
     }
@@ -162,20 +155,6 @@ impl NodeLoop {
         }
     }
 
-    /// The capacity of the Node as the API has it, whenever that may have changed.
-    fn own_node(&self) -> impl futures::Stream<Item = Resources> + use<> {
-        let own = Source::of("nodes").fields(format!("metadata.name={}", self.cx.config.node_name));
-        let events = reflector::typed::<Node>(self.cx.client.clone(), own);
-        events.filter_map(|event| async {
-            let node = match event {
-                Event::Replace(nodes, _) => nodes.into_iter().next(),
-                Event::Set(node) => Some(node),
-                Event::Gone(_) | Event::Bookmark(_) => None,
-            };
-            node?.status?.capacity
-        })
-    }
-
     /// Asked once; the daemon may still be starting.
     async fn runtime_version(&self) -> String {
         for _ in 0..100 {
@@ -198,7 +177,7 @@ impl NodeLoop {
             Err(_) => Some("[container runtime status check may not have completed yet]".to_owned()),
         };
         let (pressure, images) = (*self.cx.pressure.borrow(), self.cx.images.generation() + *self.cx.imports.borrow());
-        Observed { not_ready, pressure, images, extended: self.extended.clone() }
+        Observed { not_ready, pressure, images }
     }
 
     /// Creates the Node, or brings labels of an old one up to date. Ends when it is there.
@@ -288,10 +267,6 @@ impl NodeLoop {
         if let Ok(images) = self.cx.images.list().await {
             current.images = Some(image_list(images, self.cx.config.kubelet.max_images));
         }
-        let ours = current.capacity.clone().unwrap_or_default();
-        let allocatable = current.allocatable.get_or_insert_default();
-        allocatable.retain(|name, _| ours.contains_key(name) || observed.extended.contains_key(name));
-        allocatable.extend(observed.extended.clone());
         let api: Api<Node> = Api::all(self.cx.client.clone());
         let patch = Patch::Strategic(json!({ "status": current }));
         api.patch_status(&self.cx.config.node_name, &PatchParams::default(), &patch).await.map(drop)
@@ -420,8 +395,7 @@ mod tests {
 
     #[test]
     fn conditions_change_their_time_with_their_status() {
-        let mut observed =
-            Observed { not_ready: None, pressure: Pressure::default(), images: 0, extended: Resources::default() };
+        let mut observed = Observed { not_ready: None, pressure: Pressure::default(), images: 0 };
         let first = show(&observed, &[], 10);
         let text = |c: &NodeCondition| {
             let (reason, message) = (c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or(""));
