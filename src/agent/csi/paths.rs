@@ -10,12 +10,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Result};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::pki::files;
 
 const DATA: &str = "vol_data.json";
 const PLUGIN: &str = "kubernetes.io~csi";
@@ -185,11 +187,7 @@ fn gone(result: Result<()>) -> Result<()> {
 /// Whole or not at all, and on the disk before a driver is called.
 pub(super) fn write(path: &Path, record: &Record) -> Result<()> {
     make_around(path)?;
-    let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    serde_json::to_writer(&mut file, record)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
+    files::replace(path, &serde_json::to_vec(record)?, 0o600).map_err(io::Error::other)
 }
 
 pub(super) fn read(path: &Path) -> Option<Record> {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::cri::v1::AuthConfig;
+use crate::pki::files;
 
 /// Logins that are remembered of one image.
 const LOGINS_MAX: usize = 100;
@@ -206,13 +207,8 @@ impl Pulled {
     }
 
     fn write(&self, folder: &str, key: &str, bytes: &[u8]) -> io::Result<()> {
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        let path = self.path(folder, key);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(self.directory.join(folder))?;
-        let temporary = path.with_extension("new");
-        let file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-        io::Write::write_all(&mut &file, bytes)?;
-        std::fs::rename(&temporary, &path)
+        files::private_dir(&self.directory.join(folder)).map_err(io::Error::other)?;
+        files::replace(&self.path(folder, key), bytes, 0o600).map_err(io::Error::other)
     }
 }
 
