@@ -21,5 +21,6 @@ pub mod pki;
 pub mod server;
 #[cfg(test)]
 mod simulation;
+pub mod splice;
 pub mod supervisor;
 pub mod systemd;

@@ -36,7 +36,9 @@ SKIFF_TEST_KUBECTL=$(sh tests/tools/kubectl.sh sid)
 SKIFF_TEST_KUBECTL_OLD=$(readlink -f "$(command -v kubectl)" 2>/dev/null | sed 's|[^/]*$|kubectl.1.30|')
 [ -x "$SKIFF_TEST_KUBECTL_OLD" ] || SKIFF_TEST_KUBECTL_OLD=$(sh tests/tools/kubectl.sh trixie)
 SKIFF_TEST_CLIENTS=$(sh tests/tools/clients.sh)
-export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD SKIFF_TEST_CLIENTS
+# What a newer containerd can, beside what the machine's own can.
+SKIFF_TEST_CONTAINERD=$(sh tests/tools/containerd.sh sid)
+export SKIFF_TEST_KUBECTL SKIFF_TEST_KUBECTL_OLD SKIFF_TEST_CLIENTS SKIFF_TEST_CONTAINERD
 
 step "the static binary"
 sh packaging/build.sh "$(uname -m)"

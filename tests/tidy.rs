@@ -26,13 +26,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("inotify", &[]),
     ("systemd", &[]),
     ("client", &["api", "clock"]),
+    ("splice", &[]),
     ("supervisor", &["clock"]),
     ("config", &["api"]),
     ("pki", &["api", "clock", "config", "inotify"]),
     ("cri", &["api", "clock", "inotify", "supervisor"]),
     ("net", &["api", "client", "clock", "config", "inotify", "supervisor"]),
-    ("agent", &["api", "client", "clock", "config", "cri", "inotify", "net", "pki", "supervisor", "systemd"]),
-    ("server", &["api", "client", "clock", "config", "inotify", "pki", "supervisor", "systemd"]),
+    ("agent", &["api", "client", "clock", "config", "cri", "inotify", "net", "pki", "splice", "supervisor", "systemd"]),
+    ("server", &["api", "client", "clock", "config", "inotify", "pki", "splice", "supervisor", "systemd"]),
     // A whole cluster, in tests only.
     ("simulation", &["agent", "api", "client", "clock", "config", "cri", "pki", "server"]),
 ];

@@ -89,6 +89,7 @@ mod tests {
         Machine {
             cpus: 2,
             memory_bytes: 4 << 30,
+            swap_bytes: 0,
             disk_bytes: 1_024_000,
             hugepages: [("2Mi".to_owned(), 0), ("1Gi".to_owned(), 1024)].into(),
             system: NodeSystemInfo::default(),

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 
-use super::cgroups::{Qos, qos};
-use super::pod::{containers, pod_spec, uid};
+use super::cgroups::{Qos, milli, qos};
+use super::pod::{Role, containers, pod_spec, uid};
 use crate::api::amounts::{Amounts, requests};
 
 /// What a pod was given, which may be less than its spec asks for by now.
@@ -120,6 +120,8 @@ pub enum Answer {
 
 pub struct Ledger {
     capacity: Amounts,
+    /// Guaranteed pods keep the CPU time that they have.
+    fixed_cpus: bool,
     rows: Mutex<BTreeMap<String, Row>>,
 }
 
@@ -137,7 +139,14 @@ impl Ledger {
     /// `capacity` is what the node has for pods, with `pods`.
     #[must_use]
     pub fn new(capacity: Amounts) -> Ledger {
-        Ledger { capacity, rows: Mutex::default() }
+        Ledger { capacity, fixed_cpus: false, rows: Mutex::default() }
+    }
+
+    /// Whether CPUs are given to containers for themselves, so that nothing can be resized about them.
+    #[must_use]
+    pub fn with_fixed_cpus(mut self, fixed_cpus: bool) -> Ledger {
+        self.fixed_cpus = fixed_cpus;
+        self
     }
 
     /// Takes a pod in; returns it with what it was given.
@@ -225,6 +234,10 @@ impl Ledger {
 
     fn refused(&self, rows: &BTreeMap<String, Row>, pod: &Pod) -> Option<Pending> {
         let refused = |reason, message| Some(Pending { reason, message, generation: pod.metadata.generation });
+        if self.fixed_cpus && qos(pod) == Qos::Guaranteed && resizes_cpus(rows, pod) {
+            let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"";
+            return refused("Infeasible", message.to_owned());
+        }
         let asked = requests(pod_spec(pod));
         for (name, asked, all) in
             [("memory", asked.memory, self.capacity.memory), ("cpu", asked.cpu, self.capacity.cpu)]
@@ -263,6 +276,17 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a container that can be resized asks for other CPU time than it was given.
+fn resizes_cpus(rows: &BTreeMap<String, Row>, pod: &Pod) -> bool {
+    let Some(row) = rows.get(uid(pod)) else { return false };
+    let cpu = |resources: Option<&ResourceRequirements>| {
+        let list = resources.and_then(|resources| resources.requests.as_ref())?;
+        list.get("cpu").map(|quantity| milli(&quantity.0))
+    };
+    let mut resizable = containers(pod).filter(|(role, _)| *role != Role::Init);
+    resizable.any(|(_, asks)| cpu(asks.resources.as_ref()) != cpu(row.given.containers.get(&asks.name)))
 }
 
 fn insert(rows: &mut BTreeMap<String, Row>, pod: &Pod, as_given: Arc<Pod>, given: Allocation) {
@@ -363,6 +387,23 @@ mod tests {
         assert_eq!(ledger.want(&pod("c", "1", important)).1, Answer::Same);
         ledger.release("a");
         assert_eq!(ledger.grant_waiting(), BTreeSet::from(["b".to_owned()]));
+    }
+
+    #[test]
+    fn cpus_of_its_own_are_not_resized() {
+        let guaranteed = |cpu: &str, memory: &str| {
+            let both = json!({"cpu": cpu, "memory": memory});
+            let containers = json!([{"name": "c", "resources": {"requests": both, "limits": both}}]);
+            pod("a", cpu, json!({"spec": {"containers": containers}}))
+        };
+        let ledger = ledger().with_fixed_cpus(true);
+        ledger.admit(&guaranteed("1", "1Mi")).expect("room");
+        let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"".to_owned();
+        let expect = Answer::Pending(Pending { reason: "Infeasible", message, generation: Some(2) });
+        assert_eq!(ledger.want(&guaranteed("2", "1Mi")).1, expect);
+        assert_eq!(ledger.want(&guaranteed("1", "2Mi")).1, Answer::Granted, "memory can be");
+        ledger.admit(&pod("b", "100m", json!({}))).expect("room");
+        assert_eq!(ledger.want(&pod("b", "200m", json!({}))).1, Answer::Granted, "it shares");
     }
 
     #[test]

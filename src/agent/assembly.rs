@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -9,8 +10,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
+use super::context::Paths;
+use super::cpu::{self, Exclusive};
 use super::join::{self, join};
 use super::kubelet::{Kubelet, Parts};
+use super::left_over::LeftOver;
+use super::shutdown;
+use super::topology::machine::Topology;
+use super::topology::{self, Aligner};
 use super::volumes::propagation;
 use crate::config::Agent;
 use crate::cri::client::Client;
@@ -30,6 +37,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Cpus(#[from] cpu::Error),
+    #[error(transparent)]
+    Topology(#[from] topology::Error),
     #[error(transparent)]
     Failed(#[from] Failure),
 }
@@ -54,6 +65,7 @@ pub async fn command(config: Agent) -> Result<(), Error> {
 /// # Errors
 /// What kept it from joining, or the component that failed.
 pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
+    let (exclusive, aligner) = placement(&config)?;
     let mut supervisor = Supervisor::default();
     supervisor.stage();
     // containerd starts while we join.
@@ -67,6 +79,12 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
                 containerd.run(stop).await;
                 Ok::<_, Infallible>(())
             });
+            let (search_path, problem) = (config.search_path.clone(), supervised.problem.clone());
+            let left_over = LeftOver { layout: layout.clone(), search_path, problem };
+            supervisor.add("what containerd left", |stop| async move {
+                left_over.run(stop).await;
+                Ok::<_, Infallible>(())
+            });
             (Client::supervised(&supervised), supervised.socket, Some(supervised.problem))
         }
     };
@@ -78,9 +96,16 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
     let runtime = Arc::new(client);
 
     supervisor.stage();
-    let renewal = joined.clone();
+    let (tell, address) = watch::channel(config.node_ip);
+    if config.follow_address {
+        supervisor.add("address", |stop| async move {
+            net::address::run(tell, crate::config::check::address, stop).await;
+            Ok::<_, Infallible>(())
+        });
+    }
+    let (renewal, changes) = (joined.clone(), address.clone());
     supervisor.add("certificates", |stop| async move {
-        renewal.run(stop).await;
+        renewal.run(changes, stop).await;
         Ok::<_, Infallible>(())
     });
     let (rounds, imports) = watch::channel(0);
@@ -95,7 +120,9 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
     supervisor.add("images", |stop| images.run(stop));
     let (publish, services) = watch::channel(Arc::default());
     let (net_config, cluster, net_api) = (config.clone(), joined.cluster.clone(), api.clone());
-    supervisor.add("network", |stop| async move { net::run(&net_config, &cluster, net_api, publish, stop).await });
+    let follow = address.clone();
+    supervisor
+        .add("network", |stop| async move { net::run(&net_config, &cluster, net_api, publish, follow, stop).await });
 
     supervisor.stage();
     let endpoint = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.kubelet_port);
@@ -108,16 +135,27 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         images: runtime.clone(),
         services,
         imports,
+        exclusive,
+        aligner,
+        address,
     });
     propagation::prepare(&kubelet.context().paths);
     let tls = Arc::new(joined.kubelet_tls()?);
     let api = Api { socket, tls, cx: kubelet.context() };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
-    supervisor.patience(config.kubelet.shutdown_grace);
+    supervisor.patience(shutdown::longest(&config.kubelet));
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;
         Ok::<_, Infallible>(())
     });
     systemd::ready(config.notify_socket.as_deref());
     Ok(supervisor.run(stop.cancelled()).await?)
+}
+
+/// Before anything is started: a node that cannot keep what its settings promise is not to run.
+fn placement(config: &Agent) -> Result<(Exclusive, Aligner), Error> {
+    let topology = || Topology::read(Path::new(topology::SYSTEM));
+    let paths = Paths::new(&config.data_dir, config.kubelet_dir.as_deref());
+    let exclusive = Exclusive::new(&config.kubelet, topology, &paths.kubelet)?;
+    Ok((exclusive, Aligner::new(&config.kubelet.placement, topology)?))
 }

@@ -8,11 +8,14 @@
 //! The runtime makes the containers' groups below. Where the tree cannot be written (a container, a restricted
 //! user), pods run without these limits and the log says so once.
 
+mod exclusive;
 mod oom;
+mod pids;
+pub mod reserved;
 mod resize;
 mod whole;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -81,6 +84,10 @@ pub struct Cgroups {
     layout: Layout,
     /// CPU requests of the pods that are here, for the groups' own shares.
     requests: Mutex<HashMap<String, (Qos, i64)>>,
+    /// Whole CPUs of Guaranteed pods are theirs alone.
+    exclusive_cpus: bool,
+    /// Processes and threads that a pod may have.
+    pids: Option<i64>,
 }
 
 impl Cgroups {
@@ -94,7 +101,7 @@ impl Cgroups {
                 Layout::None
             }
         };
-        let cgroups = Cgroups { layout, requests: Mutex::default() };
+        let cgroups = Cgroups { layout, requests: Mutex::default(), exclusive_cpus: false, pids: None };
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
             if let Err(error) = cgroups.make(qos.group()) {
                 tracing::warn!(%error, group = qos.group(), "control group not made");
@@ -129,7 +136,8 @@ impl Cgroups {
     /// Makes the pod's group and sets its limits.
     pub fn apply(&self, pod: &Pod) {
         let Some(group) = self.parent(pod) else { return };
-        if let Err(error) = self.make(&group).and_then(|()| self.limit(&group, &pod_resources(pod))) {
+        let made = self.make(&group).and_then(|()| self.limit(&group, &self.resources(pod)));
+        if let Err(error) = made.and_then(|()| self.limit_pids(&group)) {
             tracing::warn!(%error, group, "control group of the pod not set up");
         }
         self.count(pod);
@@ -146,6 +154,16 @@ impl Cgroups {
             burstable_milli(&requests)
         };
         self.share(requests);
+    }
+
+    /// The uids of all pods that have a group, whoever made it.
+    #[must_use]
+    pub fn pods(&self) -> HashSet<String> {
+        let classes = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(Qos::group);
+        let directories = classes.into_iter().flat_map(|group| self.directories(group));
+        let entries = directories.flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten());
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| name.strip_prefix("pod").map(str::to_owned)).collect()
     }
 
     /// For a pod that is not known any more: tries all classes.
@@ -501,5 +519,7 @@ mod tests {
         assert_eq!(read("cpu.max").as_deref(), Some("50000 100000"));
         assert_eq!(read("memory.max").as_deref(), Some("67108864"));
         assert_eq!(cgroups.parent(&pod).as_deref(), Some("/kubepods/podu1"));
+        std::fs::create_dir(root.path().join("kubepods/besteffort/podu2")).expect("made");
+        assert_eq!(cgroups.pods(), HashSet::from(["u1".to_owned(), "u2".to_owned()]), "and not the classes");
     }
 }

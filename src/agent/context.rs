@@ -1,5 +1,6 @@
 //! Types: what everything on this node shares: configuration, connections, directories.
 
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
+use super::cpu::Exclusive;
 use super::csi::Csi;
 use super::devices::Devices;
 use super::dra::Drivers;
@@ -17,10 +19,13 @@ use super::image_gc::ImageGc;
 use super::images::Puller;
 use super::limits::Kernel;
 use super::metrics::probes::Counts;
+use super::metrics::volumes::VolumeFigures;
 use super::node_info::Pressure;
 use super::objects::Objects;
 use super::plugins::Directories;
 use super::pod::table::PodTable;
+use super::topology::Aligner;
+use super::users::Users;
 use super::volumes::Tokens;
 use super::volumes::fields::Allocatable;
 use crate::net::services::View;
@@ -42,11 +47,17 @@ pub struct NodeContext {
     pub ledger: Ledger,
     /// What the machine's control groups can do.
     pub kernel: Kernel,
+    /// Which container has which CPUs for itself.
+    pub exclusive: Exclusive,
+    /// How near to each other its devices and CPUs are.
+    pub aligner: Aligner,
     pub devices: Devices,
     pub drivers: Drivers,
     pub pods: PodTable,
     pub tokens: Tokens,
     pub probe_counts: Counts,
+    /// How full volumes are.
+    pub volume_figures: VolumeFigures,
     pub csi: Csi,
     pub paths: Paths,
     /// What the node gives to pods.
@@ -61,9 +72,18 @@ pub struct NodeContext {
     pub imports: watch::Receiver<u64>,
     /// All of the machine's memory.
     pub memory_bytes: i64,
+    /// Whose ids the users of pods are that have their own.
+    pub users: Users,
+    /// The address that others reach this node by, as it is now.
+    pub address: watch::Receiver<IpAddr>,
 }
 
 impl NodeContext {
+    #[must_use]
+    pub fn node_ip(&self) -> IpAddr {
+        *self.address.borrow()
+    }
+
     /// The pod is gone: its tokens and counts are of no use.
     pub fn forget_tokens(&self, pod_uid: &str) {
         let mut tokens = self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -73,6 +93,7 @@ impl NodeContext {
 }
 
 /// Where upstream's kubelet has pods and plug-ins.
+const LOGS: &str = "/var/log/pods";
 const KUBELET: &str = "/var/lib/kubelet";
 /// A file in it that says that it is ours.
 const MARK: &str = ".skiff";
@@ -105,7 +126,7 @@ impl Paths {
         let agent = data_dir.join("agent");
         let seccomp = agent.join("seccomp");
         let is_default = data_dir == Path::new(config::settings::DEFAULT_DATA_DIR);
-        let logs = if is_default { PathBuf::from("/var/log/pods") } else { agent.join("log/pods") };
+        let logs = if is_default { PathBuf::from(LOGS) } else { agent.join("log/pods") };
         let kubelet = match kubelet_dir {
             Some(given) => given.to_owned(),
             None if is_default && is_free(Path::new(KUBELET)) => PathBuf::from(KUBELET),
@@ -118,6 +139,12 @@ impl Paths {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.kubelet.join(MARK).exists()
+    }
+
+    /// Whether nobody else has logs of pods there: another kubelet, whose folder we leave alone, has them in the same place.
+    #[must_use]
+    pub fn logs_are_ours(&self) -> bool {
+        self.logs != Path::new(LOGS) || self.kubelet == Path::new(KUBELET)
     }
 
     /// Makes the folder for pods and plug-ins, and says that it is ours.
@@ -164,5 +191,13 @@ mod tests {
         assert!(!is_free(&kubelet), "somebody's");
         Paths::new(root.path(), Some(&kubelet)).claim().unwrap();
         assert!(is_free(&kubelet), "ours");
+    }
+
+    #[test]
+    fn logs_of_another_kubelet_are_not_ours() {
+        let default = Path::new(config::settings::DEFAULT_DATA_DIR);
+        assert!(!Paths::new(default, Some(Path::new("/elsewhere"))).logs_are_ours());
+        assert!(Paths::new(default, Some(Path::new(KUBELET))).logs_are_ours());
+        assert!(Paths::new(Path::new("/data"), None).logs_are_ours());
     }
 }

@@ -12,8 +12,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::api::{schema, strategic};
+use crate::clock;
+
+/// Where the change is at that ends all watches.
+const ENDED: &str = "";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -29,6 +34,8 @@ struct Inner {
     revision: u64,
     objects: BTreeMap<String, Value>,
     down: bool,
+    /// Method and path of each request that failed because of that.
+    missed: Vec<(Instant, String)>,
 }
 
 impl Default for FakeApi {
@@ -76,9 +83,17 @@ impl FakeApi {
         events.map(|(_, event)| format!("{}: {}", text(&event["reason"]), text(&event["message"]))).collect()
     }
 
-    /// Every request fails until told otherwise.
+    /// Every request fails until told otherwise, and watches end.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
+        if down {
+            self.announce(ENDED, "", Value::Null);
+        }
+    }
+
+    /// What was asked in vain, such as `GET /api/v1/pods`, and when.
+    pub fn missed(&self) -> Vec<(Instant, String)> {
+        self.lock().missed.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -97,9 +112,12 @@ impl FakeApi {
         let query = head.uri.query().unwrap_or_default().to_owned();
         let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if self.lock().down {
+        let mut inner = self.lock();
+        if inner.down {
+            inner.missed.push((clock::instant(), format!("{} {path}", head.method)));
             return Ok(status(503, "ServiceUnavailable"));
         }
+        drop(inner);
         Ok(match head.method {
             Method::GET if query.contains("watch=true") => self.watch(&path, &query),
             Method::GET => self.read(&path, &query),
@@ -134,7 +152,7 @@ impl FakeApi {
     fn watch(&self, path: &str, query: &str) -> Response<Body> {
         let (path, query) = (path.to_owned(), query.to_owned());
         let changes = futures::stream::unfold(self.changes.subscribe(), |mut changes| async {
-            let change = changes.recv().await.ok()?;
+            let change = changes.recv().await.ok().filter(|(at, _)| at != ENDED)?;
             Some((change, changes))
         });
         let lines = changes.filter_map(move |(at, event)| {

@@ -22,7 +22,7 @@ const IMAGE_ROUNDS: u32 = 5;
 const KEPT: usize = 1;
 
 pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
-    let mut before = HashSet::new();
+    let (mut before, mut unknown) = (HashSet::new(), HashSet::new());
     let mut round: u32 = 0;
     loop {
         tokio::select! {
@@ -33,6 +33,7 @@ pub async fn run(cx: Arc<NodeContext>, stop: CancellationToken) {
         let departed = cx.pods.take_departed();
         remove_late(&cx, &before, &departed).await;
         before = departed;
+        unknown = remove_groups(&cx, &unknown);
         if round.is_multiple_of(IMAGE_ROUNDS) {
             cx.image_gc.collect(&cx).await;
         }
@@ -83,6 +84,16 @@ async fn remove_late(cx: &NodeContext, before: &HashSet<String>, departed: &Hash
     }
 }
 
+/// Control groups of pods that nobody knows: what makes a container late makes them again. They are empty, or the kernel
+/// keeps them; another kubelet may be about to use one, so that it has been there for a period. Returns those that are to
+/// wait.
+fn remove_groups(cx: &NodeContext, unknown: &HashSet<String>) -> HashSet<String> {
+    let mut found = cx.cgroups.pods();
+    found.retain(|uid| cx.pods.by_uid(uid).is_none() && !cx.paths.pod(uid).exists());
+    found.iter().filter(|uid| unknown.contains(*uid)).for_each(|uid| cx.cgroups.remove_by_uid(uid));
+    found
+}
+
 /// Dead containers beyond the newest ones, with their logs.
 fn superfluous(entry: &PodEntry, kept: usize) -> Vec<(String, std::path::PathBuf)> {
     let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
@@ -120,7 +131,8 @@ mod tests {
             container("a", 3, State::Running),
             container("b", 0, State::Exited),
         ];
-        let entry = PodEntry { pod: Arc::default(), status: Arc::default(), sandbox_id: None, containers };
+        let volumes = Arc::default();
+        let entry = PodEntry { pod: Arc::default(), status: Arc::default(), sandbox_id: None, containers, volumes };
         let ids = |kept| -> Vec<String> { superfluous(&entry, kept).into_iter().map(|(id, _)| id).collect() };
         assert_eq!(ids(KEPT), ["a0", "a1"]);
         assert_eq!(ids(0), ["a0", "a1", "a2", "b0"]);

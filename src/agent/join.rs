@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -37,6 +38,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// See `pki::server`: the clock may be set while we sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(12 * 60 * 60);
 const RENEWAL_RETRY: Duration = Duration::from_secs(10 * 60);
+/// Until there is a certificate for a new address nobody is sure of this node there.
+const ADDRESS_RETRY: Duration = Duration::from_secs(10);
 
 /// Why this machine can't be a node.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +85,6 @@ pub struct Joined {
     pub client_certificate: Arc<Live>,
     pub serving_certificate: Arc<Live>,
     directory: PathBuf,
-    addresses: Vec<IpAddr>,
     token: JoinToken,
 }
 
@@ -96,7 +98,7 @@ pub async fn join(config: &config::Agent) -> Result<Joined, Error> {
     files::private_dir(&directory)?;
     let token = JoinToken::parse(&config.token)?;
     let server = address(&config.server)?;
-    let addresses = vec![config.node_ip, Ipv4Addr::LOCALHOST.into()];
+    let addresses = addresses(config.node_ip);
     if let Some(joined) = reuse(config, &directory, &server, &token, &addresses, clock::now())? {
         tracing::debug!(node = %joined.node_name, "using the certificates of an earlier start");
         return Ok(joined);
@@ -105,7 +107,7 @@ pub async fn join(config: &config::Agent) -> Result<Joined, Error> {
     let mut delay = FIRST_DELAY;
     loop {
         match asker.ask(&addresses, None).await {
-            Ok(answer) => return joined(config, directory, server, token, addresses, answer),
+            Ok(answer) => return joined(config, directory, server, token, answer),
             Err(Failure::Stop(error)) => return Err(error),
             Err(Failure::Retry(why)) => {
                 tracing::warn!(server, why, retry_seconds = delay.as_secs(), "cannot join the cluster yet");
@@ -139,22 +141,25 @@ impl Joined {
     }
 
     /// Renews the certificates until stopped.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, mut address: watch::Receiver<IpAddr>, stop: CancellationToken) {
         loop {
             let now = clock::now();
-            let sleep = if self.due(now) {
-                match self.renew().await {
+            let current = *address.borrow_and_update();
+            let is_known = self.serving_certificate.current().facts.addresses.contains(&current);
+            let retry = if is_known { RENEWAL_RETRY } else { ADDRESS_RETRY };
+            let sleep = if self.due(now) || !is_known {
+                match self.renew(&addresses(current)).await {
                     Ok(()) => {
                         tracing::info!(node = %self.node_name, "renewed the node's certificates");
                         self.next(clock::now())
                     }
                     Err(Failure::Stop(error)) => {
                         tracing::error!(error = %error, "cannot renew the node's certificates");
-                        RENEWAL_RETRY
+                        retry
                     }
                     Err(Failure::Retry(why)) => {
                         tracing::warn!(why, "cannot renew the node's certificates yet");
-                        RENEWAL_RETRY
+                        retry
                     }
                 }
             } else {
@@ -162,6 +167,8 @@ impl Joined {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
+                // Another address needs another certificate.
+                Ok(()) = address.changed() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -177,13 +184,13 @@ impl Joined {
         Duration::try_from(due.duration_since(now)).unwrap_or(RENEWAL_RETRY).clamp(RENEWAL_RETRY, LONGEST_SLEEP)
     }
 
-    async fn renew(&self) -> Result<(), Failure> {
+    async fn renew(&self, addresses: &[IpAddr]) -> Result<(), Failure> {
         let (directory, server) = (self.directory.as_path(), self.server.as_str());
         let asker = Asker { directory, server, token: &self.token, node: &self.node_name };
         // The token may have been changed since; a certificate that is still good needs none.
         let good = self.client_certificate.current().facts.not_after > clock::now();
         let identity = good.then(|| self.client_certificate.clone());
-        let answer = asker.ask(&self.addresses, identity).await?;
+        let answer = asker.ask(addresses, identity).await?;
         self.client_certificate.swap(answer.client);
         self.serving_certificate.swap(answer.serving);
         Ok(())
@@ -295,7 +302,6 @@ fn joined(
     directory: PathBuf,
     server: String,
     token: JoinToken,
-    addresses: Vec<IpAddr>,
     answer: Answer,
 ) -> Result<Joined, Error> {
     Ok(Joined {
@@ -307,7 +313,6 @@ fn joined(
         client_certificate: Live::new(answer.client),
         serving_certificate: Live::new(answer.serving),
         directory,
-        addresses,
         token,
     })
 }
@@ -339,7 +344,7 @@ fn reuse(
         return Ok(None);
     }
     let answer = Answer { server_ca, client_ca, client, serving, cluster: facts.into() };
-    joined(config, directory.into(), server.into(), token.clone(), addresses.to_vec(), answer).map(Some)
+    joined(config, directory.into(), server.into(), token.clone(), answer).map(Some)
 }
 
 /// Made once for this machine, and never shown to anyone but the server.
@@ -364,6 +369,11 @@ fn serving_paths(directory: &Path) -> Paths {
 fn parse_ca(pem: &str) -> Result<CertificateDer<'static>, pki::Error> {
     CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|e| pki::Error::Certificate(format!("the cluster's authority: {e:?}")))
+}
+
+/// What others reach the kubelet endpoint by, and what this machine does.
+fn addresses(node_ip: IpAddr) -> Vec<IpAddr> {
+    vec![node_ip, Ipv4Addr::LOCALHOST.into()]
 }
 
 /// Scheme, host and port, without a path.

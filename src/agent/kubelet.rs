@@ -1,5 +1,6 @@
 //! Loop: the agent's parts put together: the node's status, pods and their workers, runtime events, events, logs.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +13,23 @@ use tokio_util::sync::CancellationToken;
 use super::allocation::Ledger;
 use super::cgroups::Cgroups;
 use super::context::{NodeContext, Paths};
+use super::cpu::Exclusive;
 use super::devices::Devices;
 use super::dra::Drivers;
 use super::eviction::signals;
 use super::image_gc::ImageGc;
 use super::images::Puller;
-use super::limits::Kernel;
+use super::limits::{Kernel, Shared};
 use super::metrics::probes::Counts;
+use super::metrics::volumes::VolumeFigures;
 use super::node_info::{Machine, Pressure};
 use super::node_status::NodeLoop;
 use super::objects::Objects;
 use super::pod::table::PodTable;
 use super::pod_source::PodSource;
-use super::{allocatable, csi, events, eviction, gc, logs, plugins, shutdown};
+use super::topology::Aligner;
+use super::users::Users;
+use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, reserved, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -45,6 +50,11 @@ pub struct Parts {
     pub services: watch::Receiver<Arc<View>>,
     /// Rounds of imports. No pod starts before the first: it would look elsewhere for images that lie here.
     pub imports: watch::Receiver<u64>,
+    /// What an earlier agent left of it.
+    pub exclusive: Exclusive,
+    pub aligner: Aligner,
+    /// The address of the node.
+    pub address: watch::Receiver<IpAddr>,
 }
 
 pub struct Kubelet {
@@ -63,8 +73,12 @@ impl Kubelet {
 
     /// With another root of the control group tree: tests leave the machine's alone.
     pub(super) fn with_cgroups(parts: Parts, cgroup_root: &Path) -> Kubelet {
-        let cgroups = Cgroups::new(cgroup_root);
+        let host = &parts.config.kubelet.host;
+        let cgroups = Cgroups::new(cgroup_root).with_exclusive_cpus(parts.exclusive.is_on()).with_pids(host.pod_pids);
         let machine = Machine::read(&parts.config.data_dir);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let shared = Shared { memory: signed(machine.memory_bytes), swap: signed(machine.swap_bytes) };
+        let shared = Some(shared).filter(|_| host.limited_swap);
         let shares = allocatable::shares(&machine, &parts.config.kubelet, parts.config.max_pods, pid_max());
         let reserves = shares.pods_memory_bytes < i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX);
         let kubepods =
@@ -72,22 +86,28 @@ impl Kubelet {
                 signals::Kubepods { directory, is_v2: cgroups.is_v2(), limit_bytes: shares.pods_memory_bytes }
             });
         let gauges = Arc::new(signals::Machine::new(&parts.config.data_dir, kubepods));
-        let Parts { config, cluster, client, runtime, images, services, imports } = parts;
+        let Parts { config, cluster, client, runtime, images, services, imports, exclusive, aligner, address } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
+        let paths = Paths::new(&config.data_dir, config.kubelet_dir.as_deref());
         let pods = PodTable::default();
         let cx = NodeContext {
-            paths: Paths::new(&config.data_dir, config.kubelet_dir.as_deref()),
+            users: Users::new(&paths.pods, config.kubelet.host.ids_per_pod, config.max_pods, &config.search_path),
+            paths,
+            address,
             objects: Objects::new(client.clone(), pods.clone()),
             images: Puller::new(images, config.images.clone(), &config.data_dir),
             cgroups,
-            ledger: Ledger::new(Amounts::parse(Some(&allocatable::resources(&machine, &shares).1))),
+            ledger: Ledger::new(Amounts::parse(Some(&allocatable::resources(&machine, &shares).1)))
+                .with_fixed_cpus(exclusive.is_on()),
+            exclusive,
+            aligner,
             allocatable: shares.allocatable,
             pressure: watch::channel(Pressure::default()).0,
             going_down: watch::channel(false).0,
             gauges,
             image_gc: ImageGc::default(),
             imports,
-            kernel: Kernel::read(cgroup_root),
+            kernel: Kernel { shared, ..Kernel::read(cgroup_root) },
             devices: Devices::new(&config.data_dir.join("agent/devices.json")),
             drivers: Drivers::new(
                 &config.data_dir.join("agent/claims.json"),
@@ -98,6 +118,7 @@ impl Kubelet {
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
             probe_counts: Counts::default(),
+            volume_figures: VolumeFigures::default(),
             csi: csi::Csi::default(),
             events: recorder,
             config,
@@ -158,7 +179,12 @@ impl Kubelet {
         if self.cx.config.kubelet.enforce_pods {
             tasks.spawn(enforce(self.cx.clone(), self.shares, stop.clone()));
         }
+        reserved::enforce(&self.cx);
         tasks.spawn(plugins::run(self.cx.clone(), stop.clone()));
+        if self.cx.exclusive.is_on() {
+            let (cx, stop) = (self.cx.clone(), stop.clone());
+            tasks.spawn(async move { cpu::share::run(&cx, stop).await });
+        }
         let (source, mut imports) = (PodSource::new(self.cx.clone()), self.cx.imports.clone());
         tasks.spawn(async move {
             tokio::select! {

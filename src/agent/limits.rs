@@ -1,12 +1,13 @@
 //! Decides: what a container is limited to beside CPU and memory: swap and huge pages; and what dies when its memory is
-//! used up. As upstream's kubelet with its defaults (`swapBehavior: NoSwap`, `singleProcessOOMKill: false`).
+//! used up. As upstream's kubelet, with its default of `singleProcessOOMKill: false`.
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::cgroups;
+use super::cgroups::{self, Qos, qos};
+use super::eviction::is_critical;
 use crate::cri::v1;
 
 /// What this machine's control groups can do.
@@ -17,6 +18,15 @@ pub struct Kernel {
     pub swap: bool,
     /// Sizes of huge pages that can be limited, in bytes.
     pub huge_pages: Vec<u64>,
+    /// What there is to share, when pods may swap (`LimitedSwap`).
+    pub shared: Option<Shared>,
+}
+
+/// The machine's memory and swap, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    pub memory: i64,
+    pub swap: i64,
 }
 
 impl Kernel {
@@ -39,7 +49,24 @@ impl Kernel {
             .collect();
         huge_pages.sort_unstable();
         huge_pages.dedup();
-        Kernel { is_v2, swap: swap.exists(), huge_pages }
+        Kernel { is_v2, swap: swap.exists(), huge_pages, shared: None }
+    }
+
+    /// How much of the swap a container gets: as much of it as it asks for of the memory. Only those of burstable pods get
+    /// any, and only where more can be used than was asked for.
+    fn swap_bytes(&self, pod: &Pod, container: &Container) -> i64 {
+        let Some(shared) = self.shared.filter(|_| self.is_v2) else { return 0 };
+        let of = |limits: bool| {
+            let resources = container.resources.as_ref();
+            let list = resources.and_then(|all| if limits { all.limits.as_ref() } else { all.requests.as_ref() });
+            list.and_then(|list| list.get("memory")).map_or(0, |Quantity(text)| cgroups::bytes(text))
+        };
+        let (request, limit) = (of(false), of(true));
+        if qos(pod) != Qos::Burstable || is_critical(pod) || request == limit || shared.memory == 0 {
+            return 0;
+        }
+        let share = i128::from(request) * i128::from(shared.swap) / i128::from(shared.memory);
+        i64::try_from(share).unwrap_or(i64::MAX)
     }
 }
 
@@ -47,7 +74,7 @@ impl Kernel {
 #[must_use]
 pub fn complete(
     mut resources: v1::LinuxContainerResources,
-    container: &Container,
+    (pod, container): (&Pod, &Container),
     kernel: &Kernel,
 ) -> v1::LinuxContainerResources {
     if kernel.is_v2 {
@@ -56,7 +83,9 @@ pub fn complete(
     }
     match (kernel.swap, kernel.is_v2) {
         (false, _) => {}
-        (true, true) => drop(resources.unified.insert("memory.swap.max".into(), "0".into())),
+        (true, true) => {
+            resources.unified.insert("memory.swap.max".into(), kernel.swap_bytes(pod, container).to_string());
+        }
         // Memory and swap together.
         (true, false) => resources.memory_swap_limit_in_bytes = resources.memory_limit_in_bytes,
     }
@@ -104,17 +133,17 @@ mod tests {
         let limits = json!({"memory": "64Mi", "hugepages-2Mi": "4Mi"});
         let container = serde_json::from_value(json!({"name": "c", "resources": {"limits": limits}})).expect("valid");
         let memory = v1::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
-        complete(memory, &container, kernel)
+        complete(memory, (&Pod::default(), &container), kernel)
     }
 
     #[test]
     fn on_each_kind_of_machine() {
         let pages = vec![2 << 20, 1 << 30];
-        let two = limited(&Kernel { is_v2: true, swap: true, huge_pages: pages.clone() });
+        let two = limited(&Kernel { is_v2: true, swap: true, huge_pages: pages.clone(), shared: None });
         assert_eq!(two.unified["memory.swap.max"], "0");
         assert_eq!(two.unified["memory.oom.group"], "1");
         assert_eq!(two.memory_swap_limit_in_bytes, 0);
-        let one = limited(&Kernel { is_v2: false, swap: true, huge_pages: pages });
+        let one = limited(&Kernel { is_v2: false, swap: true, huge_pages: pages, shared: None });
         assert_eq!((one.memory_swap_limit_in_bytes, one.unified.len()), (64 << 20, 0));
         let show = |limit: &v1::HugepageLimit| format!("{}={}", limit.page_size, limit.limit);
         assert_eq!(one.hugepage_limits.iter().map(show).collect::<Vec<_>>(), ["2MB=4194304", "1GB=0"]);
@@ -133,11 +162,45 @@ mod tests {
         for file in ["hugetlb/hugetlb.2MB.limit_in_bytes", "hugetlb/hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb/other"] {
             touch(file);
         }
-        let one = Kernel { is_v2: false, swap: false, huge_pages: vec![2 << 20] };
+        let one = Kernel { is_v2: false, swap: false, huge_pages: vec![2 << 20], shared: None };
         assert_eq!(Kernel::read(root.path()), one);
         for file in ["cgroup.controllers", "kubepods/memory.swap.max", "kubepods/hugetlb.64KB.max"] {
             touch(file);
         }
-        assert_eq!(Kernel::read(root.path()), Kernel { is_v2: true, swap: true, huge_pages: vec![64 << 10] });
+        let two = Kernel { is_v2: true, swap: true, huge_pages: vec![64 << 10], shared: None };
+        assert_eq!(Kernel::read(root.path()), two);
+    }
+
+    /// The numbers of `kuberuntime`'s own test of it.
+    #[test]
+    fn swap_goes_by_what_is_asked_for() {
+        const GI: i64 = 1 << 30;
+        let check = |pod: serde_json::Value, is_v2: bool, shared: Option<(i64, i64)>| {
+            let pod: Pod = serde_json::from_value(json!({"spec": pod})).expect("valid");
+            let shared = shared.map(|(memory, swap)| Shared { memory: memory * GI, swap: swap * GI });
+            let kernel = Kernel { is_v2, swap: true, shared, ..Kernel::default() };
+            let container = &crate::agent::pod::pod_spec(&pod).containers[0];
+            complete(v1::LinuxContainerResources::default(), (&pod, container), &kernel)
+        };
+        let asks = |request: &str, limit: &str| {
+            let mut resources = json!({"requests": {"memory": request}, "limits": {"memory": limit}});
+            resources.as_object_mut().expect("a map").retain(|_, list| list["memory"] != "");
+            json!({"containers": [{"name": "c", "resources": resources}]})
+        };
+        for (request, memory, swap, expect) in
+            [("1Gi", 80, 4, "53687091"), ("2Gi", 40, 2, "107374182"), ("5Gi", 150, 40, "1431655765")]
+        {
+            let found = check(asks(request, ""), true, Some((memory, swap)));
+            assert_eq!(found.unified["memory.swap.max"], expect);
+        }
+        let none = |pod, shared| check(pod, true, shared).unified["memory.swap.max"] == "0";
+        assert!(none(asks("1Gi", ""), None), "NoSwap");
+        assert!(none(asks("1Gi", "1Gi"), Some((8, 8))), "it could use no more anyway");
+        assert!(none(json!({"containers": [{"name": "c"}]}), Some((8, 8))), "best effort");
+        let mut critical = asks("1Gi", "");
+        critical["priority"] = json!(2_000_001_000);
+        assert!(none(critical, Some((8, 8))));
+        let one = check(asks("1Gi", "2Gi"), false, Some((8, 8)));
+        assert!(one.unified.is_empty(), "version 1 has no such limit");
     }
 }

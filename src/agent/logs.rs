@@ -1,6 +1,6 @@
 //! Effects and loop: termination messages, and rotation of container logs.
 //!
-//! Sizes are looked at once a minute, and more often while a log grows quickly. The runtime writes the files; a full one is
+//! Sizes are looked at every ten seconds, and more often while a log grows quickly. The runtime writes the files; a full one is
 //! renamed and the runtime told to open a new one.
 
 use std::collections::HashMap;
@@ -21,9 +21,10 @@ use crate::cri::State;
 const MESSAGE_BYTES: u64 = 4096;
 const LOG_BYTES: u64 = 2048;
 const LOG_LINES: usize = 80;
-/// Between two looks at the sizes: as often as the log that grows most asks for, within these.
+/// Between two looks at the sizes: as often as the log that grows most asks for, within these. The longest is upstream's
+/// `containerLogMonitorInterval`: until then nobody knows how a new one grows.
 const QUICKEST: Duration = Duration::from_secs(1);
-const SLOWEST: Duration = Duration::from_secs(60);
+const SLOWEST: Duration = Duration::from_secs(10);
 /// Rotated logs but the newest are compressed, under this extension.
 const COMPRESSED: &str = "gz";
 
@@ -184,17 +185,16 @@ mod tests {
     #[test]
     fn a_log_that_grows_quickly_is_looked_at_more_often() {
         let sizes = |bytes: u64| HashMap::from([("c".to_owned(), bytes)]);
-        let minute = Duration::from_secs(60);
         for (before, now, pause, expect) in [
-            (0, 0, minute, 60),
-            // One and a half such minutes more, and it is full.
-            (0, 400, minute, 30),
-            (0, 600, minute, 1),
-            (0, 100, Duration::from_secs(10), 45),
-            (900, 1000, minute, 1),
+            (0, 0, SLOWEST, 10),
+            // One and a half such pauses more, and it is full.
+            (0, 400, SLOWEST, 5),
+            (0, 600, SLOWEST, 1),
+            (0, 100, Duration::from_secs(4), 10),
+            (900, 1000, SLOWEST, 1),
             // Rotated: it grew by all that it has.
-            (1000, 250, Duration::from_secs(8), 12),
-            (0, 5000, minute, 1),
+            (1000, 250, Duration::from_secs(2), 3),
+            (0, 5000, SLOWEST, 1),
         ] {
             let found = next_check(&sizes(before), &sizes(now), 1000, pause);
             assert_eq!(found, Duration::from_secs(expect), "{before} {now}");

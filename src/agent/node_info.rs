@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 
 use crate::cri;
 
@@ -13,6 +13,7 @@ pub const KUBELET_VERSION: &str = "v1.36.2+skiff1";
 pub struct Machine {
     pub cpus: i64,
     pub memory_bytes: u64,
+    pub swap_bytes: u64,
     pub disk_bytes: u64,
     /// Page size such as `2Mi` to bytes reserved for it.
     pub hugepages: BTreeMap<String, u64>,
@@ -31,12 +32,18 @@ impl Machine {
     #[must_use]
     pub fn read(data_dir: &Path) -> Machine {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let memory = text("/proc/meminfo");
+        let swap_bytes = meminfo(&memory, "SwapTotal");
+        // A node without swap says nothing of it.
+        let swap = i64::try_from(swap_bytes).ok().filter(|bytes| *bytes > 0);
+        let swap = swap.map(|capacity| NodeSwapStatus { capacity: Some(capacity) });
         Machine {
             cpus: i64::try_from(cpus).unwrap_or(1),
-            memory_bytes: meminfo(&text("/proc/meminfo"), "MemTotal"),
+            memory_bytes: meminfo(&memory, "MemTotal"),
+            swap_bytes,
             disk_bytes: disk(data_dir).map_or(0, |(total, _)| total),
             hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
-            system: system(),
+            system: NodeSystemInfo { swap, ..system() },
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Loop: the Node of this machine: registered once, its Lease renewed every 10 s, its status told when it changed and
 //! else every 5 minutes. On the same tick it asks the runtime how it is; nothing else here is periodic.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, Taint,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, Taint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -40,6 +42,7 @@ pub struct NodeLoop {
     shares: Shares,
     pressure: watch::Receiver<Pressure>,
     going_down: watch::Receiver<bool>,
+    address: watch::Receiver<IpAddr>,
 }
 
 /// What the conditions are decided from.
@@ -50,13 +53,16 @@ struct Observed {
     pressure: Pressure,
     /// Of the images on the node.
     images: u64,
+    address: IpAddr,
+    /// Of the runtime, once it has said it.
+    runtime: Option<(Vec<cri::Handler>, Option<bool>)>,
 }
 
 impl NodeLoop {
     #[must_use]
     pub fn new(cx: Arc<NodeContext>, machine: Machine, shares: Shares, runtime_state: RuntimeState) -> NodeLoop {
-        let (pressure, going_down) = (cx.pressure.subscribe(), cx.going_down.subscribe());
-        NodeLoop { cx, machine, runtime_state, shares, pressure, going_down }
+        let (pressure, going_down, address) = (cx.pressure.subscribe(), cx.going_down.subscribe(), cx.address.clone());
+        NodeLoop { cx, machine, runtime_state, shares, pressure, going_down, address }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -117,6 +123,8 @@ impl NodeLoop {
                 // The sender lives as long as the context.
                 _ = self.pressure.changed() => {}
                 _ = self.going_down.changed() => {}
+                // Without a sender it stays as it is.
+                Ok(()) = self.address.changed() => self.cx.pods.wake_all(),
             }
         }
     }
@@ -169,7 +177,10 @@ impl NodeLoop {
     async fn observe(&self) -> Observed {
         let down = *self.runtime_state.borrow() == Some(false);
         let going_down = *self.going_down.borrow();
-        let not_ready = match tokio::time::timeout(Duration::from_secs(5), self.cx.runtime.health()).await {
+        let health = tokio::time::timeout(Duration::from_secs(5), self.cx.runtime.health()).await;
+        let said = |health: &cri::Health| (health.handlers.clone(), health.supplemental_groups_policy);
+        let runtime = health.as_ref().ok().and_then(|health| health.as_ref().ok()).map(said);
+        let not_ready = match health {
             _ if going_down => Some("node is shutting down".to_owned()),
             Ok(Ok(health)) => not_ready(&health),
             _ if down => Some("container runtime is down".to_owned()),
@@ -177,7 +188,7 @@ impl NodeLoop {
             Err(_) => Some("[container runtime status check may not have completed yet]".to_owned()),
         };
         let (pressure, images) = (*self.cx.pressure.borrow(), self.cx.images.generation() + *self.cx.imports.borrow());
-        Observed { not_ready, pressure, images }
+        Observed { not_ready, pressure, images, address: *self.address.borrow(), runtime }
     }
 
     /// Creates the Node, or brings labels of an old one up to date. Ends when it is there.
@@ -243,16 +254,12 @@ impl NodeLoop {
 
     fn status(&self, container_runtime_version: String) -> NodeStatus {
         let (capacity, allocatable) = allocatable::resources(&self.machine, &self.shares);
-        let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let mut system = self.machine.system.clone();
         system.container_runtime_version = container_runtime_version;
         NodeStatus {
             capacity: Some(capacity),
             allocatable: Some(allocatable),
-            addresses: Some(vec![
-                address("InternalIP", self.cx.config.node_ip.to_string()),
-                address("Hostname", self.cx.config.node_name.clone()),
-            ]),
+            addresses: Some(self.addresses()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.cx.config.kubelet_port) }),
             }),
@@ -261,9 +268,23 @@ impl NodeLoop {
         }
     }
 
+    fn addresses(&self) -> Vec<NodeAddress> {
+        let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
+        vec![
+            address("InternalIP", self.cx.node_ip().to_string()),
+            address("Hostname", self.cx.config.node_name.clone()),
+        ]
+    }
+
     async fn report(&self, current: &mut NodeStatus, observed: &Observed) -> Result<(), kube::Error> {
         let now = clock::time();
         current.conditions = Some(conditions(observed, current.conditions.as_deref().unwrap_or_default(), &now));
+        current.addresses = Some(self.addresses());
+        if let Some((handlers, groups)) = &observed.runtime {
+            current.runtime_handlers =
+                Some(handlers.iter().map(handler).collect()).filter(|all: &Vec<_>| !all.is_empty());
+            current.features = groups.map(|known| NodeFeatures { supplemental_groups_policy: Some(known) });
+        }
         if let Ok(images) = self.cx.images.list().await {
             current.images = Some(image_list(images, self.cx.config.kubelet.max_images));
         }
@@ -364,6 +385,16 @@ fn conditions(observed: &Observed, before: &[NodeCondition], now: &Time) -> Vec<
     ]
 }
 
+fn handler(found: &cri::Handler) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(found.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(found.recursive_read_only),
+            user_namespaces: Some(found.user_namespaces),
+        }),
+    }
+}
+
 /// The biggest first, digests before tags.
 fn image_list(mut images: Vec<cri::Image>, most: Option<usize>) -> Vec<ContainerImage> {
     images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
@@ -395,7 +426,9 @@ mod tests {
 
     #[test]
     fn conditions_change_their_time_with_their_status() {
-        let mut observed = Observed { not_ready: None, pressure: Pressure::default(), images: 0 };
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let pressure = Pressure::default();
+        let mut observed = Observed { not_ready: None, pressure, images: 0, address, runtime: None };
         let first = show(&observed, &[], 10);
         let text = |c: &NodeCondition| {
             let (reason, message) = (c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or(""));

@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::context::NodeContext;
+use super::devices::Seen;
+use super::devices::protocol::{NumaNode, TopologyInfo};
 use super::plugins::grpc;
 use super::pod::{containers, is_final, name, namespace, uid};
+use crate::config::cpu_set::CpuSet;
 
 const LIST: &str = "/v1.PodResourcesLister/List";
 const GET: &str = "/v1.PodResourcesLister/Get";
@@ -67,6 +70,9 @@ pub struct ContainerResources {
     pub name: String,
     #[prost(message, repeated, tag = "2")]
     pub devices: Vec<ContainerDevices>,
+    /// Those that it has for itself.
+    #[prost(int64, repeated, tag = "3")]
+    pub cpu_ids: Vec<i64>,
     #[prost(message, repeated, tag = "5")]
     pub dynamic_resources: Vec<DynamicResource>,
 }
@@ -77,6 +83,8 @@ pub struct ContainerDevices {
     pub resource_name: String,
     #[prost(string, repeated, tag = "2")]
     pub device_ids: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    pub topology: Option<TopologyInfo>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -147,10 +155,9 @@ async fn answer(cx: Arc<NodeContext>, request: grpc::HttpRequest) -> grpc::HttpR
         }
         ALLOCATABLE => {
             let allocatable = |_: Empty| async move {
-                let cpus = cx.allocatable.cpu_milli / 1000;
                 Ok(AllocatableResourcesResponse {
                     devices: of_each(cx.devices.working()),
-                    cpu_ids: (0..cpus).collect(),
+                    cpu_ids: ids(&cx.exclusive.allocatable()),
                 })
             };
             grpc::unary(request, allocatable).await
@@ -163,13 +170,31 @@ fn resources(cx: &NodeContext, pod: &Pod) -> PodResources {
     let containers = containers(pod).map(|(_, container)| ContainerResources {
         name: container.name.clone(),
         devices: of_each(cx.devices.granted(uid(pod), &container.name)),
+        cpu_ids: ids(&cx.exclusive.of(uid(pod), &container.name)),
         dynamic_resources: cx.drivers.granted(pod, container).into_iter().map(dynamic).collect(),
     });
     PodResources { name: name(pod).to_owned(), namespace: namespace(pod).to_owned(), containers: containers.collect() }
 }
 
-fn of_each(devices: Vec<(String, Vec<String>)>) -> Vec<ContainerDevices> {
-    devices.into_iter().map(|(resource_name, device_ids)| ContainerDevices { resource_name, device_ids }).collect()
+fn ids(cpus: &CpuSet) -> Vec<i64> {
+    cpus.iter().map(i64::from).collect()
+}
+
+/// One row for each device, and one for each of the nodes that it is at.
+fn of_each(devices: Vec<Seen>) -> Vec<ContainerDevices> {
+    let rows = |seen: Seen| {
+        let Seen { resource, id, nodes } = seen;
+        let row = move |node: Option<u32>| ContainerDevices {
+            resource_name: resource.clone(),
+            device_ids: vec![id.clone()],
+            topology: node.map(|node| TopologyInfo { nodes: vec![NumaNode { id: i64::from(node) }] }),
+        };
+        match nodes {
+            None => vec![row(None)],
+            Some(nodes) => nodes.into_iter().map(|node| row(Some(node))).collect::<Vec<_>>(),
+        }
+    };
+    devices.into_iter().flat_map(rows).collect()
 }
 
 fn dynamic(claim: super::dra::claims::Prepared) -> DynamicResource {

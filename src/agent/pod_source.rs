@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::allocation::Lacking;
 use super::context::NodeContext;
 use super::csi;
 use super::mirror::{self, FullName, Picture, full_name, is_mirror, is_static};
@@ -22,7 +23,7 @@ use super::pod::worker::{Desired, Worker};
 use super::pod::{ended, uid};
 use super::static_pods::StaticPods;
 use super::volumes::teardown;
-use super::{eviction, shutdown};
+use super::{eviction, preemption, shutdown};
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
 
@@ -189,23 +190,47 @@ impl PodSource {
         if *self.cx.going_down.borrow() {
             return Some(shutdown::not_admitted());
         }
-        let refused = eviction::admit::refusal(pod, *self.cx.pressure.borrow()).or_else(|| admit::unsuitable(pod));
+        let host = &self.cx.config.kubelet.host;
+        let refused = eviction::admit::refusal(pod, *self.cx.pressure.borrow());
+        let refused = refused.or_else(|| admit::unsuitable(pod, host));
+        let refused = match refused {
+            None if admit::is_strict(pod) => {
+                // A runtime that does not answer is asked again by whoever starts the pod.
+                self.cx.runtime.health().await.ok().and_then(|health| admit::groups(pod, &health))
+            }
+            known => known,
+        };
         if refused.is_some() {
             return refused;
         }
         // Those that have ended, or that the API has no more, are not among them: the scheduler has not waited either.
         let others = self.cx.ledger.pods();
-        if let Err(lacking) = self.cx.ledger.admit(pod) {
+        let lacking = self.cx.ledger.admit(pod).err().unwrap_or_default();
+        if !lacking.is_empty() && !eviction::is_critical(pod) {
             return lacking.first().map(admit::lacking);
         }
         let why = match admit::ports(pod, others.iter().map(AsRef::as_ref)) {
             Some(why) => Some(why),
             None => self.unsuited_node(pod).await,
         };
-        if why.is_some() {
-            self.cx.ledger.release(uid(pod));
+        match why {
+            Some(_) => self.cx.ledger.release(uid(pod)),
+            None if !lacking.is_empty() => return self.make_room(pod, &others, &lacking).await,
+            None => {}
         }
         why
+    }
+
+    /// A critical pod is only refused when no others could leave for it.
+    async fn make_room(&self, pod: &Arc<Pod>, others: &[Arc<Pod>], lacking: &[Lacking]) -> Option<Refusal> {
+        match preemption::plan(pod, others, lacking) {
+            Ok(leaving) => {
+                preemption::end(&self.cx, &leaving).await;
+                self.cx.ledger.adopt(pod);
+                None
+            }
+            Err(why) => Some(admit::no_room(&why)),
+        }
     }
 
     async fn unsuited_node(&mut self, pod: &Pod) -> Option<Refusal> {
@@ -262,25 +287,38 @@ impl PodSource {
         self.remove_directories(listed);
         let is_there = |id: &str| listed.contains(id) || self.desired.contains_key(id);
         self.cx.devices.retain(is_there);
+        self.cx.exclusive.retain(is_there);
+        self.cx.aligner.retain(is_there);
         self.cx.drivers.retain(is_there);
         csi::remove_unused(&self.cx);
     }
 
     /// Directories of pods that neither the API nor the runtime knows.
     fn remove_directories(&self, listed: &BTreeSet<String>) {
+        let logs = self.cx.paths.logs_are_ours().then(|| std::fs::read_dir(&self.cx.paths.logs));
+        for entry in logs.into_iter().flatten().flatten().flatten() {
+            let name = entry.file_name();
+            let Some((_, id)) = name.to_str().and_then(|name| name.rsplit_once('_')) else { continue };
+            if !listed.contains(id)
+                && !self.desired.contains_key(id)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, directory = %entry.path().display(), "logs of an old pod not removed");
+            }
+        }
         for entry in std::fs::read_dir(&self.cx.paths.pods).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let id = name.to_string_lossy();
             if listed.contains(id.as_ref()) || self.desired.contains_key(id.as_ref()) {
                 continue;
             }
+            self.cx.cgroups.remove_by_uid(&id);
             if csi::has_volumes(&self.cx, &id) {
                 csi::release_orphan(&self.cx, &id);
-                self.cx.cgroups.remove_by_uid(&id);
                 continue;
             }
             match teardown::remove(&entry.path()) {
-                Ok(()) => self.cx.cgroups.remove_by_uid(&id),
+                Ok(()) => self.cx.users.release(&id),
                 Err(error) => tracing::warn!(%error, uid = %id, "directory of an old pod not removed"),
             }
         }

@@ -183,7 +183,7 @@ impl Probes {
 fn pod_ip(cx: &NodeContext, pod: &Pod, observed: &Observed) -> String {
     match observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first()) {
         Some(ip) if !host_network(pod) => ip.clone(),
-        _ => cx.config.node_ip.to_string(),
+        _ => cx.node_ip().to_string(),
     }
 }
 

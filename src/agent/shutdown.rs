@@ -41,7 +41,10 @@ struct Group<'a> {
 /// How long [`run`] takes at most.
 #[must_use]
 pub fn longest(kubelet: &Kubelet) -> Duration {
-    kubelet.shutdown_grace
+    match kubelet.host.shutdown.is_empty() {
+        true => kubelet.shutdown_grace,
+        false => kubelet.host.shutdown.iter().map(|(_, grace)| *grace).sum(),
+    }
 }
 
 /// Whether the machine is on its way down, as its service manager says.
@@ -91,15 +94,26 @@ pub async fn run(cx: &Arc<NodeContext>) {
     }
 }
 
-/// Those of ordinary priority, then the critical ones. A group of no pods takes no time.
-fn groups<'a>(pods: impl Iterator<Item = &'a Pod>, kubelet: &Kubelet) -> Vec<Group<'a>> {
-    let is_critical = |pod: &&Pod| pod_spec(pod).priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL);
-    let (critical, ordinary): (Vec<&Pod>, Vec<&Pod>) = pods.partition(is_critical);
+/// From which priority on pods have how long; the lowest go first.
+fn steps(kubelet: &Kubelet) -> Vec<(i32, Duration)> {
+    if !kubelet.host.shutdown.is_empty() {
+        return kubelet.host.shutdown.clone();
+    }
     let last = kubelet.shutdown_grace_critical;
-    let all = [
-        Group { pods: ordinary, grace: kubelet.shutdown_grace.saturating_sub(last) },
-        Group { pods: critical, grace: last },
-    ];
+    vec![(0, kubelet.shutdown_grace.saturating_sub(last)), (SYSTEM_CRITICAL, last)]
+}
+
+/// Each pod in the highest step that it reaches, or the first. A group of no pods takes no time.
+fn groups<'a>(pods: impl Iterator<Item = &'a Pod>, kubelet: &Kubelet) -> Vec<Group<'a>> {
+    let steps = steps(kubelet);
+    let mut all: Vec<Group> = steps.iter().map(|(_, grace)| Group { pods: Vec::new(), grace: *grace }).collect();
+    for pod in pods {
+        let priority = pod_spec(pod).priority.unwrap_or(0);
+        let above = steps.partition_point(|(from, _)| *from <= priority);
+        if let Some(group) = all.get_mut(above.saturating_sub(1)) {
+            group.pods.push(pod);
+        }
+    }
     all.into_iter().filter(|group| !group.pods.is_empty()).collect()
 }
 
@@ -109,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::agent::tests::Node;
+    use crate::config::kubelet::host::Host;
 
     #[test]
     fn critical_pods_go_last_with_their_part_of_the_time() {
@@ -127,6 +142,15 @@ mod tests {
         ];
         assert_eq!(groups([&high, &critical, &low].into_iter(), &kubelet), expect);
         assert_eq!(groups([&critical].into_iter(), &kubelet), expect[1..]);
+        let steps = [(10, 5), (1_000_000, 7)].map(|(priority, grace)| (priority, Duration::from_secs(grace)));
+        let host = Host { shutdown: steps.to_vec(), ..Host::default() };
+        let kubelet = Kubelet { host, ..Kubelet::default() };
+        assert_eq!(longest(&kubelet), Duration::from_secs(12));
+        let expect = [
+            Group { pods: vec![&low], grace: Duration::from_secs(5) },
+            Group { pods: vec![&high, &critical], grace: Duration::from_secs(7) },
+        ];
+        assert_eq!(groups([&high, &critical, &low].into_iter(), &kubelet), expect);
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@
 //! an earlier request, or, when there was none lately, one of a second ago.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,10 @@ use tokio::time::Instant;
 
 use super::context::NodeContext;
 use super::metrics::groups;
-use super::pod::host_network;
+use super::metrics::volumes::{self, Answer};
 use super::pod::table::PodEntry;
+use super::pod::{host_network, namespace};
+use super::volumes::Filled;
 use crate::clock;
 use crate::cri::{Error, Runtime, Usage};
 
@@ -64,6 +65,10 @@ struct PodFacts {
     processes: u64,
     /// Bytes of logs by container.
     logs: HashMap<String, u64>,
+    /// As the summary has them.
+    volumes: Vec<Value>,
+    /// Bytes in those that are on the node's disk and go with the pod.
+    ephemeral_bytes: u64,
 }
 
 /// Measures on request.
@@ -78,18 +83,31 @@ impl Sampler {
         Self { runtime, last: Mutex::default() }
     }
 
-    /// The summary of a node and of its pods as they are now.
+    /// The summary of a node and of its pods as they are now; who wants no more than CPU and memory waits for no disk.
     ///
     /// # Errors
     /// When the runtime does not answer.
-    pub(super) async fn summary(&self, cx: &NodeContext, entries: &[PodEntry]) -> Result<Value, Error> {
-        let (before, after) = self.measure().await?;
-        let pods: Vec<(Pod, PodFacts)> = entries.iter().map(|entry| (entry.full(), facts(cx, entry))).collect();
+    pub(super) async fn summary(
+        &self,
+        cx: &NodeContext,
+        entries: &[PodEntry],
+        only_cpu_and_memory: bool,
+    ) -> Result<Value, Error> {
+        if only_cpu_and_memory {
+            let (before, after) = self.measure().await?;
+            let pods: Vec<_> = entries.iter().map(|entry| (entry.full(), None)).collect();
+            return Ok(render(&cx.config.node_name, &pods, &before, &after, clock::now()));
+        }
+        let (measured, filled) = tokio::join!(self.measure(), cx.volume_figures.measure(cx, entries));
+        let (before, after) = measured?;
+        let of = |entry: &PodEntry| (entry.full(), Some(facts(cx, entry).with_volumes(entry, &filled)));
+        let pods: Vec<_> = entries.iter().map(of).collect();
         let mut summary = render(&cx.config.node_name, &pods, &before, &after, clock::now());
         let node = &mut summary["node"];
         let time = node["cpu"]["time"].clone();
-        node["fs"] = disk(&cx.config.data_dir, &time);
-        node["runtime"] = json!({ "imageFs": disk(&cx.config.data_dir, &time) });
+        let disk = Filled::file_system(&cx.config.data_dir).map_or_else(|_| json!({}), |disk| disk.render(&time));
+        node["runtime"] = json!({ "imageFs": disk });
+        node["fs"] = disk;
         node["network"] = devices(&network(1), &time);
         let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<i64>().ok());
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -172,9 +190,9 @@ fn rate(before: u64, after: u64, seconds: f64) -> u64 {
     rate
 }
 
-fn render(node: &str, pods: &[(Pod, PodFacts)], before: &Sample, after: &Sample, now: Timestamp) -> Value {
+fn render(node: &str, pods: &[(Pod, Option<PodFacts>)], before: &Sample, after: &Sample, now: Timestamp) -> Value {
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(0.001);
-    let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let time = seconds_of(now);
     let cpu = |rate: u64, total: u64| json!({ "time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": total });
     let memory = |bytes: u64| json!({ "time": time, "workingSetBytes": bytes });
     let pods: Vec<Value> = pods
@@ -182,7 +200,7 @@ fn render(node: &str, pods: &[(Pod, PodFacts)], before: &Sample, after: &Sample,
         .filter_map(|(pod, facts)| {
             let (mut total, mut all_rates, mut bytes) = (0, 0, 0);
             let mut containers = Vec::new();
-            let mut disk = 0;
+            let mut disk = facts.as_ref().map_or(0, |facts| facts.ephemeral_bytes);
             for (name, id, started) in running(pod) {
                 // One that came between the two samples has no rate yet.
                 let (Some(old), Some(new)) = (before.containers.get(id), after.containers.get(id)) else { continue };
@@ -190,14 +208,18 @@ fn render(node: &str, pods: &[(Pod, PodFacts)], before: &Sample, after: &Sample,
                 total += new.cpu_nanoseconds;
                 all_rates += own;
                 bytes += new.memory_bytes;
-                let logs = facts.logs.get(name).copied().unwrap_or(0);
-                disk += new.layer_bytes + logs;
-                containers.push(json!({
+                let mut container = json!({
                     "name": name, "startTime": started.map(|at| at.to_string()), "cpu": cpu(own, new.cpu_nanoseconds),
                     "memory": memory(new.memory_bytes),
-                    "rootfs": { "time": time, "usedBytes": new.layer_bytes, "inodesUsed": new.layer_inodes },
-                    "logs": { "time": time, "usedBytes": logs },
-                }));
+                });
+                if let Some(facts) = facts {
+                    let logs = facts.logs.get(name).copied().unwrap_or(0);
+                    disk += new.layer_bytes + logs;
+                    container["rootfs"] =
+                        json!({ "time": time, "usedBytes": new.layer_bytes, "inodesUsed": new.layer_inodes });
+                    container["logs"] = json!({ "time": time, "usedBytes": logs });
+                }
+                containers.push(container);
             }
             let meta = &pod.metadata;
             let of = json!({ "name": meta.name, "namespace": meta.namespace, "uid": meta.uid });
@@ -205,11 +227,15 @@ fn render(node: &str, pods: &[(Pod, PodFacts)], before: &Sample, after: &Sample,
                 let mut summary = json!({
                     "podRef": of, "containers": containers, "cpu": cpu(all_rates, total), "memory": memory(bytes),
                     "startTime": pod.status.as_ref().and_then(|status| status.start_time.clone()),
-                    "ephemeral-storage": { "time": time, "usedBytes": disk },
-                    "process_stats": { "process_count": facts.processes },
                 });
+                let Some(facts) = facts else { return summary };
+                summary["ephemeral-storage"] = json!({ "time": time, "usedBytes": disk });
+                summary["process_stats"] = json!({ "process_count": facts.processes });
                 if !facts.devices.is_empty() {
                     summary["network"] = devices(&facts.devices, &json!(time));
+                }
+                if !facts.volumes.is_empty() {
+                    summary["volume"] = facts.volumes.clone().into();
                 }
                 summary
             })
@@ -240,6 +266,27 @@ pub(super) fn running(pod: &Pod) -> impl Iterator<Item = (&str, &str, Option<Tim
         let started = state.started_at.as_ref().map(|time| time.0);
         Some((c.name.as_str(), id.split_once("://").map_or(id, |(_, id)| id), started))
     })
+}
+
+impl PodFacts {
+    fn with_volumes(mut self, entry: &PodEntry, found: &HashMap<volumes::Key, Answer>) -> PodFacts {
+        for (name, volume) in entry.volumes.iter() {
+            let Some(Answer { time, filled }) = found.get(&volumes::key(entry, name)) else { continue };
+            let mut told = filled.render(&json!(seconds_of(*time)));
+            told["name"] = name.as_str().into();
+            if let Some(claim) = &volume.claim {
+                told["pvcRef"] = json!({ "name": claim, "namespace": namespace(&entry.pod) });
+            }
+            self.ephemeral_bytes += if volume.ephemeral { filled.used_bytes } else { 0 };
+            self.volumes.push(told);
+        }
+        self
+    }
+}
+
+/// As the API writes time.
+fn seconds_of(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What the files of the kernel and the logs say of a pod.
@@ -290,23 +337,10 @@ fn devices(all: &[Device], time: &Value) -> Value {
     network
 }
 
-fn disk(path: &Path, time: &Value) -> Value {
-    let Ok(disk) = nix::sys::statvfs::statvfs(path) else { return json!({}) };
-    let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-    json!({
-        "time": time,
-        "availableBytes": bytes(disk.blocks_available()),
-        "capacityBytes": bytes(disk.blocks()),
-        "usedBytes": bytes(disk.blocks().saturating_sub(disk.blocks_free())),
-        "inodes": disk.files(),
-        "inodesFree": disk.files_free(),
-        "inodesUsed": disk.files().saturating_sub(disk.files_free()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::volumes::{By, Measurable};
 
     #[test]
     fn the_machine_is_read_as_cadvisor_reads_it() {
@@ -350,7 +384,7 @@ mod tests {
         let idle: Pod = serde_json::from_value(json!({ "metadata": { "name": "q" } })).unwrap();
         let summary = render(
             "n1",
-            &[pod, idle].map(|pod| (pod, PodFacts::default())),
+            &[pod, idle].map(|pod| (pod, None)),
             &before,
             &after,
             "2026-01-01T00:00:00.5Z".parse().unwrap(),
@@ -369,6 +403,34 @@ mod tests {
             (&json!(6_000_000_000_u64), &json!(4096))
         );
         assert_eq!(summary["windowSeconds"], 10.0);
+        assert_eq!((&pods[0]["ephemeral-storage"], &pods[0]["volume"]), (&Value::Null, &Value::Null), "not asked for");
+    }
+
+    #[test]
+    fn volumes_are_told_with_their_claims_and_count_as_what_the_pod_keeps() {
+        let time: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let volume = |claim: Option<&str>, ephemeral| Measurable {
+            path: "/v".into(),
+            by: By::Files,
+            claim: claim.map(str::to_owned),
+            ephemeral,
+        };
+        let all = [("data", volume(Some("c"), false)), ("own", volume(None, true)), ("new", volume(None, true))];
+        let entry = PodEntry {
+            pod: Arc::new(serde_json::from_value(json!({ "metadata": { "uid": "u", "namespace": "n" } })).unwrap()),
+            status: Arc::default(),
+            sandbox_id: None,
+            containers: Vec::new(),
+            volumes: Arc::new(all.map(|(name, volume)| (name.to_owned(), volume)).into()),
+        };
+        let filled = Filled { used_bytes: 5, inodes: 7, ..Filled::default() };
+        let found = ["data", "own"].map(|name| (volumes::key(&entry, name), Answer { time, filled })).into();
+        let facts = PodFacts::default().with_volumes(&entry, &found);
+        assert_eq!((facts.volumes.len(), facts.ephemeral_bytes), (2, 5), "one was not measured yet");
+        let expect = json!({ "name": "data", "pvcRef": { "name": "c", "namespace": "n" }, "time": "2026-01-01T00:00:00Z",
+            "availableBytes": 0, "capacityBytes": 0, "usedBytes": 5, "inodes": 7, "inodesFree": 0, "inodesUsed": 0 });
+        assert_eq!(facts.volumes[0], expect);
+        assert!(facts.volumes[1].get("pvcRef").is_none());
     }
 
     #[test]

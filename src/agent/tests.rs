@@ -1,21 +1,29 @@
 //! Stories of pods on a node, with a runtime and an API in memory.
 
+mod away;
+mod cpus;
+mod host;
 mod lifecycle;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::context::NodeContext;
+use super::context::{NodeContext, Paths};
+use super::cpu::Exclusive;
 use super::eviction::signals::Gauges;
 use super::eviction::tests::FakeGauges;
 use super::fake_api::FakeApi;
 use super::kubelet::{Kubelet, Parts};
+use super::topology::Aligner;
+use super::topology::machine::Topology;
+use super::topology::machine::tests::machine;
 use crate::config::kubelet::Kubelet as Settings;
 use crate::config::{Agent, Cidr, Cluster};
 use crate::cri::fake::Fake;
@@ -31,6 +39,8 @@ pub(super) struct Node {
     /// Whatever this machine is short of is no part of a story.
     pub(super) gauges: Arc<dyn Gauges>,
     pub(super) settings: Settings,
+    topology: Topology,
+    address: watch::Sender<IpAddr>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -43,6 +53,8 @@ impl Node {
             directory: tempfile::tempdir().expect("temporary directory"),
             gauges: Arc::new(FakeGauges::default()),
             settings: Settings::default(),
+            topology: machine(1, 1, 2, 1, false, 2),
+            address: watch::channel(Ipv4Addr::new(192, 0, 2, 1).into()).0,
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -57,9 +69,18 @@ impl Node {
             images: Arc::new(self.runtime.clone()),
             services: tokio::sync::watch::channel(Arc::new(View { complete: true, ..View::default() })).1,
             imports: tokio::sync::watch::channel(1).1,
+            exclusive: self.exclusive(),
+            aligner: Aligner::new(&self.settings.placement, || Ok(self.topology.clone())).expect("it suits"),
+            address: self.address.subscribe(),
         };
         // No control groups there: pods run without.
         Kubelet::with_cgroups(parts, self.directory.path()).with_gauges(self.gauges.clone())
+    }
+
+    fn exclusive(&self) -> Exclusive {
+        let paths = Paths::new(self.directory.path(), None);
+        std::fs::create_dir_all(&paths.kubelet).expect("made");
+        Exclusive::new(&self.settings, || Ok(self.topology.clone()), &paths.kubelet).expect("it suits")
     }
 
     /// What workers share, with nothing running.
@@ -125,6 +146,7 @@ fn config(directory: &Path) -> Agent {
         node_taints: Vec::new(),
         runtime_endpoint: None,
         resolv_conf: "/etc/resolv.conf".into(),
+        follow_address: false,
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),

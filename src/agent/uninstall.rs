@@ -77,7 +77,7 @@ fn remove(path: &Path) -> Result<(), UninstallError> {
 
 /// The network namespaces of our pods, by what containerd told runc: other pods of this machine are not ours.
 fn network_namespaces(data_dir: &Path) -> BTreeSet<PathBuf> {
-    let bundles = Layout::new(data_dir).state().join("io.containerd.runtime.v2.task/k8s.io");
+    let bundles = Layout::new(data_dir).tasks();
     let bundle = |entry: fs::DirEntry| -> Option<PathBuf> {
         let spec: Value = serde_json::from_slice(&fs::read(entry.path().join("config.json")).ok()?).ok()?;
         let mut namespaces = spec["linux"]["namespaces"].as_array()?.iter();

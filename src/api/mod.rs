@@ -12,6 +12,7 @@
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
 //! - [`storage_class`]: its annotations; [`local_storage`]: volumes that are folders on a node's disk
 //! - [`duration`]: Go's `1h30m`; [`schedule`]: cron's `*/5 * * * *`
+//! - [`extended_resource`]: which of them are devices of a class
 //! - [`host_port`]: ports of a node that pods take; [`type_check`]: whether expressions of policies fit, asked of the server
 //! - [`query`]: paths and query strings
 //! - [`signing`]: certificates that are asked of whoever has the keys
@@ -23,6 +24,7 @@ pub mod decode;
 pub mod duration;
 pub mod encode;
 pub mod ephemeral;
+pub mod extended_resource;
 pub mod field;
 pub mod flowcontrol;
 pub mod host_port;

@@ -301,18 +301,22 @@ impl Reflector {
             Some(Err(error)) => return Err(Error::Transport(error.to_string())),
             None => return Err(Error::Transport("the server has closed it".to_owned())),
         };
-        self.buffer.extend_from_slice(&data);
-        let buffer = std::mem::take(&mut self.buffer);
+        // Mostly whole lines come, which are read where they are.
+        let mut text = Cow::Borrowed(&*data);
+        if !self.buffer.is_empty() {
+            let mut begun = std::mem::take(&mut self.buffer);
+            begun.extend_from_slice(&data);
+            text = Cow::Owned(begun);
+        }
         let mut start = 0;
-        while let Some(length) = buffer[start..].iter().position(|b| *b == b'\n') {
-            let line = &buffer[start..start + length];
-            start += length + 1;
-            if !line.iter().all(u8::is_ascii_whitespace) {
+        for end in memchr::memchr_iter(b'\n', &text) {
+            let line = text[start..end].trim_ascii();
+            start = end + 1;
+            if !line.is_empty() {
                 self.take(line)?;
             }
         }
-        self.buffer = buffer;
-        self.buffer.drain(..start);
+        self.buffer = text[start..].to_vec();
         if self.buffer.len() > MAX_LINE {
             return Err(Error::Transport(format!("watch event is longer than {MAX_LINE} bytes")));
         }

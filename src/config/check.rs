@@ -161,7 +161,8 @@ impl Reader {
         if node_name.is_empty() || node_name.len() > 253 || !node_name.chars().all(valid) {
             self.problems.push(format!("--node-name={node_name}: use lower-case letters, digits, '-' and '.'"));
         }
-        let node_ip = self.parsed("node-ip").or(machine.address);
+        let given = self.parsed("node-ip");
+        let node_ip = given.or(machine.address);
         if node_ip.is_none() {
             self.problems.push("this machine has no address that others could reach: set --node-ip".to_owned());
         }
@@ -204,6 +205,7 @@ impl Reader {
             token,
             node_name,
             node_ip: node_ip?,
+            follow_address: given.is_none(),
             node_labels,
             node_taints: self.list("node-taint"),
             runtime_endpoint: self.text("container-runtime-endpoint").as_deref().map(socket_path),
@@ -345,7 +347,8 @@ pub fn machine(environment: &BTreeMap<String, String>) -> Machine {
 
 /// The source address towards a public one (nothing is sent), else the first address that is neither loopback nor
 /// link-local: a machine with no default route has a node address too.
-fn address() -> Option<IpAddr> {
+#[must_use]
+pub fn address() -> Option<IpAddr> {
     let routed = || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
         socket.connect("192.0.2.1:9").ok()?;

@@ -1,10 +1,17 @@
 //! Types: the settings of a kubelet that users know, as `--kubelet-arg=name=value` gives them. One table; a row that is
 //! not there is named as unknown, all of them at once.
 
+mod file;
+pub mod host;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use host::Host;
+
+use super::cpu_set::CpuSet;
 use super::eviction::{Threshold, Written, duration};
+use super::placement::{self, Placement};
 use super::source::Values;
 use crate::api::quantity::Quantity;
 
@@ -39,6 +46,9 @@ pub struct Kubelet {
     /// `shutdown-grace-period`, and of it for critical pods `shutdown-grace-period-critical-pods`.
     pub shutdown_grace: Duration,
     pub shutdown_grace_critical: Duration,
+    /// `cpu-manager-policy`, `topology-manager-policy` and what belongs to them.
+    pub placement: Placement,
+    pub host: Host,
 }
 
 /// When images that nobody uses go.
@@ -78,12 +88,15 @@ impl Default for Kubelet {
             parallel_pulls: None,
             shutdown_grace: Duration::ZERO,
             shutdown_grace_critical: Duration::ZERO,
+            placement: Placement::default(),
+            host: Host::default(),
         }
     }
 }
 
 /// Arguments that are settings of ours under the same or another name.
-const ALIASES: [(&str, &str); 11] = [
+const ALIASES: [(&str, &str); 12] = [
+    ("container-runtime-endpoint", "container-runtime-endpoint"),
     ("hostname-override", "node-name"),
     ("image-credential-provider-bin-dir", "image-credential-provider-bin-dir"),
     ("image-credential-provider-config", "image-credential-provider-config"),
@@ -102,6 +115,8 @@ struct Parsing {
     written: Written,
     serialize: Option<bool>,
     parallel: Option<usize>,
+    /// `enforce-node-allocatable`
+    enforce: Vec<String>,
 }
 
 type Set = fn(&mut Parsing, &str) -> Result<(), String>;
@@ -112,13 +127,10 @@ const TABLE: &[(&str, Set)] = &[
         set(&mut p.kubelet.log_max_files, number(v).and_then(|n: usize| at_least(n, 2)))
     }),
     ("container-log-max-size", |p, v| set(&mut p.kubelet.log_max_bytes, bytes(v))),
-    ("enforce-node-allocatable", |p, v| {
-        let parts: Vec<&str> = v.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-        if let Some(other) = parts.iter().find(|part| !["pods", "none"].contains(*part)) {
-            return Err(format!("{other:?} is not enforced here; there are pods and none"));
-        }
-        set(&mut p.kubelet.enforce_pods, Ok(parts.contains(&"pods")))
-    }),
+    ("cpu-manager-policy", |p, v| set(&mut p.kubelet.placement.static_cpus, placement::cpu_policy(v))),
+    ("cpu-manager-policy-options", |p, v| set(&mut p.kubelet.placement.cpu_options, placement::cpu_options(v))),
+    // There is no such period here: what changes is carried out at once.
+    ("cpu-manager-reconcile-period", |_, v| duration(v).map(drop)),
     ("eviction-hard", |p, v| set(&mut p.written.hard, Ok(v.to_owned()))),
     ("eviction-max-pod-grace-period", |p, v| set(&mut p.kubelet.soft_grace_seconds, number(v))),
     ("eviction-minimum-reclaim", |p, v| set(&mut p.written.min_reclaim, Ok(v.to_owned()))),
@@ -140,33 +152,44 @@ const TABLE: &[(&str, Set)] = &[
     }),
     ("node-status-report-frequency", |p, v| set(&mut p.kubelet.report, duration(v))),
     ("pods-per-core", |p, v| set(&mut p.kubelet.pods_per_core, number(v))),
+    ("reserved-cpus", |p, v| set(&mut p.kubelet.placement.reserved, v.parse::<CpuSet>())),
     ("serialize-image-pulls", |p, v| {
         set(&mut p.serialize, v.parse().map(Some).map_err(|_| "not true or false".to_owned()))
     }),
     ("shutdown-grace-period", |p, v| set(&mut p.kubelet.shutdown_grace, duration(v))),
     ("shutdown-grace-period-critical-pods", |p, v| set(&mut p.kubelet.shutdown_grace_critical, duration(v))),
     ("system-reserved", |p, v| set(&mut p.kubelet.system_reserved, resources(v))),
+    ("topology-manager-policy", |p, v| set(&mut p.kubelet.placement.alignment, placement::alignment(v))),
+    ("topology-manager-policy-options", |p, v| {
+        set(&mut p.kubelet.placement.alignment_options, placement::alignment_options(v))
+    }),
+    ("topology-manager-scope", |p, v| set(&mut p.kubelet.placement.whole_pods, placement::scope(v))),
 ];
 
-/// Takes what `--kubelet-arg` gives. Arguments that are settings of ours are put among `values`.
+/// Takes what `--kubelet-arg` gives, after what its files say. Arguments that are settings of ours are put among `values`.
 pub(super) fn parse(given: &[String], values: &mut Values, problems: &mut Vec<String>) -> Kubelet {
-    let mut parsing =
-        Parsing { kubelet: Kubelet::default(), written: Written::default(), serialize: None, parallel: None };
-    for argument in given {
-        let argument = argument.trim_start_matches("--");
-        let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
+    let mut parsing = Parsing {
+        kubelet: Kubelet::default(),
+        written: Written::default(),
+        serialize: None,
+        parallel: None,
+        enforce: vec!["pods".to_owned()],
+    };
+    for argument in file::expand(given, problems) {
+        let file::Argument { name, value, told_as } = argument;
         if let Some((_, setting)) = ALIASES.iter().find(|(known, _)| *known == name) {
-            values.insert(setting, vec![value.to_owned()]);
+            values.insert(setting, vec![value]);
             continue;
         }
-        let row = TABLE.iter().find(|(known, _)| *known == name);
+        let row = TABLE.iter().chain(host::TABLE).find(|(known, _)| *known == name);
         let set =
-            row.map_or_else(|| Err("not a setting of this kubelet".to_owned()), |(_, set)| set(&mut parsing, value));
+            row.map_or_else(|| Err("not a setting of this kubelet".to_owned()), |(_, set)| set(&mut parsing, &value));
         if let Err(why) = set {
-            problems.push(format!("--kubelet-arg={argument}: {why}"));
+            problems.push(format!("{told_as}: {why}"));
         }
     }
-    let Parsing { mut kubelet, written, serialize, parallel } = parsing;
+    host::check(&mut parsing, problems);
+    let Parsing { mut kubelet, written, serialize, parallel, .. } = parsing;
     kubelet.thresholds = written.thresholds(problems);
     let gc = kubelet.image_gc;
     if gc.low_percent >= gc.high_percent {
@@ -177,6 +200,10 @@ pub(super) fn parse(given: &[String], values: &mut Values, problems: &mut Vec<St
     if kubelet.shutdown_grace_critical > kubelet.shutdown_grace {
         problems.push("--kubelet-arg=shutdown-grace-period-critical-pods is part of shutdown-grace-period".into());
     }
+    reserve(&mut kubelet);
+    let reserved = [&kubelet.system_reserved, &kubelet.kube_reserved].map(|list| list.get("cpu").copied());
+    let reserves = reserved.into_iter().flatten().any(|amount| !amount.is_zero());
+    placement::check(&kubelet.placement, reserves, problems);
     kubelet.parallel_pulls = match (serialize, parallel) {
         (Some(true), Some(many)) if many > 1 => {
             problems.push("--kubelet-arg=max-parallel-image-pulls needs serialize-image-pulls=false".into());
@@ -186,6 +213,15 @@ pub(super) fn parse(given: &[String], values: &mut Values, problems: &mut Vec<St
         (_, parallel) => parallel,
     };
     kubelet
+}
+
+/// CPUs that are named are what is reserved, whatever amounts are given besides (`cmd/kubelet/app/server.go`).
+fn reserve(kubelet: &mut Kubelet) {
+    let named = i64::try_from(kubelet.placement.reserved.len()).unwrap_or(0);
+    if named > 0 {
+        kubelet.kube_reserved.remove("cpu");
+        kubelet.system_reserved.insert("cpu".to_owned(), Quantity::from_milli(named * 1000));
+    }
 }
 
 fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
@@ -230,7 +266,7 @@ fn resources(text: &str) -> Result<BTreeMap<String, Quantity>, String> {
 mod tests {
     use super::*;
 
-    fn parsed(given: &[&str]) -> (Kubelet, Values, Vec<String>) {
+    pub(super) fn parsed(given: &[&str]) -> (Kubelet, Values, Vec<String>) {
         let (mut values, mut problems) = (Values::new(), Vec::new());
         let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
         let kubelet = parse(&given, &mut values, &mut problems);
@@ -259,6 +295,20 @@ mod tests {
         assert_eq!((kubelet.parallel_pulls, kubelet.max_images), (Some(1), None));
         assert_eq!(kubelet.shutdown_grace, Duration::from_secs(60));
         assert_eq!(parsed(&[]).0, Kubelet::default());
+    }
+
+    #[test]
+    fn named_cpus_are_what_is_reserved() {
+        let given = ["reserved-cpus=0,4", "cpu-manager-policy=static", "kube-reserved=cpu=3,memory=1Gi"];
+        let (kubelet, _, problems) = parsed(&given);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(kubelet.system_reserved["cpu"].milli(), 2000);
+        assert_eq!(kubelet.kube_reserved.keys().collect::<Vec<_>>(), ["memory"]);
+        assert_eq!(parsed(&["cpu-manager-policy=static", "system-reserved=cpu=100m"]).2, Vec::<String>::new());
+        let problems = parsed(&["cpu-manager-policy=static"]).2;
+        assert!(problems.len() == 1 && problems[0].contains("--kubelet-arg=reserved-cpus=0"), "{problems:?}");
+        let problems = parsed(&["cpu-manager-policy-options=full-pcpus-only=true"]).2;
+        assert_eq!(problems, ["--kubelet-arg=cpu-manager-policy-options needs cpu-manager-policy=static"]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! Nothing else reads the environment.
 
 pub mod check;
+pub mod cpu_set;
 pub mod eviction;
 pub mod kubelet;
+pub mod placement;
 pub mod scheduler;
 pub mod settings;
 pub mod source;
@@ -127,6 +129,8 @@ pub struct Agent {
     pub node_name: String,
     /// `--node-ip`, the address of the interface with the default route, else the first global address.
     pub node_ip: IpAddr,
+    /// Nobody gave it: it changes with the machine's.
+    pub follow_address: bool,
     /// `--node-label`, `--node-taint`.
     pub node_labels: Vec<(String, String)>,
     pub node_taints: Vec<String>,

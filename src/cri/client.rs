@@ -18,8 +18,8 @@ use super::containerd::Supervised;
 use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
 use super::{
-    Container, Error, ExecResult, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State, StreamOptions,
-    Usage, Version, events, image_names, v1,
+    Container, Error, ExecResult, Handler, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State,
+    StreamOptions, Usage, Version, events, image_names, v1,
 };
 
 /// Calls that only read: a runtime that takes longer than this hangs.
@@ -242,10 +242,18 @@ impl Runtime for Client {
     async fn health(&self) -> Result<Health> {
         let mut rpc = self.runtime();
         let response = self.call("Status", READ_DEADLINE, rpc.status(v1::StatusRequest { verbose: false })).await?;
-        let default = response.runtime_handlers.iter().find(|handler| handler.name.is_empty());
-        let recursive_read_only =
-            default.and_then(|handler| handler.features).is_some_and(|can| can.recursive_read_only_mounts);
-        let mut health = Health { recursive_read_only, ..Health::default() };
+        let handler = |found: v1::RuntimeHandler| {
+            let can = found.features.unwrap_or_default();
+            Handler {
+                name: found.name,
+                recursive_read_only: can.recursive_read_only_mounts,
+                user_namespaces: can.user_namespaces,
+            }
+        };
+        let mut handlers: Vec<Handler> = response.runtime_handlers.into_iter().map(handler).collect();
+        handlers.sort_by(|a, b| a.name.cmp(&b.name));
+        let supplemental_groups_policy = response.features.map(|can| can.supplemental_groups_policy);
+        let mut health = Health { handlers, supplemental_groups_policy, ..Health::default() };
         let mut why = Vec::new();
         for condition in response.status.unwrap_or_default().conditions {
             match condition.r#type.as_str() {

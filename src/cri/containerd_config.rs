@@ -27,6 +27,12 @@ impl Layout {
         self.agent.join("run/containerd")
     }
 
+    /// The bundles of containers and sandboxes.
+    #[must_use]
+    pub fn tasks(&self) -> PathBuf {
+        self.state().join("io.containerd.runtime.v2.task/k8s.io")
+    }
+
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.state().join("containerd.sock")

@@ -11,8 +11,8 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::broadcast;
 
 use super::{
-    Container, Error, ExecResult, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State, StreamOptions,
-    Usage, Version, v1,
+    Container, Error, ExecResult, Handler, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State,
+    StreamOptions, Usage, Version, v1,
 };
 
 /// Events that a reader may lag behind before its stream ends, as a lost connection would end it.
@@ -37,6 +37,9 @@ struct Inner {
     /// What containers use, by pod and name.
     usage: BTreeMap<(String, String), Usage>,
     on_image_removed: Option<Arc<dyn Fn() + Send + Sync>>,
+    handlers: Vec<Handler>,
+    /// The last sandbox and container that were asked for.
+    asked: (Option<v1::PodSandboxConfig>, Option<v1::ContainerConfig>),
     /// Every call in order: `StartContainer web`.
     calls: Vec<String>,
 }
@@ -68,6 +71,17 @@ impl Fake {
     /// Called when an image was removed.
     pub fn on_image_removed(&self, call: impl Fn() + Send + Sync + 'static) {
         self.lock().on_image_removed = Some(Arc::new(call));
+    }
+
+    /// What it says of its handlers from now on.
+    pub fn set_handlers(&self, handlers: &[Handler]) {
+        self.lock().handlers = handlers.to_vec();
+    }
+
+    /// The last sandbox and container that were asked for.
+    #[must_use]
+    pub fn asked(&self) -> (Option<v1::PodSandboxConfig>, Option<v1::ContainerConfig>) {
+        self.lock().asked.clone()
     }
 
     /// What the running container of this name uses from now on.
@@ -137,13 +151,21 @@ impl Runtime for Fake {
     }
 
     async fn health(&self) -> Result<Health> {
-        drop(self.called("Status", "")?);
-        Ok(Health { runtime_ready: true, network_ready: true, ..Health::default() })
+        let handlers = self.called("Status", "")?.handlers.clone();
+        let supplemental_groups_policy = (!handlers.is_empty()).then_some(true);
+        Ok(Health {
+            runtime_ready: true,
+            network_ready: true,
+            handlers,
+            supplemental_groups_policy,
+            ..Health::default()
+        })
     }
 
     async fn run_sandbox(&self, config: &v1::PodSandboxConfig, handler: &str) -> Result<String> {
         let metadata = config.metadata.clone().unwrap_or_default();
         let mut inner = self.called("RunPodSandbox", format!("{} {handler}", metadata.name).trim_end())?;
+        inner.asked.0 = Some(config.clone());
         inner.serial += 1;
         let serial = inner.serial;
         let id = format!("sandbox-{serial}");
@@ -194,7 +216,13 @@ impl Runtime for Fake {
         sandbox: &v1::PodSandboxConfig,
     ) -> Result<String> {
         let metadata = config.metadata.clone().unwrap_or_default();
-        let mut inner = self.called("CreateContainer", &metadata.name)?;
+        let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+        let what = match resources.map_or("", |resources| resources.cpuset_cpus.as_str()) {
+            "" => metadata.name.clone(),
+            cpus => format!("{} cpus {cpus}", metadata.name),
+        };
+        let mut inner = self.called("CreateContainer", &what)?;
+        inner.asked.1 = Some(config.clone());
         inner.serial += 1;
         let id = format!("container-{}", inner.serial);
         let image = config.image.clone().unwrap_or_default().image;
@@ -238,7 +266,10 @@ impl Runtime for Fake {
     }
 
     async fn update_container(&self, id: &str, resources: v1::LinuxContainerResources) -> Result<()> {
-        let what = format!("{id} quota {} memory {}", resources.cpu_quota, resources.memory_limit_in_bytes);
+        let what = match resources.cpuset_cpus.as_str() {
+            "" => format!("{id} quota {} memory {}", resources.cpu_quota, resources.memory_limit_in_bytes),
+            cpus => format!("{id} cpus {cpus}"),
+        };
         self.called("UpdateContainerResources", &what).map(drop)
     }
 

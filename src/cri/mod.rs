@@ -13,6 +13,7 @@ pub mod image_import;
 mod image_names;
 pub mod images_dir;
 pub mod pause;
+pub mod records;
 pub mod registries;
 
 use std::path::{Path, PathBuf};
@@ -52,8 +53,28 @@ pub struct Health {
     pub network_ready: bool,
     /// Why not, from the runtime.
     pub message: String,
-    /// The default handler can make all that is below a mount read-only.
+    /// The default one has no name.
+    pub handlers: Vec<Handler>,
+    /// It knows which groups of an image a container is not to have; `None` when it does not say.
+    pub supplemental_groups_policy: Option<bool>,
+}
+
+/// One of the programs that the runtime makes containers with, and what it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handler {
+    pub name: String,
+    /// All that is below a mount can be made read-only.
     pub recursive_read_only: bool,
+    /// Pods may have users of their own, on their volumes too.
+    pub user_namespaces: bool,
+}
+
+impl Health {
+    /// What the default handler can do; `None` when the runtime does not say.
+    #[must_use]
+    pub fn default_handler(&self) -> Option<&Handler> {
+        self.handlers.iter().find(|handler| handler.name.is_empty())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! verbs below them. Everything acts in the network namespace of the process, and everything can be done again:
 //! stopping the agent leaves all in place, so that traffic goes on.
 
+pub mod address;
 pub mod cni;
 pub mod dns;
 mod host;
@@ -18,6 +19,7 @@ pub mod watch;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +41,8 @@ pub async fn run(
     config: &Agent,
     cluster: &Cluster,
     client: kube::Client,
-    publish: tokio::sync::watch::Sender<Arc<services::View>>,
+    publish: Sender<Arc<services::View>>,
+    address: Receiver<IpAddr>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let IpAddr::V4(node_ip) = config.node_ip else { return Err(Error::NodeAddress(config.node_ip)) };
@@ -67,12 +70,28 @@ pub async fn run(
         resolv_conf: config.resolv_conf.clone(),
     };
     let view = publish.subscribe();
-    let (_node_changes, node) = tokio::sync::watch::channel(node);
+    let (node_changes, node) = channel(node);
     let mut tasks = JoinSet::new();
-    tasks.spawn(overlay::run(client.clone(), overlay, stop.clone()));
+    tasks.spawn(overlay::run(client.clone(), overlay, address.clone(), stop.clone()));
+    tasks.spawn(follow(address, node_changes, stop.clone()));
     tasks.spawn(watch::run(client, publish, stop.clone()));
     tasks.spawn(proxy::run(view.clone(), node, stop.clone()));
     tasks.spawn(dns::run(view, dns, stop.clone()));
     while tasks.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Tells the rules of Services when the node has another address; holds their sender until `stop`.
+async fn follow(mut address: Receiver<IpAddr>, node: Sender<proxy::Node>, stop: CancellationToken) {
+    let changes = async {
+        while address.changed().await.is_ok() {
+            if let IpAddr::V4(now) = *address.borrow_and_update() {
+                node.send_modify(|node| node.addresses = vec![now]);
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = changes => stop.cancelled().await,
+    }
 }

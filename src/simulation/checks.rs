@@ -6,6 +6,7 @@
 
 mod cron_jobs;
 mod preemption;
+mod tests;
 mod volumes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -101,6 +102,16 @@ impl Checks {
         let state = self.state.lock().unwrap();
         let pod = state.objects.get(&("pods".into(), pod.into()));
         pod.map_or_else(Vec::new, |pod| state.folders_of(pod))
+    }
+
+    /// Takes what the store would publish.
+    pub fn write(&self, who: &str, storage: &str, object: Value) {
+        let named = name(&object).to_owned();
+        self.state.lock().unwrap().apply(who, storage, &named, Some(object), &self.weather);
+    }
+
+    pub fn remove(&self, who: &str, storage: &str, name: &str) {
+        self.state.lock().unwrap().apply(who, storage, name, None, &self.weather);
     }
 
     /// The clock was set.
@@ -232,13 +243,8 @@ impl State {
         }
         self.of_others += u64::from(!told);
         if key.namespace.is_empty() || &*key.namespace == "default" {
-            let at = (key.resource.clone(), key.name.clone());
             let new = (!gone).then(|| object.value().expect("the registry writes JSON"));
-            let old = match &new {
-                Some(new) => self.objects.insert(at, new.clone()),
-                None => self.objects.remove(&at),
-            };
-            self.check(&who, &key.resource, old.as_ref(), new.as_ref(), weather);
+            self.apply(&who, &key.resource, &key.name, new, weather);
         }
         let passed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let mut line =
@@ -264,6 +270,15 @@ impl State {
                 self.history.pop_front();
             }
         }
+    }
+
+    fn apply(&mut self, who: &str, storage: &str, name: &str, new: Option<Value>, weather: &Weather) {
+        let at = (storage.into(), name.into());
+        let old = match &new {
+            Some(new) => self.objects.insert(at, new.clone()),
+            None => self.objects.remove(&at),
+        };
+        self.check(who, storage, old.as_ref(), new.as_ref(), weather);
     }
 
     fn check(&mut self, who: &str, storage: &str, old: Option<&Value>, new: Option<&Value>, weather: &Weather) {

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use super::node::Machine;
 use crate::api::local_storage::ENDPOINT;
 
 /// What a node says it keeps them below.
 pub const PATH: &str = "/volumes";
+
+/// Whether something of a pod, by uid, runs on a machine.
+type Runs = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 pub struct Disks {
@@ -21,7 +23,7 @@ struct State {
     folders: BTreeMap<(Arc<str>, String), BTreeSet<String>>,
     /// Where each folder was first used.
     homes: BTreeMap<String, Arc<str>>,
-    machines: BTreeMap<Arc<str>, Arc<Mutex<Machine>>>,
+    machines: BTreeMap<Arc<str>, Runs>,
     wrong: Option<String>,
 }
 
@@ -35,9 +37,9 @@ impl Disks {
     }
 
     /// A machine of that name, perhaps another than before: its disk is empty.
-    pub fn add(&self, node: &str, machine: Arc<Mutex<Machine>>) {
+    pub fn add(&self, node: &str, runs: impl Fn(&str) -> bool + Send + Sync + 'static) {
         let mut state = self.state.lock().unwrap();
-        state.machines.insert(node.into(), machine);
+        state.machines.insert(node.into(), Arc::new(runs));
         state.folders.retain(|(on, _), _| **on != *node);
         state.homes.retain(|_, home| **home != *node);
     }
@@ -74,10 +76,36 @@ impl Disks {
         let mut state = self.state.lock().unwrap();
         let users = state.folders.remove(&(node.into(), folder.to_owned())).unwrap_or_default();
         let machine = state.machines.get(node).cloned();
-        if let Some(user) = users.iter().find(|pod| machine.as_ref().is_some_and(|m| m.lock().unwrap().runs(pod))) {
+        if let Some(user) = users.iter().find(|pod| machine.as_ref().is_some_and(|runs| runs(pod))) {
             let why = format!("{folder} is removed from {node} under {user}, which runs");
             state.wrong.get_or_insert(why);
         }
         true
     }
+}
+
+fn check<T>(what: impl Fn(&Disks) -> T, expect: Option<&str>) {
+    let disks = Disks::default();
+    disks.add("n1", |pod| pod == "runs");
+    disks.add("n2", |_| false);
+    what(&disks);
+    assert_eq!(disks.wrong().as_deref(), expect);
+}
+
+#[test]
+fn what_is_lost_is_told() {
+    let mount = |disks: &Disks, node: &str, pod: &str| disks.mount(&node.into(), pod, "/volumes/f");
+    let remove = |disks: &Disks| {
+        assert!(disks.asked(&http::Method::DELETE, &format!("/api/v1/nodes/n1/proxy{ENDPOINT}/f")));
+    };
+    check(
+        |disks| (mount(disks, "n1", "runs"), mount(disks, "n1", "other"), disks.mount(&"n2".into(), "p", "/data")),
+        None,
+    );
+    check(|disks| (mount(disks, "n1", "p"), mount(disks, "n2", "q")), Some("q uses f on n2, its data is on n1"));
+    check(|disks| (mount(disks, "n1", "p"), remove(disks)), None);
+    check(|disks| (mount(disks, "n1", "p"), remove(disks), mount(disks, "n1", "q")), Some("q finds f empty"));
+    check(|disks| (mount(disks, "n1", "runs"), remove(disks)), Some("f is removed from n1 under runs, which runs"));
+    // Another machine has another disk.
+    check(|disks| (mount(disks, "n1", "p"), disks.add("n1", |_| false), mount(disks, "n2", "q")), None);
 }

@@ -69,13 +69,22 @@ async fn watch_over(world: &World, time: Duration) -> Result<(), String> {
         looked += 1;
         if looked % 60 == 0 {
             let requests = world.weather.requests.load(Relaxed);
-            if requests - before > 60 * BUSY {
-                return Err(format!("{} requests in a minute", requests - before));
-            }
+            too_many(requests - before)?;
             before = requests;
         }
     }
     Ok(())
+}
+
+/// Requests of a minute.
+fn too_many(requests: u64) -> Result<(), String> {
+    if requests > 60 * BUSY { Err(format!("{requests} requests in a minute")) } else { Ok(()) }
+}
+
+#[test]
+fn a_loop_is_told() {
+    assert_eq!(too_many(24_000), Ok(()));
+    assert_eq!(too_many(24_001), Err("24001 requests in a minute".to_owned()));
 }
 
 async fn history(seed: u64, steps: u64) -> Result<u64, String> {
@@ -102,10 +111,11 @@ async fn history(seed: u64, steps: u64) -> Result<u64, String> {
     story::recover(&mut world).await;
     story::suspend(&world).await;
     let end = clock::instant() + SETTLES;
-    while world.checks.quiet() < QUIET || settled::unfinished(&world).is_some() {
+    while world.checks.quiet() < QUIET || settled::unfinished(&world.checks, &world.disks).is_some() {
         watch_over(&world, Duration::from_secs(10)).await?;
         if clock::instant() >= end {
-            let left = settled::unfinished(&world).unwrap_or_else(|| "something is written again and again".into());
+            let left = settled::unfinished(&world.checks, &world.disks)
+                .unwrap_or_else(|| "something is written again and again".into());
             world.checks.fail(format!("it does not settle: {left}"));
         }
     }

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::checks::{app, is_active, is_ending, is_ready, name, number, owner, text};
+use super::checks::{Checks, app, is_active, is_ending, is_ready, name, number, owner, text};
+use super::disks::Disks;
 use super::wanted::{CRON_JOBS, DEPLOYMENTS, IDLE};
-use super::world::World;
 
 /// What is not as it should be when all has settled; `None` when nothing is left to do.
-pub fn unfinished(world: &World) -> Option<String> {
-    let pods = world.checks.of("pods");
+pub fn unfinished(checks: &Checks, disks: &Disks) -> Option<String> {
+    let pods = checks.of("pods");
     let others = || {
         let stuck = pods.iter().find(|p| is_ending(p));
         stuck.map(|p| format!("{} does not end", name(p)))
@@ -17,12 +17,12 @@ pub fn unfinished(world: &World) -> Option<String> {
         let left = pods.iter().filter(|p| app(p) == "alone" && is_active(p)).count();
         (left != 1).then(|| "the pod that is nobody's is gone".to_owned())
     };
-    workloads(world, &pods)
-        .or_else(|| budgets(world, &pods))
-        .or_else(|| jobs(world))
-        .or_else(|| cron_jobs(world))
-        .or_else(|| room(world, &pods))
-        .or_else(|| volumes(world, &pods))
+    workloads(checks, &pods)
+        .or_else(|| budgets(checks, &pods))
+        .or_else(|| jobs(checks))
+        .or_else(|| cron_jobs(checks))
+        .or_else(|| room(checks, &pods))
+        .or_else(|| volumes(checks, disks, &pods))
         .or_else(alone)
         .or_else(others)
 }
@@ -31,10 +31,10 @@ fn of<'a>(pods: &'a [Value], app: &str) -> Vec<&'a Value> {
     pods.iter().filter(|p| self::app(p) == app && is_active(p)).collect()
 }
 
-fn workloads(world: &World, pods: &[Value]) -> Option<String> {
+fn workloads(checks: &Checks, pods: &[Value]) -> Option<String> {
     let deployments = DEPLOYMENTS.map(|d| ("apps/deployments", d));
     for (storage, named) in deployments.into_iter().chain([("apps/statefulsets", "db"), ("apps/daemonsets", "agent")]) {
-        let Some(object) = world.checks.get(storage, named) else { return Some(format!("{named} is gone")) };
+        let Some(object) = checks.get(storage, named) else { return Some(format!("{named} is gone")) };
         let daemon = storage == "apps/daemonsets";
         let replicas = if daemon { 4 } else { number(&object, "/spec/replicas", 1) };
         let image = text(&object, "/spec/template/spec/containers/0/image");
@@ -67,8 +67,8 @@ fn workloads(world: &World, pods: &[Value]) -> Option<String> {
     None
 }
 
-fn budgets(world: &World, pods: &[Value]) -> Option<String> {
-    for budget in world.checks.of("policy/poddisruptionbudgets") {
+fn budgets(checks: &Checks, pods: &[Value]) -> Option<String> {
+    for budget in checks.of("policy/poddisruptionbudgets") {
         let are = i64::try_from(of(pods, name(&budget)).iter().filter(|p| is_ready(p)).count()).unwrap();
         let allowed = (are - number(&budget, "/spec/minAvailable", 0)).max(0);
         let is = number(&budget, "/status/disruptionsAllowed", -1);
@@ -79,8 +79,8 @@ fn budgets(world: &World, pods: &[Value]) -> Option<String> {
     None
 }
 
-fn jobs(world: &World) -> Option<String> {
-    for job in world.checks.of("batch/jobs") {
+fn jobs(checks: &Checks) -> Option<String> {
+    for job in checks.of("batch/jobs") {
         if owner(&job, "CronJob").is_some() {
             if !super::checks::is_finished(&job) {
                 return Some(format!("{} has not finished: {}", name(&job), job["status"]));
@@ -96,10 +96,10 @@ fn jobs(world: &World) -> Option<String> {
 }
 
 /// What has ended is kept within the limits, and nothing else.
-fn cron_jobs(world: &World) -> Option<String> {
-    let jobs = world.checks.of("batch/jobs");
+fn cron_jobs(checks: &Checks) -> Option<String> {
+    let jobs = checks.of("batch/jobs");
     for (named, _) in CRON_JOBS {
-        let Some(cron_job) = world.checks.get("batch/cronjobs", named) else { return Some(format!("{named} is gone")) };
+        let Some(cron_job) = checks.get("batch/cronjobs", named) else { return Some(format!("{named} is gone")) };
         for (how, limit) in [("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")] {
             let most = number(&cron_job, &format!("/spec/{limit}"), 0);
             let ended = |j: &&Value| owner(j, "CronJob") == Some(named) && super::checks::condition(j, how) == "True";
@@ -117,7 +117,7 @@ fn cron_jobs(world: &World) -> Option<String> {
 }
 
 /// Who waits has no place to go, and keeps none.
-fn room(world: &World, pods: &[Value]) -> Option<String> {
+fn room(checks: &Checks, pods: &[Value]) -> Option<String> {
     for pod in pods.iter().filter(|p| is_active(p) && text(p, "/spec/nodeName").is_empty()) {
         if !IDLE.contains(&app(pod)) {
             return Some(format!("{} waits", name(pod)));
@@ -125,8 +125,8 @@ fn room(world: &World, pods: &[Value]) -> Option<String> {
         if !text(pod, "/status/nominatedNodeName").is_empty() {
             return Some(format!("{} waits for a place that it does not get", name(pod)));
         }
-        for node in world.checks.of("nodes") {
-            let (free, wants) = (world.checks.free(name(&node)), super::checks::milli_cpu(pod));
+        for node in checks.of("nodes") {
+            let (free, wants) = (checks.free(name(&node)), super::checks::milli_cpu(pod));
             if free >= wants {
                 return Some(format!(
                     "{} waits although {} has {free} m, and it asks for {wants}",
@@ -140,8 +140,8 @@ fn room(world: &World, pods: &[Value]) -> Option<String> {
 }
 
 /// Each claim has its volume, each volume its claim, each folder its volume.
-fn volumes(world: &World, pods: &[Value]) -> Option<String> {
-    let claims = world.checks.of("persistentvolumeclaims");
+fn volumes(checks: &Checks, disks: &Disks, pods: &[Value]) -> Option<String> {
+    let claims = checks.of("persistentvolumeclaims");
     for claim in &claims {
         if text(claim, "/status/phase") != "Bound" {
             return Some(format!("claim {} is {}", name(claim), claim["status"]));
@@ -151,7 +151,7 @@ fn volumes(world: &World, pods: &[Value]) -> Option<String> {
             return Some(format!("claim {} is there although its pod is not", name(claim)));
         }
     }
-    let all = world.checks.of("persistentvolumes");
+    let all = checks.of("persistentvolumes");
     for volume in &all {
         let whose = text(volume, "/spec/claimRef/uid");
         if !claims.iter().any(|c| text(c, "/metadata/uid") == whose) || text(volume, "/status/phase") != "Bound" {
@@ -159,11 +159,11 @@ fn volumes(world: &World, pods: &[Value]) -> Option<String> {
         }
     }
     if let Some((node, folder)) =
-        world.disks.folders().into_iter().find(|(_, folder)| !all.iter().any(|v| folder.starts_with(name(v))))
+        disks.folders().into_iter().find(|(_, folder)| !all.iter().any(|v| folder.starts_with(name(v))))
     {
         return Some(format!("{folder} is still on {node}"));
     }
-    let set = world.checks.get("apps/statefulsets", "db")?;
+    let set = checks.get("apps/statefulsets", "db")?;
     let replicas = number(&set, "/spec/replicas", 1);
     let ordinals: Vec<i64> = claims.iter().filter_map(|c| name(c).strip_prefix("data-db-")?.parse().ok()).collect();
     let kept = text(&set, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled") == "Retain";
@@ -173,3 +173,5 @@ fn volumes(world: &World, pods: &[Value]) -> Option<String> {
     let missing = (0..replicas).find(|o| !ordinals.contains(o));
     missing.map(|o| format!("member {o} of db has no claim"))
 }
+
+mod tests;

@@ -129,9 +129,20 @@ async fn drain(world: &World, node: &str) {
 
 /// Two pods of one StatefulSet with the same ordinal run at once.
 pub fn twins(world: &World) -> Option<String> {
-    let mut running: Vec<(String, String)> = world.nodes.values().flat_map(|(node, _)| node.running()).collect();
+    twins_among(world.nodes.values().flat_map(|(node, _)| node.running()).collect())
+}
+
+/// Names, and uids.
+fn twins_among(mut running: Vec<(String, String)>) -> Option<String> {
     running.retain(|(name, _)| name.starts_with("db-"));
     running.sort();
     let twins = running.windows(2).find(|two| two[0].0 == two[1].0)?;
     Some(format!("two pods {} run", twins[0].0))
+}
+
+#[test]
+fn twins_are_told() {
+    let of = |names: &[&str]| twins_among(names.iter().map(|name| ((*name).to_owned(), String::new())).collect());
+    assert_eq!(of(&["db-0", "web", "db-1", "web"]), None);
+    assert_eq!(of(&["db-0", "db-1", "db-0"]).as_deref(), Some("two pods db-0 run"));
 }

@@ -174,7 +174,8 @@ impl World {
             checks: self.checks.clone(),
             disks: self.disks.clone(),
         };
-        self.disks.add(name, node.machine.clone());
+        let machine = node.machine.clone();
+        self.disks.add(name, move |pod| machine.lock().unwrap().runs(pod));
         self.nodes.insert(name.into(), (node, None));
         self.start_kubelet(name);
     }

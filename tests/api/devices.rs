@@ -193,3 +193,67 @@ async fn an_idle_claim_moves_and_its_new_device_is_prepared_first() {
     cluster.patched(&format!("{uri}/status"), MERGE, &ready).await;
     cluster.await_object(&format!("{PODS}/p"), |p| p["spec"]["nodeName"] == "m").await;
 }
+
+/// A pod whose container asks for GPUs as it asks for CPU.
+async fn asking(cluster: &Cluster, name: &str, resource: &str) -> Value {
+    let resources = json!({"limits": {resource: "1"}});
+    let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "c:1", "resources": resources}]}});
+    cluster.made(PODS, &pod).await
+}
+
+#[tokio::test]
+async fn a_claim_is_made_for_an_extended_resource() {
+    let cluster = cluster().await;
+    let patch = json!({"spec": {"extendedResourceName": "example.com/gpu"}});
+    cluster.patched(&format!("{CLASSES}/gpu"), MERGE, &patch).await;
+    asking(&cluster, "a", "example.com/gpu").await;
+    let request = json!([{"name": "container-0-request-0", "exactly": {"deviceClassName": "gpu"}}]);
+    let claim_of = async |name: &str| {
+        let pod = bound(&cluster, name).await;
+        let status = pod["status"]["extendedResourceClaimStatus"].clone();
+        let claim = cluster.get(&format!("{CLAIMS}/{}", status["resourceClaimName"].as_str().unwrap())).await.json();
+        (pod, status, claim)
+    };
+    let (pod, status, a) = claim_of("a").await;
+    let mapping = |resource: &str| json!([{"containerName": "c", "resourceName": resource, "requestName": "container-0-request-0"}]);
+    assert_eq!(status["requestMappings"], mapping("example.com/gpu"));
+    let meta = &a["metadata"];
+    assert!(meta["name"].as_str().unwrap().starts_with("a-extended-resources-"), "{meta}");
+    assert_eq!(meta["annotations"], json!({"resource.kubernetes.io/extended-resource-claim": "true"}));
+    assert_eq!(meta["ownerReferences"][0]["uid"], pod["metadata"]["uid"]);
+    assert_eq!(meta["finalizers"], json!(["resource.kubernetes.io/delete-protection"]));
+    assert_eq!(a["status"]["reservedFor"][0]["uid"], pod["metadata"]["uid"]);
+    assert_eq!(a["status"]["allocation"]["devices"]["config"][0]["source"], "FromClass");
+
+    // Every class has a name of its own. One pod too many waits, and leaves no claim behind.
+    asking(&cluster, "b", "deviceclass.resource.kubernetes.io/gpu").await;
+    let (_, status, b) = claim_of("b").await;
+    assert_eq!(status["requestMappings"], mapping("deviceclass.resource.kubernetes.io/gpu"));
+    assert_ne!(device(&b), device(&a));
+    asking(&cluster, "c", "example.com/gpu").await;
+    let waits = |p: &Value| p["status"]["conditions"][0]["reason"] == "Unschedulable";
+    let c = cluster.await_object(&format!("{PODS}/c"), waits).await;
+    let message = c["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("0/1 nodes are available: 1 cannot allocate all claims. "), "{message}");
+    assert_eq!(cluster.items(CLAIMS).await.len(), 2);
+
+    // A claim that was made for it before, by a scheduler that is no more.
+    let stale = json!({"metadata": {"name": "stale", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "c",
+            "uid": c["metadata"]["uid"], "controller": true}],
+        "finalizers": ["resource.kubernetes.io/delete-protection"],
+        "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}}, "spec": {"devices": {"requests": request}}});
+    cluster.made(CLAIMS, &stale).await;
+    // What a pod had is free when it has ended, though it stays.
+    cluster.patched(&format!("{PODS}/a/status"), MERGE, &json!({"status": {"phase": "Succeeded"}})).await;
+    cluster.await_gone(&format!("{CLAIMS}/{}", meta["name"].as_str().unwrap())).await;
+    let (_, status, c) = claim_of("c").await;
+    assert_eq!((device(&c), &status["requestMappings"]), (device(&a), &mapping("example.com/gpu")));
+    cluster.await_gone(&format!("{CLAIMS}/stale")).await;
+
+    // A node that offers the resource itself is asked for no claim. One of them counts as the other pod's.
+    let offers = json!({"status": {"allocatable": {"example.com/gpu": "2"}, "capacity": {"example.com/gpu": "2"}}});
+    cluster.patched("/api/v1/nodes/n/status", MERGE, &offers).await;
+    asking(&cluster, "d", "example.com/gpu").await;
+    let d = bound(&cluster, "d").await;
+    assert_eq!(d["status"]["extendedResourceClaimStatus"], Value::Null);
+}

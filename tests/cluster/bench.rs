@@ -154,7 +154,7 @@ fn beside<F: Future<Output = ()>>(work: impl FnOnce(Server) -> F + Send + 'stati
 fn pods() {
     beside(|server| async move {
         let client = cold_start(&server).await;
-        latency(&client, &Layout::new(&server.data_dir).socket()).await;
+        latency(&client, &server.data_dir).await;
         idle(&client, server.pid).await;
     });
 }
@@ -219,12 +219,13 @@ async fn cold_start(server: &Server) -> Client {
     client
 }
 
-async fn latency(client: &Client, socket: &Path) {
+async fn latency(client: &Client, data_dir: &Path) {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let mut floor: [Vec<f64>; 4] = Default::default();
-    let runtime = skiff::cri::client::Client::new(socket);
+    let runtime = skiff::cri::client::Client::new(&Layout::new(data_dir).socket());
+    let files = &data_dir.join("bare");
     for n in 0..20 {
-        let (sandbox, times) = bare_pod(&runtime, n).await;
+        let (sandbox, times) = bare_pod(&runtime, files, n).await;
         floor.iter_mut().zip(times).for_each(|(values, time)| values.push(time));
         runtime.stop_sandbox(&sandbox).await.unwrap();
         runtime.remove_sandbox(&sandbox).await.unwrap();
@@ -235,8 +236,8 @@ async fn latency(client: &Client, socket: &Path) {
     let begin = now();
     let mut tasks = JoinSet::new();
     for n in 100..150 {
-        let runtime = runtime.clone();
-        tasks.spawn(async move { bare_pod(&runtime, n).await });
+        let (runtime, files) = (runtime.clone(), files.clone());
+        tasks.spawn(async move { bare_pod(&runtime, &files, n).await });
     }
     let mut sandboxes = Vec::new();
     while let Some(sandbox) = tasks.join_next().await {
@@ -272,23 +273,53 @@ async fn latency(client: &Client, socket: &Path) {
     println!("50 pods at once, delete to gone: {:.0} ms", milliseconds(begin.elapsed()));
 }
 
-/// The sandbox, and the milliseconds that its making, its container's, the start and all of it took.
-async fn bare_pod(runtime: &skiff::cri::client::Client, n: u32) -> (String, [f64; 4]) {
+/// The sandbox, and the milliseconds that its making, its container's, the start and all of it took. What the calls ask
+/// for is what they ask for of [`pod`]: its control group, log, resolvers, files and directory of the token.
+async fn bare_pod(runtime: &skiff::cri::client::Client, files: &Path, n: u32) -> (String, [f64; 4]) {
+    let name = format!("bare-{n}");
+    let files = files.join(&name);
+    fs::create_dir_all(files.join("token")).unwrap();
+    fs::create_dir_all(files.join("logs/c")).unwrap();
+    for file in ["hosts", "end"] {
+        fs::write(files.join(file), "").unwrap();
+    }
+    let mount = |from: &str, to: &str, readonly| v1::Mount {
+        host_path: files.join(from).to_str().unwrap().to_owned(),
+        container_path: to.to_owned(),
+        readonly,
+        ..Default::default()
+    };
     let config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
-            name: format!("bare-{n}"),
-            uid: format!("bare-{n}"),
+            name: name.clone(),
+            uid: name.clone(),
             namespace: "bench".into(),
             attempt: 0,
         }),
-        log_directory: "/tmp".into(),
-        linux: Some(v1::LinuxPodSandboxConfig::default()),
+        hostname: name.clone(),
+        log_directory: files.join("logs").to_str().unwrap().to_owned(),
+        dns_config: Some(v1::DnsConfig {
+            servers: vec!["10.43.0.10".into()],
+            searches: ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(str::to_owned).to_vec(),
+            options: vec!["ndots:5".into()],
+        }),
+        linux: Some(v1::LinuxPodSandboxConfig { cgroup_parent: "/kubepods/besteffort".into(), ..Default::default() }),
         ..Default::default()
     };
     let container = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
         image: Some(v1::ImageSpec { image: IMAGE.into(), ..Default::default() }),
         command: vec!["/bin/sleep".into(), "100000".into()],
+        log_path: "c/0.log".into(),
+        mounts: vec![
+            mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true),
+            mount("hosts", "/etc/hosts", false),
+            mount("end", "/dev/termination-log", false),
+        ],
+        linux: Some(v1::LinuxContainerConfig {
+            resources: Some(v1::LinuxContainerResources { cpu_shares: 2, oom_score_adj: 1000, ..Default::default() }),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let begin = now();

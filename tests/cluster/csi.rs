@@ -166,6 +166,16 @@ fn a_volume_of_a_driver_from_its_claim_to_its_end() {
     let name = |claim: &str| format!("kubernetes.io/csi/{NAME}^{claim}");
     assert_eq!(in_use, json!([name("data"), name("disk")]));
 
+    // How full they are is for whoever watches the node.
+    let metrics = lab.kubectl(&["get", "--raw", "/api/v1/nodes/m1/proxy/metrics"]);
+    for claim in ["data", "disk"] {
+        for (name, value) in [("capacity_bytes", 1 << 30), ("used_bytes", 4096), ("inodes_free", 97)] {
+            let labels = format!("namespace=\"default\",persistentvolumeclaim=\"{claim}\"");
+            let line = format!("kubelet_volume_stats_{name}{{{labels}}} {value}\n");
+            assert!(metrics.contains(&line), "{line} is not in:\n{metrics}");
+        }
+    }
+
     // The agent is killed and comes back: nothing restarts, nothing is mounted twice.
     let mounted = mounts(&lab);
     let asked = csi_driver::calls(&root).len();

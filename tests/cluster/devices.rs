@@ -52,8 +52,9 @@ impl Plugins {
             assert_eq!(one.pod_resources.as_ref(), Some(&listed));
             let path = "/v1.PodResourcesLister/GetAllocatableResources";
             let all: AllocatableResourcesResponse = grpc::call(&channel(), path, Empty {}, wait).await.unwrap();
-            assert_eq!((all.devices[0].resource_name.as_str(), all.devices[0].device_ids.len()), (GPU, 2));
-            assert_eq!(all.cpu_ids.first(), Some(&0));
+            // One row for each, as there is where each of them is.
+            assert!(all.devices.iter().all(|of| of.resource_name == GPU && of.device_ids.len() == 1));
+            assert_eq!((all.devices.len(), all.cpu_ids.len()), (2, 0), "no container has CPUs for itself");
             let devices = listed.containers.into_iter().flat_map(|container| container.devices);
             devices.filter(|of| of.resource_name == GPU).flat_map(|of| of.device_ids).collect()
         })
@@ -190,27 +191,48 @@ fn claiming_pod(lab: &Lab, name: &str) {
     lab.apply(&manifest.to_string());
 }
 
+/// What the driver's devices are to a runtime, where it looks.
+struct Specification {
+    made: bool,
+}
+
+impl Specification {
+    /// Nothing of the test may show outside of the machine.
+    fn write(lab: &Lab) -> Specification {
+        let made = std::fs::create_dir(CDI).is_ok();
+        let mount = lab.machines[0].command("mount".as_ref()).args(["-t", "tmpfs", "cdi", CDI]).status().unwrap();
+        assert!(mount.success());
+        let spec = json!({"cdiVersion": "0.5.0", "kind": "example.com/gpu", "devices": [{"name": "one", "containerEdits":
+            {"env": ["GPU=gpu0"], "deviceNodes": [{"path": "/dev/gpu0", "hostPath": "/dev/null"}]}}]});
+        let script = format!("cat > {CDI}/example.json <<'END'\n{spec}\nEND");
+        assert!(lab.machines[0].command("sh".as_ref()).args(["-c", &script]).status().unwrap().success());
+        Specification { made }
+    }
+}
+
+impl Drop for Specification {
+    fn drop(&mut self) {
+        if self.made {
+            let _ = std::fs::remove_dir(CDI);
+        }
+    }
+}
+
+fn called(driver: &mut FakeDriver, verb: &str) {
+    wait_for(verb, || driver.calls.try_recv().ok().filter(|call| call.starts_with(verb)));
+}
+
 #[test]
 fn claims_are_prepared_by_their_driver_and_undone() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
     let mut lab = Lab::with_server(1);
-    // Nothing of the test may show outside of the machine.
-    let made = std::fs::create_dir(CDI).is_ok();
-    let mount = lab.machines[0].command("mount".as_ref()).args(["-t", "tmpfs", "cdi", CDI]).status().unwrap();
-    assert!(mount.success());
-    let spec = json!({"cdiVersion": "0.5.0", "kind": "example.com/gpu", "devices": [{"name": "one", "containerEdits":
-        {"env": ["GPU=gpu0"], "deviceNodes": [{"path": "/dev/gpu0", "hostPath": "/dev/null"}]}}]});
-    let script = format!("cat > {CDI}/example.json <<'END'\n{spec}\nEND");
-    assert!(lab.machines[0].command("sh".as_ref()).args(["-c", &script]).status().unwrap().success());
+    let specification = Specification::write(&lab);
 
     let registry = lab.machines[0].data_dir.join("agent/plugins_registry");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let start = || runtime.block_on(async { FakeDriver::start(&registry, DRIVER, "example.com/gpu=one").unwrap() });
-    let called = |driver: &mut FakeDriver, verb: &str| {
-        wait_for(verb, || driver.calls.try_recv().ok().filter(|call| call.starts_with(verb)));
-    };
 
     // A pod comes before its driver, and is told so.
     lab.apply(DRIVER_OBJECTS);
@@ -254,7 +276,96 @@ fn claims_are_prepared_by_their_driver_and_undone() {
         slices["items"].as_array()?.is_empty().then_some(())
     });
     drop(lab);
-    if made {
-        std::fs::remove_dir(CDI).unwrap();
+    drop(specification);
+}
+
+/// A pod whose first container asks for a device as it asks for CPU. It is there until its node is done with it.
+fn asking_pod(lab: &Lab, name: &str, resource: &str, then: &str) {
+    let script = format!("echo devices=$GPU; ls /dev/gpu*; {then}");
+    let asks = json!({"name": "c", "image": IMAGE, "command": ["/bin/sh", "-c", script],
+        "resources": {"limits": {resource: "1"}}});
+    let script = format!("ls /dev/gpu* 2>/dev/null || echo none; {then}");
+    let other = json!({"name": "other", "image": IMAGE, "command": ["/bin/sh", "-c", script]});
+    let body = json!({"containers": [asks, other], "restartPolicy": "Never", "terminationGracePeriodSeconds": 1});
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body});
+    lab.apply(&manifest.to_string());
+}
+
+fn no_claims(lab: &Lab) {
+    wait_for("the claim to be gone", || {
+        let claims = lab.json(&["get", "resourceclaims"]).ok()?;
+        claims["items"].as_array()?.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn extended_resources_are_devices_of_a_class() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
     }
+    let lab = Lab::with_server(1);
+    let specification = Specification::write(&lab);
+    let registry = lab.machines[0].data_dir.join("agent/plugins_registry");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut driver = runtime.block_on(async { FakeDriver::start(&registry, DRIVER, "example.com/gpu=one").unwrap() });
+
+    // Nobody offers it, until a class says what it is.
+    let told = |name: &str, what: &str| {
+        wait_for(&format!("{name} to be told: {what}"), || {
+            let pod = lab.json(&["get", "pod", name]).ok()?;
+            let message = pod["status"]["conditions"][0]["message"].as_str()?.to_owned();
+            message.contains(what).then_some(())
+        });
+    };
+    let forever = "exec sleep 100000";
+    asking_pod(&lab, "first", "example.com/gpu", forever);
+    told("first", "1 Insufficient example.com/gpu");
+    lab.apply(DRIVER_OBJECTS);
+    lab.kubectl(&[
+        "patch",
+        "deviceclass",
+        "gpu",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"extendedResourceName": "example.com/gpu"}}"#,
+    ]);
+    told("first", "1 cannot allocate all claims");
+    lab.apply(SLICE);
+    called(&mut driver, "prepare default/first-extended-resources-");
+    let logs = |name: &str, container: &str| {
+        String::from_utf8_lossy(&lab.kubectl_output(&["logs", name, "-c", container]).stdout).into_owned()
+    };
+    let given = |name: &str| {
+        wait_for(&format!("devices of {name}"), || {
+            let all = (logs(name, "c"), logs(name, "other"));
+            (all == ("devices=gpu0\n/dev/gpu0\n".into(), "none\n".into())).then_some(())
+        });
+    };
+    given("first");
+    let pod = lab.json(&["get", "pod", "first"]).unwrap();
+    let status = &pod["status"]["extendedResourceClaimStatus"];
+    let mapping =
+        json!({"containerName": "c", "resourceName": "example.com/gpu", "requestName": "container-0-request-0"});
+    assert_eq!(status["requestMappings"], json!([mapping]));
+    let claim = lab.json(&["get", "resourceclaim", status["resourceClaimName"].as_str().unwrap()]).unwrap();
+    assert_eq!(claim["metadata"]["annotations"]["resource.kubernetes.io/extended-resource-claim"], "true");
+    assert_eq!(claim["metadata"]["ownerReferences"][0]["uid"], pod["metadata"]["uid"]);
+    assert_eq!(claim["status"]["reservedFor"][0]["uid"], pod["metadata"]["uid"]);
+    assert_eq!(claim["status"]["allocation"]["devices"]["results"][0]["device"], "one");
+
+    // There is one device. The next one has it when it is free, by the name that every class has.
+    asking_pod(&lab, "second", "deviceclass.resource.kubernetes.io/gpu", "true");
+    told("second", "1 cannot allocate all claims");
+    lab.kubectl(&["delete", "pod", "first"]);
+    called(&mut driver, "unprepare default/first-extended-resources-");
+    called(&mut driver, "prepare default/second-extended-resources-");
+    given("second");
+    // It has ended: its claim goes, though the pod stays.
+    called(&mut driver, "unprepare default/second-extended-resources-");
+    no_claims(&lab);
+    assert_eq!(lab.json(&["get", "pod", "second"]).unwrap()["status"]["phase"], "Succeeded");
+    drop(driver);
+    drop(runtime);
+    drop(lab);
+    drop(specification);
 }

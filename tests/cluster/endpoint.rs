@@ -56,6 +56,12 @@ fn through_the_server(lab: &Lab) {
     let busy = summary["pods"].as_array().unwrap().iter().find(|p| p["podRef"]["name"] == "busy").unwrap();
     assert!(busy["containers"][0]["logs"]["usedBytes"].as_u64().unwrap() > 0, "{busy}");
     assert!(busy["network"]["interfaces"].as_array().is_some_and(|i| !i.is_empty()), "{busy}");
+    let token = &busy["volume"][0];
+    assert!(token["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-")), "{busy}");
+    assert!(token["usedBytes"].as_u64().unwrap() > 0 && token["capacityBytes"].as_u64().unwrap() > 0, "{busy}");
+    let little = list("/stats/summary?only_cpu_and_memory=true");
+    let busy = little["pods"].as_array().unwrap().iter().find(|p| p["podRef"]["name"] == "busy").unwrap();
+    assert!(busy["volume"].is_null() && busy["cpu"]["usageCoreNanoSeconds"].is_u64(), "{busy}");
 
     // The machine's logs; the lab shares them with who runs it.
     let folder = raw(lab, "/logs/");

@@ -41,6 +41,10 @@ pub struct Machine {
     pub program: Vec<PathBuf>,
     /// The command line of the last start.
     arguments: Vec<String>,
+    /// It is not told its address.
+    pub finds_its_address: bool,
+    /// Where its containerd and runc are, before all others.
+    pub runtime: Option<PathBuf>,
 }
 
 pub fn variable(name: &str) -> Option<PathBuf> {
@@ -70,13 +74,20 @@ fn ip(arguments: &str) -> String {
 }
 
 /// Polls a condition of the outside world.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_within(DEADLINE, what, condition)
+}
+
+/// For what is looked after only now and then.
+#[track_caller]
+pub fn wait_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "{what}: not within {}s", DEADLINE.as_secs());
+        assert!(start.elapsed() < limit, "{what}: not within {}s", limit.as_secs());
         std::thread::sleep(STEP);
     }
 }
@@ -151,6 +162,8 @@ impl Lab {
             skiff: None,
             program: vec![binary()],
             arguments: Vec::new(),
+            finds_its_address: false,
+            runtime: None,
         });
     }
 
@@ -297,7 +310,9 @@ impl Machine {
         let thresholds = "memory.available<10Mi,nodefs.available<1%,nodefs.inodesFree<1%";
         arguments.insert(1, format!("--kubelet-arg=eviction-hard={thresholds}"));
         arguments.push(format!("--data-dir={}", self.data_dir.display()));
-        arguments.push(format!("--node-ip={}", self.ip));
+        if !self.finds_its_address {
+            arguments.push(format!("--node-ip={}", self.ip));
+        }
         self.arguments = arguments;
         self.restart();
     }
@@ -306,6 +321,10 @@ impl Machine {
     pub fn restart(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.command(&self.program[0]);
+        if let Some(runtime) = &self.runtime {
+            let path = variable("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{}", runtime.display(), path.display()));
+        }
         command
             .args(&self.program[1..])
             .args(&self.arguments)

@@ -55,8 +55,7 @@ fn debug(lab: &Lab) {
     assert_eq!(lab.kubectl(&["exec", "watched", "-c", "eyes", "--", "echo", "hello"]), "hello\n");
 
     // Typed into while it runs.
-    // The runtime ends what is attached with the container, whatever is still on the way.
-    let listen = ["sh", "-c", "head -n 1; sleep 2"];
+    let listen = ["head", "-n", "1"];
     let arguments = ["debug", "-i", "watched", &image, "--container=ears", "--"];
     let mut typed = lab.kubectl_command(&[arguments.as_slice(), &listen].concat());
     let mut typed = typed.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

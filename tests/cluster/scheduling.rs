@@ -10,13 +10,33 @@ use crate::support::skip;
 /// What each node is given two of, to be fought for.
 const SCARCE: &str = "example.com/scarce";
 
+/// The default one as it is, and one that fills one node before it begins with the next.
+const PROFILES: &str = r"
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+profiles:
+- schedulerName: default-scheduler
+- schedulerName: packs
+  plugins:
+    score: {disabled: [{name: NodeResourcesBalancedAllocation}]}
+  pluginConfig:
+  - name: NodeResourcesFit
+    args:
+      scoringStrategy: {type: MostAllocated, resources: [{name: cpu, weight: 1}]}
+";
+
 #[test]
 fn pods_go_where_the_profile_says() {
     if !nix::unistd::geteuid().is_root() || variable("SKIFF_TEST_KUBECTL").is_none() {
         return skip("needs root and SKIFF_TEST_KUBECTL");
     }
-    let mut lab = Lab::with_server(2);
+    let mut lab = Lab::with_image(2);
+    let config = lab.dir.join("scheduler.yaml");
+    std::fs::write(&config, PROFILES).unwrap();
+    lab.server(&[&format!("--kube-scheduler-arg=config={}", config.display())]);
+    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
     lab.join(2);
+    another_profile_fills_nodes(&lab);
     more_than_there_is_waits(&lab);
     selectors_choose_nodes(&lab);
     a_port_of_a_node_is_given_once(&lab);
@@ -71,6 +91,32 @@ fn told(lab: &Lab, name: &str, why: &[&str]) {
 
 fn remove(lab: &Lab, pods: &[&str]) {
     lab.kubectl(&[&["delete", "pod"], pods].concat());
+}
+
+/// A pod is scheduled by the profile that it names, and by nobody when there is none of that name.
+fn another_profile_fills_nodes(lab: &Lab) {
+    let of = |scheduler: &str, more: &Value| {
+        let mut spec = json!({"schedulerName": scheduler, "containers": asks("cpu", "100m")});
+        crate::lab::merge(&mut spec, more);
+        spec
+    };
+    make(lab, "heavy", &json!({"nodeSelector": {"kubernetes.io/hostname": "m2"}, "containers": asks("cpu", "500m")}));
+    running(lab, "heavy");
+    make(lab, "packed", &of("packs", &json!({})));
+    make(lab, "nobodys", &of("nobody", &json!({})));
+    assert_eq!(node(lab, "packed"), "m2");
+    make(lab, "spread", &of("default-scheduler", &json!({})));
+    assert_eq!(node(lab, "spread"), "m1");
+    for (pod, scheduler) in [("packed", "packs"), ("spread", "default-scheduler")] {
+        wait_for("the event", || {
+            let selector = format!("--field-selector=reason=Scheduled,involvedObject.name={pod}");
+            let events = lab.json(&["get", "events", &selector]).ok()?;
+            (events["items"][0]["reportingComponent"] == scheduler).then_some(())
+        });
+    }
+    let pod = lab.json(&["get", "pod", "nobodys"]).unwrap();
+    assert!(pod["spec"]["nodeName"].is_null() && pod["status"]["conditions"].is_null(), "{pod}");
+    remove(lab, &["heavy", "packed", "nobodys", "spread"]);
 }
 
 fn more_than_there_is_waits(lab: &Lab) {

@@ -165,8 +165,11 @@ fn a_two_tier_application_comes_up_rolls_and_survives() {
     lab.apply(MANIFEST);
     lab.kubectl(&["rollout", "status", "deployment/backend", "--timeout=60s"]);
     lab.kubectl(&["rollout", "status", "deployment/frontend", "--timeout=60s"]);
-    let answer = wait_for("an answer", || ask(&lab.machines[2], server_ip).ok());
-    assert!(answer.starts_with("v1 hello from backend-"), "{answer}");
+    // Ready pods reach the ruleset and the names a moment later.
+    wait_for("an answer of the backend", || {
+        let answer = ask(&lab.machines[2], server_ip).ok()?;
+        answer.starts_with("v1 hello from backend-").then_some(())
+    });
     // From the node itself, too.
     assert!(ask(&lab.machines[0], server_ip).is_ok());
 

@@ -158,7 +158,7 @@ impl Session {
         while let Some(message) = self.socket.next().await {
             let data = match message.unwrap() {
                 Message::Binary(data) => data,
-                Message::Close(_) => break,
+                // A close is answered by reading on.
                 _ => continue,
             };
             let text = String::from_utf8_lossy(&data[1..]);

@@ -211,7 +211,8 @@ impl Node for Driver {
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
         let one = |kind: rpc::Type| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })) };
-        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::ExpandVolume].map(one).to_vec();
+        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::ExpandVolume, rpc::Type::GetVolumeStats];
+        let capabilities = capabilities.map(one).to_vec();
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
     }
 
@@ -280,6 +281,25 @@ impl Node for Driver {
         self.called("NodeUnpublishVolume", asked.volume_id.clone())?;
         self.hide(asked.target_path.as_ref())?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let asked = request.into_inner();
+        self.called("NodeGetVolumeStats", format!("{} {}", asked.volume_id, asked.volume_path))?;
+        if !Path::new(&asked.volume_path).exists() {
+            return Err(Status::not_found(asked.volume_path));
+        }
+        let usage = |unit: volume_usage::Unit, total, used| VolumeUsage {
+            available: total - used,
+            total,
+            used,
+            unit: unit.into(),
+        };
+        let usage = vec![usage(volume_usage::Unit::Bytes, 1 << 30, 4096), usage(volume_usage::Unit::Inodes, 100, 3)];
+        Ok(Response::new(NodeGetVolumeStatsResponse { usage }))
     }
 
     async fn node_expand_volume(

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::agent::context::NodeContext;
 
 pub fn configz(cx: &NodeContext) -> Value {
-    let config = &cx.config;
-    json!({"kubeletconfig": {
+    let (config, host, placement) = (&cx.config, &cx.config.kubelet.host, &cx.config.kubelet.placement);
+    let mut all = json!({
         "enableServer": true,
         "syncFrequency": "1m0s",
         "fileCheckFrequency": "20s",
@@ -37,11 +37,8 @@ pub fn configz(cx: &NodeContext) -> Value {
         "nodeLeaseDurationSeconds": 40,
         "cgroupsPerQOS": true,
         "cgroupDriver": "cgroupfs",
-        "cpuManagerPolicy": "none",
         "memoryManagerPolicy": "None",
-        "topologyManagerPolicy": "none",
         "maxPods": config.max_pods,
-        "podPidsLimit": -1,
         "resolvConf": config.resolv_conf,
         "cpuCFSQuota": true,
         "cpuCFSQuotaPeriod": "100ms",
@@ -54,5 +51,23 @@ pub fn configz(cx: &NodeContext) -> Value {
         "enableSystemLogQuery": false,
         "failSwapOn": false,
         "localStorageCapacityIsolation": true,
-    }})
+    });
+    let more = json!({
+        "podPidsLimit": host.pod_pids.unwrap_or(-1),
+        "allowedUnsafeSysctls": host.unsafe_sysctls,
+        "memorySwap": {"swapBehavior": if host.limited_swap { "LimitedSwap" } else { "NoSwap" }},
+        "systemReservedCgroup": host.system.group,
+        "kubeReservedCgroup": host.kube.group,
+        "userNamespaces": {"idsPerPod": host.ids_per_pod},
+        "cpuManagerPolicy": if placement.static_cpus { "static" } else { "none" },
+        "topologyManagerPolicy": placement.alignment.as_str(),
+        "topologyManagerScope": if placement.whole_pods { "pod" } else { "container" },
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        all[name] = value.clone();
+    }
+    if !placement.reserved.is_empty() {
+        all["reservedSystemCPUs"] = json!(placement.reserved.to_string());
+    }
+    json!({"kubeletconfig": all})
 }

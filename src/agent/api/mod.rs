@@ -165,10 +165,11 @@ impl Backend {
             (&Method::GET, ["configz"]) => Ok(json(&configuration::configz(&self.cx))),
             (&Method::GET, ["stats", "summary"]) => {
                 let entries = self.cx.pods.entries();
-                let summary = self.sampler.summary(&self.cx, &entries).await;
+                let summary =
+                    self.sampler.summary(&self.cx, &entries, query.flag("only_cpu_and_memory") == Some(true)).await;
                 summary.map(|s| json(&s)).map_err(|error| Refusal::internal(&error))
             }
-            (&Method::GET, ["metrics"]) => Ok(text(metrics::node::render(&self.cx))),
+            (&Method::GET, ["metrics"]) => Ok(text(metrics::node::render(&self.cx).await)),
             (&Method::GET, ["metrics", "resource"]) => Ok(text(metrics::resource::render(&self.cx).await)),
             (&Method::GET, ["metrics", "cadvisor"]) => Ok(text(metrics::cadvisor::render(&self.cx).await)),
             (&Method::GET, ["metrics", "probes"]) => Ok(text(metrics::probes::render(&self.cx))),

@@ -19,7 +19,7 @@ impl Cgroups {
     /// When the kernel refuses; the message names the file.
     pub fn widen(&self, pod: &Pod) -> io::Result<()> {
         let Some(group) = self.parent(pod) else { return Ok(()) };
-        let (has, wants) = (self.limits(&group), pod_resources(pod));
+        let (has, wants) = (self.limits(&group), self.resources(pod));
         let larger = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
         let known = self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(uid(pod)).map(|(_, milli)| *milli);
         self.limit(
@@ -38,7 +38,7 @@ impl Cgroups {
     /// When the kernel refuses; the message names the file.
     pub fn narrow(&self, pod: &Pod) -> io::Result<()> {
         if let Some(group) = self.parent(pod) {
-            self.limit(&group, &pod_resources(pod))?;
+            self.limit(&group, &self.resources(pod))?;
         }
         self.count(pod);
         Ok(())

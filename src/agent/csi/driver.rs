@@ -49,6 +49,8 @@ impl Error {
 pub struct Capabilities {
     pub stage: bool,
     pub expand: bool,
+    /// It says how full volumes are.
+    pub stats: bool,
     /// It tells volumes that one pod writes from those that several pods of a node write.
     pub single_node_multi_writer: bool,
     /// It gives volumes to the group of `fsGroup` itself.
@@ -78,6 +80,7 @@ impl Driver {
             match rpc.r#type() {
                 Rpc::StageUnstageVolume => can.stage = true,
                 Rpc::ExpandVolume => can.expand = true,
+                Rpc::GetVolumeStats => can.stats = true,
                 Rpc::SingleNodeMultiWriter => can.single_node_multi_writer = true,
                 Rpc::VolumeMountGroup => can.mount_group = true,
                 _ => {}

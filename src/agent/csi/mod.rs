@@ -5,6 +5,7 @@
 //! a pod with a volume ─▶ Node.status.volumesInUse ─▶ wait for Node.status.volumesAttached              [`in_use`], [`attach`]
 //!     ─▶ vol_data.json ─▶ NodeStageVolume (once for each volume) ─▶ NodePublishVolume (for each pod)    [`mount`]
 //!     ─▶ NodeExpandVolume when the volume is larger than the claim says                                 [`expand`]
+//!     ─▶ NodeGetVolumeStats when somebody asks how full it is                                           [`stats`]
 //! the pod goes ─▶ NodeUnpublishVolume ─▶ the last one: NodeUnstageVolume ─▶ out of volumesInUse          [`unmount`]
 //! ```
 //! What was done is found on disk: a record is written before each call, and removed after the one that undoes it. So an
@@ -24,6 +25,7 @@ mod node;
 mod paths;
 mod register;
 mod source;
+mod stats;
 mod unmount;
 
 #[cfg(test)]

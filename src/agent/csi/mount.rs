@@ -35,6 +35,8 @@ pub struct Published {
     pub read_only: bool,
     /// A device, not a folder.
     pub block: bool,
+    pub driver: String,
+    pub handle: String,
     /// Look again then.
     pub again_after: Option<Duration>,
 }
@@ -87,8 +89,14 @@ pub async fn publish(cx: &Arc<NodeContext>, pod: &Pod, source: Source) -> Result
     let places = Places::new(&cx.paths.kubelet, &record, &source.name, source.block);
     let target = places.target(uid(pod));
     let known = cx.csi.done().published.get(&target).copied();
-    let published =
-        |again_after| Published { path: target.clone(), read_only: source.read_only, block: source.block, again_after };
+    let published = |again_after| Published {
+        path: target.clone(),
+        read_only: source.read_only,
+        block: source.block,
+        driver: source.driver.clone(),
+        handle: source.handle.clone(),
+        again_after,
+    };
     let driver = match (cx.csi.driver(&source.driver).await, known) {
         (Ok(driver), _) => driver,
         // It has the volume; the driver may come back.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tonic::Status;
 
+use crate::agent::metrics;
 use crate::agent::tests::{Node, is_ready};
 
 mod protocol {
@@ -315,6 +316,45 @@ async fn a_volume_that_has_grown_is_grown_on_the_node() {
     assert!(story.calls().contains(&"NodeExpandVolume handle 2147483648".to_owned()));
     let told = "FileSystemResizeSuccessful: MountVolume.NodeExpandVolume succeeded for volume \"pv\" n1";
     story.node.until("event", || story.node.api.events().contains(&told.to_owned()).then_some(())).await;
+    story.node.halt().await;
+}
+
+#[tokio::test]
+async fn how_full_a_volume_is_its_driver_says_once_a_minute() {
+    let mut story = Story::new(json!({"attachRequired": false}));
+    let cx = story.node.start();
+    story.serve();
+    story.registered().await;
+    story.pod("p", claimed());
+    story.ready("p").await;
+    story.driver.fail("NodeGetVolumeStats", Status::internal("not now"));
+    let figures = "kubelet_volume_stats_";
+    for _ in 0..2 {
+        assert!(!metrics::node::render(&cx).await.contains(figures), "nothing is known");
+    }
+    assert_eq!(story.count("NodeGetVolumeStats"), 1, "and it is not asked again at once");
+    story.pod("q", claimed());
+    story.ready("q").await;
+    for _ in 0..2 {
+        let text = metrics::node::render(&cx).await;
+        for (name, value) in [
+            ("capacity_bytes", 1 << 30),
+            ("available_bytes", (1 << 30) - 4096),
+            ("used_bytes", 4096),
+            ("inodes", 100),
+            ("inodes_free", 97),
+            ("inodes_used", 3),
+        ] {
+            let line = format!("{figures}{name}{{namespace=\"ns\",persistentvolumeclaim=\"data\"}} {value}\n");
+            assert!(text.contains(&line), "{line} is not in:\n{text}");
+        }
+    }
+    let path = story.agent("pods/q/volumes/kubernetes.io~csi/pv/mount").display().to_string();
+    let asked: Vec<String> = story.calls().into_iter().filter(|call| call.starts_with("NodeGetVolumeStats")).collect();
+    assert_eq!((asked.len(), asked.last()), (2, Some(&format!("NodeGetVolumeStats handle {path}"))));
+    story.delete("p").await;
+    story.delete("q").await;
+    assert!(!metrics::node::render(&cx).await.contains(figures), "nothing of pods that are gone");
     story.node.halt().await;
 }
 

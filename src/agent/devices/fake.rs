@@ -16,7 +16,8 @@ use tonic::Status;
 use super::protocol::{
     self, AllocateRequest, AllocateResponse, ContainerAllocateRequest, ContainerAllocateResponse,
     ContainerPreferredAllocationResponse, Device, DevicePluginOptions, DeviceSpec, Empty, ListAndWatchResponse,
-    PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest,
+    NumaNode, PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest,
+    TopologyInfo,
 };
 use crate::agent::plugins::grpc;
 
@@ -71,12 +72,15 @@ impl FakePlugin {
         Ok(())
     }
 
-    /// What it offers from now on; names that begin with `!` do not work.
+    /// What it offers from now on; names that begin with `!` do not work, and `gpu@1` is at NUMA node 1.
     pub fn offer(&self, names: &[&str]) {
-        let device = |name: &&str| Device {
-            id: name.trim_start_matches('!').to_owned(),
-            health: if name.starts_with('!') { "Unhealthy" } else { protocol::HEALTHY }.to_owned(),
-            topology: None,
+        let device = |name: &&str| {
+            let (id, node) = name.split_once('@').unwrap_or((name, ""));
+            Device {
+                id: id.trim_start_matches('!').to_owned(),
+                health: if name.starts_with('!') { "Unhealthy" } else { protocol::HEALTHY }.to_owned(),
+                topology: node.parse().ok().map(|id| TopologyInfo { nodes: vec![NumaNode { id }] }),
+            }
         };
         self.offered.send_replace(names.iter().map(device).collect());
     }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! - [`registration`]: how plugins are heard of; [`protocol`]: their messages
-//! - [`select`]: which devices a container gets; [`record`]: who has them
+//! - [`select`]: which devices a container gets; [`near`]: from which NUMA nodes; [`record`]: who has them
 //! - [`capacity`]: what the Node says
 
 pub mod capacity;
 pub mod fake;
+pub mod near;
 mod plugin;
 pub mod protocol;
 pub mod record;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use self::near::{Groups, NodesOf};
 use self::plugin::Plugin;
 use self::protocol::{
     AllocateRequest, AllocateResponse, ContainerAllocateRequest, ContainerPreferredAllocationRequest,
@@ -42,8 +44,10 @@ use self::protocol::{
 use self::record::{Additions, File, Grant, Record};
 use self::select::{Answer, Ids, Question};
 use super::cgroups;
+use super::dra::claims::stand_for;
 use super::plugins::grpc;
 use super::pod::{Role, containers, uid};
+use super::topology::hint::Mask;
 use crate::clock;
 
 const PREFERRED_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,6 +62,15 @@ const LEAVING_LIMIT: Duration = Duration::from_secs(60);
 pub struct Count {
     pub capacity: usize,
     pub allocatable: usize,
+}
+
+/// A device, as monitors are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub resource: String,
+    pub id: String,
+    /// Of NUMA; `None` when its plugin does not tell.
+    pub nodes: Option<Vec<u32>>,
 }
 
 /// By resource.
@@ -96,6 +109,8 @@ struct Offer {
     plugin: Option<Connected>,
     healthy: Ids,
     unhealthy: Ids,
+    /// Where those are that tell it.
+    nodes: NodesOf,
 }
 
 struct Connected {
@@ -167,32 +182,62 @@ impl Devices {
             return Ok(());
         }
         let mut reusable: BTreeMap<String, Ids> = BTreeMap::new();
-        let mut any = false;
         for (role, container) in containers(pod) {
-            for (resource, required) in self.wanted(container) {
-                any = true;
-                let spare = reusable.entry(resource.clone()).or_default();
-                let devices = self.allocate_one(pod, container, &resource, required, spare).await?;
-                match role {
-                    Role::Init => spare.extend(devices),
-                    Role::Sidecar | Role::App | Role::Ephemeral => spare.retain(|id| !devices.contains(id)),
-                }
-            }
+            self.allocate_container(pod, (role, container), &mut reusable, None).await?;
         }
-        if any {
-            self.lock().admitted.insert(uid(pod).to_owned());
+        self.note_admitted(pod);
+        Ok(())
+    }
+
+    /// As [`Devices::allocate`], for one container after the other. `reusable` are those of the init containers before it;
+    /// `affinity` is where its devices should be.
+    ///
+    /// # Errors
+    /// Why the pod cannot have them, for its status.
+    pub async fn allocate_container(
+        &self,
+        pod: &Pod,
+        (role, container): (Role, &Container),
+        reusable: &mut BTreeMap<String, Ids>,
+        affinity: Option<Mask>,
+    ) -> Result<(), String> {
+        for (resource, required) in self.wanted(pod, container) {
+            let spare = reusable.entry(resource.clone()).or_default();
+            let devices = self.allocate_one(pod, container, (&resource, required), spare, affinity).await?;
+            match role {
+                Role::Init => spare.extend(devices),
+                Role::Sidecar | Role::App | Role::Ephemeral => spare.retain(|id| !devices.contains(id)),
+            }
         }
         Ok(())
     }
 
+    /// The pod got through: it is not asked for its devices again.
+    pub fn note_admitted(&self, pod: &Pod) {
+        if containers(pod).any(|(_, container)| !self.wanted(pod, container).is_empty()) {
+            self.lock().admitted.insert(uid(pod).to_owned());
+        }
+    }
+
+    /// Pods that have devices.
+    #[must_use]
+    pub fn holders(&self) -> BTreeSet<String> {
+        self.lock().record.pods.keys().cloned().collect()
+    }
+
+    /// When a pod has given its devices back.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
     /// Resources that plugins offer, and how many of them the container has to have.
-    fn wanted(&self, container: &Container) -> Vec<(String, usize)> {
+    fn wanted(&self, pod: &Pod, container: &Container) -> Vec<(String, usize)> {
         let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
         let Some(limits) = limits.filter(|limits| limits.keys().any(|name| name.contains('/'))) else {
             return Vec::new();
         };
         let inner = self.lock();
-        let known = limits.iter().filter(|(name, _)| inner.record.knows(name));
+        let known = limits.iter().filter(|(name, _)| inner.record.knows(name) && !stand_for(pod, container, name));
         let amounts = known.map(|(name, Quantity(text))| (name, usize::try_from(cgroups::bytes(text)).unwrap_or(0)));
         amounts.filter(|(_, required)| *required > 0).map(|(name, required)| (name.clone(), required)).collect()
     }
@@ -201,17 +246,22 @@ impl Devices {
         &self,
         pod: &Pod,
         container: &Container,
-        resource: &str,
-        required: usize,
+        (resource, required): (&str, usize),
         reusable: &Ids,
+        affinity: Option<Mask>,
     ) -> Result<Ids, String> {
         let first = self.ask_until_freed(pod, container, resource, required, reusable).await?;
-        let Answer::Choose { reused, available, .. } = first else {
+        let Answer::Choose { reused, available, more } = first else {
             let inner = self.lock();
             let granted = inner.record.granted(uid(pod), &container.name, resource);
             return Ok(granted.map(|grant| grant.devices.clone()).unwrap_or_default());
         };
-        let preferred = self.preferred(resource, &reused, &available, required).await?;
+        // All that are near are taken, whatever the plugin prefers; it has its say in the rest.
+        let groups = self.lock().groups(resource, &available, affinity);
+        let preferred = match groups.to_prefer(more) {
+            Some(some) => self.preferred(resource, &reused, &some, required).await?,
+            None => Ids::new(),
+        };
         let (chosen, channel) = {
             let mut inner = self.lock();
             // Another pod may have been quicker meanwhile.
@@ -219,7 +269,7 @@ impl Devices {
             else {
                 return Ok(Ids::new());
             };
-            let chosen = select::choose(&reused, &available, more, &preferred);
+            let chosen = inner.groups(resource, &available, affinity).choose(&reused, more, &preferred);
             let plugin = inner.offers.get(resource).and_then(|offer| offer.plugin.as_ref());
             let channel = plugin.map(|plugin| plugin.channel.clone());
             let channel = channel.ok_or_else(|| format!("unknown Device Plugin {resource}"))?;
@@ -299,7 +349,7 @@ impl Devices {
     /// When a plugin wants the container not to start.
     pub async fn additions(&self, pod: &Pod, container: &Container) -> Result<Additions, String> {
         let mut calls = Vec::new();
-        for (resource, _) in self.wanted(container) {
+        for (resource, _) in self.wanted(pod, container) {
             let inner = self.lock();
             let plugin = inner.offers.get(&resource).and_then(|offer| offer.plugin.as_ref());
             let Some(plugin) = plugin.filter(|plugin| plugin.options.pre_start_required) else { continue };
@@ -319,19 +369,17 @@ impl Devices {
 
     /// The devices of a container, by resource.
     #[must_use]
-    pub fn granted(&self, pod_uid: &str, container: &str) -> Vec<(String, Vec<String>)> {
+    pub fn granted(&self, pod_uid: &str, container: &str) -> Vec<Seen> {
         let inner = self.lock();
         let grants = inner.record.pods.get(pod_uid).and_then(|containers| containers.get(container));
-        let of = |(resource, grant): (&String, &Grant)| (resource.clone(), grant.devices.iter().cloned().collect());
-        grants.into_iter().flatten().map(of).collect()
+        grants.into_iter().flatten().flat_map(|(resource, grant)| inner.seen(resource, &grant.devices)).collect()
     }
 
     /// The devices that work, by resource.
     #[must_use]
-    pub fn working(&self) -> Vec<(String, Vec<String>)> {
+    pub fn working(&self) -> Vec<Seen> {
         let inner = self.lock();
-        let of = |(resource, offer): (&String, &Offer)| (resource.clone(), offer.healthy.iter().cloned().collect());
-        inner.offers.iter().map(of).collect()
+        inner.offers.iter().flat_map(|(resource, offer)| inner.seen(resource, &offer.healthy)).collect()
     }
 
     /// The pod is over: its devices are free.
@@ -388,10 +436,26 @@ impl Devices {
 }
 
 impl Inner {
+    fn seen(&self, resource: &str, devices: &Ids) -> Vec<Seen> {
+        let nodes = self.offers.get(resource).map(|offer| &offer.nodes);
+        let seen = |id: &String| Seen {
+            resource: resource.to_owned(),
+            id: id.clone(),
+            nodes: nodes.and_then(|nodes| nodes.get(id)).cloned(),
+        };
+        devices.iter().map(seen).collect()
+    }
+
     /// Whether a pod that is on its way out has devices of the resource.
     fn is_leaving(&self, resource: &str) -> bool {
         let mut grants = self.leaving.iter().filter_map(|uid| self.record.pods.get(uid)).flat_map(BTreeMap::values);
         grants.any(|of| of.contains_key(resource))
+    }
+
+    fn groups(&self, resource: &str, available: &Ids, affinity: Option<Mask>) -> Groups {
+        let none = NodesOf::new();
+        let nodes = self.offers.get(resource).map_or(&none, |offer| &offer.nodes);
+        Groups::of(available, nodes, affinity)
     }
 
     fn counts(&self) -> Counts {

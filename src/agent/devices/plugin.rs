@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use super::protocol::{self, DevicePluginOptions, Empty, ListAndWatchResponse};
 use super::select::Ids;
-use super::{Devices, Offer};
+use super::{Devices, Offer, near};
 use crate::agent::plugins::grpc;
 
 /// A plugin that went away has this long to come back before its devices count no more.
@@ -67,11 +67,12 @@ impl Plugin {
                 Ok(None) => return "its stream ended".into(),
                 Err(status) => return grpc::Error::from(status).to_string(),
             };
+            let nodes = near::told(&list);
             let (healthy, unhealthy): (Vec<_>, Vec<_>) = list.into_iter().partition(|d| d.health == protocol::HEALTHY);
             let ids = |devices: Vec<protocol::Device>| devices.into_iter().map(|device| device.id).collect::<Ids>();
             let (healthy, unhealthy) = (ids(healthy), ids(unhealthy));
             tracing::info!(resource = self.resource, healthy = healthy.len(), unhealthy = unhealthy.len(), "devices");
-            self.update(|offer| (offer.healthy, offer.unhealthy) = (healthy, unhealthy));
+            self.update(|offer| (offer.healthy, offer.unhealthy, offer.nodes) = (healthy, unhealthy, nodes));
         }
     }
 

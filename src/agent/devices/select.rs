@@ -68,14 +68,6 @@ pub fn answer(question: &Question) -> Result<Answer, String> {
     Ok(Answer::Choose { reused, available, more })
 }
 
-/// The plugin's favourites first, as far as they may be had.
-#[must_use]
-pub fn choose(reused: &Ids, available: &Ids, more: usize, preferred: &Ids) -> Ids {
-    let favourites = preferred.intersection(available);
-    let others = available.difference(preferred);
-    reused.iter().chain(favourites.chain(others).take(more)).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,21 +127,6 @@ mod tests {
         ];
         for (found, expect) in table {
             assert_eq!(found, expect);
-        }
-    }
-
-    #[test]
-    fn favourites_first() {
-        for (reused, available, more, preferred, expect) in [
-            ("", "a b c", 2, "", "a b"),
-            ("", "a b c", 2, "c", "a c"),
-            ("", "a b c", 1, "c b", "b"),
-            // What is not to be had is not given.
-            ("", "a b", 1, "z", "a"),
-            ("x", "a b", 1, "b", "b x"),
-        ] {
-            let found = choose(&ids(reused), &ids(available), more, &ids(preferred));
-            assert_eq!(found, ids(expect), "{available} {preferred}");
         }
     }
 }

@@ -216,3 +216,21 @@ async fn what_no_plugin_offers_is_not_ours() {
     assert_eq!(host.allocate(&pod("u1", &[], &[container("c", 1)])).await, "");
     assert!(!host.directory.path().join("devices.json").exists(), "nothing is written for nothing");
 }
+
+#[tokio::test]
+async fn what_a_claim_gives_no_plugin_is_asked_for() {
+    let host = Host::new().await;
+    let plugin = host.plugin(&["a"]).await;
+    host.until(1, 1).await;
+    drop(plugin);
+    host.until(1, 0).await;
+    let mut claimed = pod("u1", &[], &[container("c", 1), container("d", 0)]);
+    assert_eq!(
+        host.allocate(&claimed).await,
+        "no healthy devices present; cannot allocate unhealthy devices example.com/gpu"
+    );
+    let mapping = json!({"containerName": "c", "resourceName": GPU, "requestName": "container-0-request-0"});
+    let status = json!({"extendedResourceClaimStatus": {"resourceClaimName": "x", "requestMappings": [mapping]}});
+    claimed.status = Some(serde_json::from_value(status).expect("a status"));
+    assert_eq!(host.allocate(&claimed).await, " ");
+}

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodResourceClaim};
+use k8s_openapi::api::core::v1::{Container, Pod, PodExtendedResourceClaimStatus, PodResourceClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,37 @@ pub fn object(pod: &Pod, claim: &PodResourceClaim) -> Result<Option<(String, boo
         Some(status) => Ok(status.resource_claim_name.clone().map(|name| (name, true))),
         None => Err(format!("pod \"{}/{}\": ResourceClaim not created yet", namespace(pod), name(pod))),
     }
+}
+
+/// The names of all objects behind the claims of the pod, and whether each was made for its template. The scheduler makes
+/// one more for extended resources that devices stand for.
+///
+/// # Errors
+/// When one does not exist yet.
+pub fn objects(pod: &Pod) -> Result<Vec<(String, bool)>, String> {
+    let named = pod_spec(pod).resource_claims.iter().flatten().map(|claim| object(pod, claim));
+    let mut all = named.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()?;
+    all.extend(extended(pod).map(|status| (status.resource_claim_name.clone(), false)));
+    Ok(all)
+}
+
+fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref()?.extended_resource_claim_status.as_ref()
+}
+
+/// The requests of the claim for extended resources that are for the container.
+fn requests<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let status = extended(pod).into_iter();
+    let all = status.flat_map(|status| status.request_mappings.iter().map(|m| (m, &status.resource_claim_name)));
+    let of = all.filter(|(mapping, _)| mapping.container_name == container.name);
+    of.map(|(mapping, claim)| (claim.as_str(), mapping.request_name.as_str()))
+}
+
+/// Whether the container gets devices of a claim for the extended resource, and no plugin is to be asked for them.
+#[must_use]
+pub fn stand_for(pod: &Pod, container: &Container, resource: &str) -> bool {
+    let mappings = extended(pod).into_iter().flat_map(|status| &status.request_mappings);
+    mappings.into_iter().any(|m| m.container_name == container.name && m.resource_name == resource)
 }
 
 /// The drivers of a claim that the pod may use.
@@ -110,13 +141,17 @@ impl Record {
     pub fn cdi_devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, String> {
         let wanted = container.resources.as_ref().and_then(|r| r.claims.as_deref()).unwrap_or_default();
         let mut found = Vec::new();
+        let mut used = Vec::new();
         for wanted in wanted {
             let claims = pod_spec(pod).resource_claims.iter().flatten();
             let Some(claim) = claims.into_iter().find(|claim| claim.name == wanted.name) else { continue };
             let Some((object, _)) = object(pod, claim)? else { continue };
-            let prepared = self.claims.values().find(|of| of.name == object && of.namespace == namespace(pod));
+            used.push((object, wanted.request.as_deref().unwrap_or_default()));
+        }
+        used.extend(requests(pod, container).map(|(object, request)| (object.to_owned(), request)));
+        for (object, request) in used {
+            let prepared = self.of(pod, &object);
             let prepared = prepared.ok_or_else(|| format!("unable to get information for ResourceClaim {object}"))?;
-            let request = wanted.request.as_deref().unwrap_or_default();
             let devices = prepared.devices.values().flatten().filter(|device| serves(device, request));
             for id in devices.flat_map(|device| &device.cdi_device_ids) {
                 if !found.contains(id) {
@@ -133,11 +168,14 @@ impl Record {
         let wanted = container.resources.as_ref().and_then(|r| r.claims.as_deref()).unwrap_or_default();
         let claims = pod_spec(pod).resource_claims.iter().flatten();
         let claims = claims.filter(|claim| wanted.iter().any(|wanted| wanted.name == claim.name));
-        let objects = claims.filter_map(|claim| object(pod, claim).ok().flatten());
-        let prepared = objects.filter_map(|(object, _)| {
-            self.claims.values().find(|of| of.name == object && of.namespace == namespace(pod))
-        });
-        prepared.cloned().collect()
+        let mut objects: Vec<String> =
+            claims.filter_map(|claim| object(pod, claim).ok().flatten()).map(|(object, _)| object).collect();
+        objects.extend(requests(pod, container).next().map(|(object, _)| object.to_owned()));
+        objects.iter().filter_map(|object| self.of(pod, object)).cloned().collect()
+    }
+
+    fn of(&self, pod: &Pod, object: &str) -> Option<&Prepared> {
+        self.claims.values().find(|of| of.name == object && of.namespace == namespace(pod))
     }
 
     /// The claims that only this pod uses, and that are to be undone before it is over.
@@ -259,5 +297,38 @@ mod tests {
         another.metadata.uid = Some("c2".into());
         let refused = record.reserve(&pod, &another, &BTreeSet::new()).expect_err("the first is still there");
         assert!(refused.starts_with("old ResourceClaim with same name one and different UID c1"), "{refused}");
+    }
+
+    #[test]
+    fn containers_get_what_their_extended_resources_are_mapped_to() {
+        let mapping = |container: &str, request: &str| json!({"containerName": container, "resourceName": "example.com/gpu", "requestName": request});
+        let mappings =
+            [mapping("c", "container-0-request-0"), mapping("i", "container-0-request-0"), mapping("i", "b")];
+        let mut pod = pod();
+        let containers = json!([{"name": "c"}, {"name": "i"}, {"name": "d"}]);
+        pod.spec = serde_json::from_value(json!({"containers": containers})).expect("a spec");
+        let status = json!({"extendedResourceClaimStatus": {"resourceClaimName": "one", "requestMappings": mappings}});
+        pod.status = serde_json::from_value(status).expect("a status");
+        assert_eq!(objects(&pod), Ok(vec![("one".to_owned(), false)]));
+        let mut record = Record::default();
+        let container = |i: usize| &pod_spec(&pod).containers[i];
+        assert!(record.cdi_devices(&pod, container(0)).is_err(), "not prepared");
+        record.reserve(&pod, &allocated(), &["a.example".to_owned()].into()).expect("reserved");
+        let device = |request: &str, id: &str| Device {
+            request_names: vec![request.to_owned()],
+            cdi_device_ids: vec![id.to_owned()],
+            ..Device::default()
+        };
+        let devices = vec![device("container-0-request-0", "v/c=1"), device("b", "v/c=2")];
+        record.claims.get_mut("c1").expect("reserved").devices.insert("a.example".into(), devices);
+        let of = |i: usize| record.cdi_devices(&pod, container(i)).expect("prepared");
+        assert_eq!((of(0), of(1), of(2)), (vec!["v/c=1".into()], vec!["v/c=1".into(), "v/c=2".into()], vec![]));
+        let used = [0, 1, 2].map(|i| record.of_container(&pod, container(i)).len());
+        assert_eq!(used, [1, 1, 0]);
+        let stands = |i: usize, resource: &str| stand_for(&pod, container(i), resource);
+        assert_eq!(
+            [stands(0, "example.com/gpu"), stands(0, "example.com/nic"), stands(2, "example.com/gpu")],
+            [true, false, false]
+        );
     }
 }

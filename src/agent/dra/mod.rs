@@ -30,12 +30,12 @@ use kube::api::Api;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::transport::Channel;
 
-use self::claims::{Prepared, Record, batches, drivers, object};
+use self::claims::{Prepared, Record, batches, drivers, objects};
 use self::protocol::{NodePrepareResourcesResponse, NodeUnprepareResourcesResponse, Request, VERSIONS, Version};
 use super::devices::record::File;
 use super::plugins::{Handler, Plugin, grpc};
 use super::pod::table::PodTable;
-use super::pod::{namespace, pod_spec, uid};
+use super::pod::{namespace, uid};
 
 /// Upstream's.
 const CALL_DEADLINE: Duration = Duration::from_secs(45);
@@ -87,8 +87,7 @@ impl Drivers {
     /// Why not, for an event.
     pub async fn prepare(&self, pod: &Pod) -> Result<(), String> {
         let mut known = Vec::new();
-        for claim in pod_spec(pod).resource_claims.iter().flatten() {
-            let Some((name, own)) = object(pod, claim)? else { continue };
+        for (name, own) in objects(pod)? {
             let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), namespace(pod));
             let found = api
                 .get(&name)
@@ -161,13 +160,18 @@ impl Drivers {
         self.lock().record.of_container(pod, container)
     }
 
+    /// Whether claims of the pod are, or may be, prepared.
+    #[must_use]
+    pub fn serve(&self, pod_uid: &str) -> bool {
+        self.lock().record.claims.values().any(|of| of.pods.contains(pod_uid))
+    }
+
     /// The pod is over: what no other pod uses is undone.
     ///
     /// # Errors
     /// Why a driver did not; to be tried again, as the devices are not free before.
     pub async fn unprepare(&self, pod_uid: &str) -> Result<(), String> {
-        let is_user = self.lock().record.claims.values().any(|of| of.pods.contains(pod_uid));
-        if !is_user {
+        if !self.serve(pod_uid) {
             return Ok(());
         }
         let last = self.lock().record.last_of(pod_uid);
@@ -263,7 +267,7 @@ impl Handler for Drivers {
         };
         self.add(&plugin.name, &plugin.endpoint, *version);
         // Pods that were waiting for it.
-        for pod in self.pods.pods().iter().filter(|pod| pod_spec(pod).resource_claims.is_some()) {
+        for pod in self.pods.pods().iter().filter(|pod| objects(pod).map_or(true, |all| !all.is_empty())) {
             self.pods.wake_for_objects(uid(pod));
         }
         Ok(())

@@ -151,7 +151,8 @@ fn walk_of(cx: &NodeContext, entry: &PodEntry) -> Walk {
 }
 
 /// Where volumes lie that are on the node's disk and go with their pod.
-fn plugin(volume: &Volume) -> Option<&'static str> {
+#[must_use]
+pub fn plugin(volume: &Volume) -> Option<&'static str> {
     match volume {
         Volume { empty_dir: Some(source), .. } if is_on_disk(source.medium.as_deref()) => Some("empty-dir"),
         Volume { config_map: Some(_), .. } => Some("configmap"),

@@ -12,7 +12,7 @@
 pub mod admit;
 mod decide;
 mod limits;
-mod measure;
+pub(super) mod measure;
 mod message;
 mod rank;
 pub mod signals;

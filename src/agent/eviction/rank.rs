@@ -61,7 +61,13 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": name},
             "spec": {"priority": priority, "containers": [{"name": "c", "resources": resources}]}}))
         .expect("valid");
-        PodEntry { pod: Arc::new(pod), status: Arc::default(), sandbox_id: None, containers: Vec::new() }
+        PodEntry {
+            pod: Arc::new(pod),
+            status: Arc::default(),
+            sandbox_id: None,
+            containers: Vec::new(),
+            volumes: Arc::default(),
+        }
     }
 
     fn usage(memory_bytes: i64, rootfs: i64, logs: i64, processes: i64) -> Usage {

@@ -2,7 +2,7 @@
 //! Everything is measured when it is asked for.
 //!
 //! - [`figures`]: the text format; [`groups`]: what the kernel counts for a control group
-//! - [`node`]: `/metrics`; [`resource`], [`cadvisor`], [`probes`]: `/metrics/…`
+//! - [`node`]: `/metrics`, with [`volumes`]; [`resource`], [`cadvisor`], [`probes`]: `/metrics/…`
 
 pub mod cadvisor;
 pub mod figures;
@@ -10,3 +10,4 @@ pub mod groups;
 pub mod node;
 pub mod probes;
 pub mod resource;
+pub mod volumes;

@@ -2,6 +2,7 @@
 //! is there. The process's own figures are named as client libraries name them.
 
 use super::figures::{Figures, Kind, number};
+use super::volumes;
 use crate::agent::context::NodeContext;
 use crate::api::version;
 use crate::cri::State;
@@ -9,8 +10,7 @@ use crate::cri::State;
 /// Pages are as large as the kernel says; nearly always this.
 const PAGE: u64 = 4096;
 
-#[must_use]
-pub fn render(cx: &NodeContext) -> String {
+pub async fn render(cx: &NodeContext) -> String {
     let mut figures = Figures::default();
     let entries = cx.pods.entries();
     figures.family("kubelet_node_name", Kind::Gauge, "The node's name. The count is always 1.");
@@ -42,8 +42,64 @@ pub fn render(cx: &NodeContext) -> String {
         ("minor", "36"),
     ];
     figures.put("kubernetes_build_info", &labels, 1.0, None);
+    placement(cx, &mut figures);
+    volumes::render(&mut figures, &entries, &cx.volume_figures.measure(cx, &entries).await);
     process(&mut figures);
     figures.render()
+}
+
+/// Only of a node with the policies that are counted.
+fn placement(cx: &NodeContext, figures: &mut Figures) {
+    let mut all = Vec::new();
+    if let Some(counts) = cx.exclusive.counts() {
+        let (shared, exclusive) = (counts.shared_milli as u64, counts.exclusive as u64);
+        all.extend([
+            (
+                "kubelet_cpu_manager_pinning_requests_total",
+                Kind::Counter,
+                "The number of cpu core allocations which required pinning.",
+                counts.requests,
+            ),
+            (
+                "kubelet_cpu_manager_pinning_errors_total",
+                Kind::Counter,
+                "The number of cpu core allocations which required pinning failed.",
+                counts.errors,
+            ),
+            (
+                "kubelet_cpu_manager_shared_pool_size_millicores",
+                Kind::Gauge,
+                "The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.",
+                shared,
+            ),
+            (
+                "kubelet_cpu_manager_exclusive_cpu_allocation_count",
+                Kind::Gauge,
+                "The total number of CPUs exclusively allocated to containers running on this node",
+                exclusive,
+            ),
+        ]);
+    }
+    if let Some((requests, errors)) = cx.aligner.counts() {
+        all.extend([
+            (
+                "kubelet_topology_manager_admission_requests_total",
+                Kind::Counter,
+                "The number of admission requests where resources have to be aligned.",
+                requests,
+            ),
+            (
+                "kubelet_topology_manager_admission_errors_total",
+                Kind::Counter,
+                "The number of admission request failures where resources could not be aligned.",
+                errors,
+            ),
+        ]);
+    }
+    for (name, kind, help, value) in all {
+        figures.family(name, kind, help);
+        figures.put(name, &[], number(value), None);
+    }
 }
 
 /// Of proc(5), `stat`: fields are counted from 1 there.

@@ -1,31 +1,17 @@
 //! Decides: whether the node takes a pod that was bound to it. The scheduler has looked at this before, but a pod may
-//! name its node itself, and two may come at once (`pkg/kubelet/lifecycle/predicate.go`, `pkg/kubelet/sysctl`).
+//! name its node itself, and two may come at once (`pkg/kubelet/lifecycle/predicate.go`).
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::pod_spec;
+use super::{pod_spec, sysctls};
 use crate::agent::allocation::Lacking;
 use crate::api::host_port;
 use crate::api::node_fit::{node_allowed, tolerated};
+use crate::config::kubelet::host::Host;
+use crate::cri;
 
 const OS_LABEL: &str = "kubernetes.io/os";
 const OS: &str = "linux";
-
-/// Sysctls of a namespace of the pod's own that harm nobody else (`pkg/kubelet/sysctl/safe_sysctls.go`).
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
 
 /// Why the node does not take a pod: the reason of its status and of the event, and the event's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +32,8 @@ impl Refusal {
 
 /// Whether the pod is refused for what it is, on any node like this.
 #[must_use]
-pub fn unsuitable(pod: &Pod) -> Option<Refusal> {
-    let sysctls = pod_spec(pod).security_context.iter().flat_map(|sc| sc.sysctls.iter().flatten());
-    let mut forbidden = sysctls.filter_map(|sysctl| forbidden_sysctl(pod, &sysctl.name));
-    if let Some(why) = forbidden.next() {
+pub fn unsuitable(pod: &Pod, host: &Host) -> Option<Refusal> {
+    if let Some(why) = sysctls::forbidden(pod, &host.unsafe_sysctls) {
         return Some(Refusal::new("SysctlForbidden", format!("forbidden sysctl: {why}")));
     }
     if pod.metadata.labels.as_ref().and_then(|labels| labels.get(OS_LABEL)).is_some_and(|os| os != OS) {
@@ -58,22 +42,6 @@ pub fn unsuitable(pod: &Pod) -> Option<Refusal> {
     }
     if pod_spec(pod).os.as_ref().is_some_and(|os| os.name != OS) {
         return Some(Refusal::new("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
-    }
-    None
-}
-
-fn forbidden_sysctl(pod: &Pod, name: &str) -> Option<String> {
-    let name = name.replace('/', ".");
-    let spec = pod_spec(pod);
-    let is_ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix));
-    if !SAFE_SYSCTLS.contains(&name.as_str()) {
-        return Some(format!("{name:?} not allowlisted"));
-    }
-    if is_ipc && spec.host_ipc == Some(true) {
-        return Some(format!("{name:?} not allowed with host ipc enabled"));
-    }
-    if name.starts_with("net.") && spec.host_network == Some(true) {
-        return Some(format!("{name:?} not allowed with host net enabled"));
     }
     None
 }
@@ -95,6 +63,29 @@ pub fn lacking(lacking: &Lacking) -> Refusal {
         _ => "UnexpectedAdmissionError",
     };
     Refusal::new(reason, lacking.to_string())
+}
+
+/// The pod wants no groups but those that it names, and the runtime may give it others.
+#[must_use]
+pub fn groups(pod: &Pod, health: &cri::Health) -> Option<Refusal> {
+    let why = || {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        Refusal::new("SupplementalGroupsPolicyNotSupported", message)
+    };
+    (is_strict(pod) && health.supplemental_groups_policy != Some(true)).then(why)
+}
+
+#[must_use]
+pub fn is_strict(pod: &Pod) -> bool {
+    let of_pod = pod_spec(pod).security_context.as_ref();
+    of_pod.is_some_and(|sc| sc.supplemental_groups_policy.as_deref() == Some("Strict"))
+}
+
+/// No others can leave for a critical pod.
+#[must_use]
+pub fn no_room(why: &str) -> Refusal {
+    let text = "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt";
+    Refusal::new("UnexpectedAdmissionError", format!("{text}: {why}"))
 }
 
 /// Whether the node does not suit the pod by its labels, or keeps it away by a taint.
@@ -151,7 +142,7 @@ mod tests {
     }
 
     fn check(spec: Value, expect: Option<(&str, &str)>) {
-        let found = unsuitable(&pod(spec.clone()));
+        let found = unsuitable(&pod(spec.clone()), &Host::default());
         assert_eq!(found.as_ref().map(|why| (why.reason, why.message.as_str())), expect, "{spec}");
     }
 
@@ -160,19 +151,23 @@ mod tests {
         check(json!({"os": {"name": "linux"}}), None);
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         check(json!({"os": {"name": "windows"}}), Some(("PodOSNotSupported", message)));
-        let with = |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
-        check(with("net.ipv4.tcp_syncookies"), None);
-        check(with("net/ipv4/tcp_syncookies"), None);
         let message = "forbidden sysctl: \"kernel.msgmax\" not allowlisted";
-        check(with("kernel.msgmax"), Some(("SysctlForbidden", message)));
-        let mut on_host = with("net.ipv4.tcp_syncookies");
-        on_host["hostNetwork"] = json!(true);
-        let message = "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled";
-        check(on_host, Some(("SysctlForbidden", message)));
-        let mut on_host = with("kernel.shm_rmid_forced");
-        on_host["hostIPC"] = json!(true);
-        let message = "forbidden sysctl: \"kernel.shm_rmid_forced\" not allowed with host ipc enabled";
-        check(on_host, Some(("SysctlForbidden", message)));
+        let sysctls = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+        check(json!({"securityContext": sysctls}), Some(("SysctlForbidden", message)));
+    }
+
+    #[test]
+    fn groups_that_nobody_can_keep_away_are_refused() {
+        let check = |policy: &str, supported: Option<bool>| {
+            let health = cri::Health { supplemental_groups_policy: supported, ..cri::Health::default() };
+            groups(&pod(json!({"securityContext": {"supplementalGroupsPolicy": policy}})), &health)
+                .map(|why| why.reason)
+        };
+        assert_eq!(check("Strict", Some(true)), None);
+        assert_eq!(check("Merge", None), None);
+        for supported in [None, Some(false)] {
+            assert_eq!(check("Strict", supported), Some("SupplementalGroupsPolicyNotSupported"));
+        }
     }
 
     #[test]

@@ -27,9 +27,14 @@ pub struct Cleanup {
 impl Cleanup {
     /// Ends when all is done; tries again what fails.
     pub async fn run(self) {
-        let told = self.status.clone().map(|status| self.tell(status));
-        let told = futures::future::OptionFuture::from(told);
-        tokio::join!(told, self.remove_records(), release(self.cx.clone(), self.pod.clone()));
+        let told = async {
+            // Once the pod is told to have ended its devices are given to others: nobody may find them prepared.
+            undo_claims(&self.cx, &self.pod).await;
+            if let Some(status) = self.status.clone() {
+                self.tell(status).await;
+            }
+        };
+        tokio::join!(told, self.remove_records(), release_rest(&self.cx, &self.pod));
         if self.status.is_some() {
             self.delete().await;
         }
@@ -86,13 +91,27 @@ impl Cleanup {
     }
 }
 
-/// Volumes, tokens, watches and the control group. The containers are gone or will not run again.
+/// Volumes, tokens, watches, the control group, and claims. The containers are gone or will not run again.
 pub async fn release(cx: Arc<NodeContext>, pod: Arc<Pod>) {
-    cx.objects.release(uid(&pod));
-    cx.forget_tokens(uid(&pod));
+    release_rest(&cx, &pod).await;
+    // Last, as a driver that is away may take its time.
+    undo_claims(&cx, &pod).await;
+}
+
+async fn undo_claims(cx: &NodeContext, pod: &Pod) {
+    retry(pod, "claims", || cx.drivers.unprepare(uid(pod))).await;
+}
+
+async fn release_rest(cx: &Arc<NodeContext>, pod: &Pod) {
+    cx.exclusive.release(uid(pod));
+    cx.aligner.retain(|known| known != uid(pod));
+    cx.objects.release(uid(pod));
+    cx.forget_tokens(uid(pod));
     // Volumes of drivers are theirs to unmount: nothing is removed below one.
-    retry(&pod, "CSI volumes", || csi::release(&cx, uid(&pod))).await;
-    let directory = cx.paths.pod(uid(&pod));
+    retry(pod, "CSI volumes", || csi::release(cx, uid(pod))).await;
+    // Before the folder, by which an agent that starts anew knows that the pod was here.
+    cx.cgroups.remove(pod);
+    let directory = cx.paths.pod(uid(pod));
     let attempt = || async {
         let directory = directory.clone();
         match tokio::task::spawn_blocking(move || teardown::remove(&directory)).await {
@@ -100,11 +119,9 @@ pub async fn release(cx: Arc<NodeContext>, pod: Arc<Pod>) {
             Err(error) => Err(error.to_string()),
         }
     };
-    retry(&pod, "volumes", attempt).await;
-    cx.cgroups.remove(&pod);
-    cx.devices.release(uid(&pod));
-    // Last, as a driver that is away may take its time.
-    retry(&pod, "claims", || cx.drivers.unprepare(uid(&pod))).await;
+    retry(pod, "volumes", attempt).await;
+    cx.users.release(uid(pod));
+    cx.devices.release(uid(pod));
 }
 
 async fn retry<F: Future<Output = Result<(), String>>>(pod: &Pod, what: &str, attempt: impl Fn() -> F) {

@@ -18,6 +18,7 @@ pub mod spec;
 pub mod start;
 pub mod status;
 pub mod stop;
+mod sysctls;
 pub mod table;
 pub mod tell;
 pub mod worker;

@@ -140,7 +140,11 @@ pub fn container(cx: &NodeContext, pod: &Pod, parts: Parts) -> Result<v1::Contai
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(limits::complete(own_resources, container, &cx.kernel)),
+            resources: Some(cx.exclusive.complete(
+                pod,
+                container,
+                limits::complete(own_resources, (pod, container), &cx.kernel),
+            )),
             security_context: Some(security::container(pod, container, parts.image_user, &cx.paths.seccomp)?),
         }),
         ..v1::ContainerConfig::default()

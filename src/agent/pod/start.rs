@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::mpsc;
 
+use super::admit::Refusal;
 use super::observed::Observed;
 use super::plan::Action;
 use super::resize::Update;
@@ -28,6 +29,7 @@ use crate::agent::mirror::is_static;
 use crate::agent::objects;
 use crate::agent::probes::Kind;
 use crate::agent::volumes::{self, Mounted, subpath};
+use crate::agent::{topology, users};
 use crate::cri::{self, v1};
 use crate::supervisor::chain;
 
@@ -46,7 +48,7 @@ pub enum Progress {
     /// Nothing can start until they are there.
     VolumesFailed(String),
     /// The node does not have what it would take.
-    Refused(String),
+    Refused(Refusal),
     /// The container's image is on the node.
     Image(String),
     Container(Box<cri::Container>),
@@ -152,10 +154,8 @@ impl Operation {
     }
 
     async fn start(&self, new_sandbox: Option<u32>, starts: Vec<Start>) {
-        if let Err(error) = self.cx.devices.allocate(&self.pod, self.observed.ready_sandbox().is_some()).await {
-            return self
-                .report(Progress::Refused(format!("Allocate failed due to {error}, which is unexpected")))
-                .await;
+        if let Err(why) = topology::admit(&self.cx, &self.pod, self.observed.ready_sandbox().is_some()).await {
+            return self.report(Progress::Refused(why)).await;
         }
         if new_sandbox.is_some()
             && let Err(error) = self.cx.drivers.prepare(&self.pod).await
@@ -167,7 +167,11 @@ impl Operation {
         let resolv = tokio::fs::read_to_string(&self.cx.config.resolv_conf).await.unwrap_or_default();
         let current = self.observed.ready_sandbox();
         let attempt = new_sandbox.unwrap_or_else(|| current.map_or(0, |sandbox| sandbox.attempt));
-        let config = spec::sandbox(&self.cx, &self.pod, attempt, &resolv);
+        let mut config = spec::sandbox(&self.cx, &self.pod, attempt, &resolv);
+        match self.users().await {
+            Ok(own) => users::give(&mut config, own),
+            Err(error) => return self.without_users(error, &starts).await,
+        }
         let images = join_all(starts.iter().map(|start| self.image(start, &config)));
         let sandbox = async {
             match new_sandbox {
@@ -185,16 +189,28 @@ impl Operation {
         }
     }
 
+    async fn without_users(&self, error: String, starts: &[Start]) {
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.cx.events.pod(&self.pod, EventKind::Warning, "FailedCreatePodSandBox", message.clone());
+        self.report(Progress::SandboxFailed(message)).await;
+        for Start { name, .. } in starts {
+            let (name, reason) = (name.clone(), "CreateContainerConfigError".to_owned());
+            self.report(Progress::Failed(Failed { name, reason, message: error.clone() })).await;
+        }
+    }
+
     async fn create_sandbox(&self, config: &v1::PodSandboxConfig, attempt: u32) -> Option<cri::Sandbox> {
-        self.cx.cgroups.apply(&self.pod);
         if attempt > 0 {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.cx.events.pod(&self.pod, EventKind::Normal, "SandboxChanged", message);
         }
         let result = async {
-            let logs = Path::new(&config.log_directory);
-            let made = tokio::fs::create_dir_all(logs).await;
-            made.map_err(|error| format!("{}: {error}", logs.display()))?;
+            // Its folder first: by that an agent that starts anew knows of what comes after it.
+            for folder in [&self.cx.paths.pod(uid(&self.pod)), Path::new(&config.log_directory)] {
+                let made = tokio::fs::create_dir_all(folder).await;
+                made.map_err(|error| format!("{}: {error}", folder.display()))?;
+            }
+            self.cx.cgroups.apply(&self.pod);
             let handler = self.handler().await?;
             let id = self.cx.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())?;
             self.cx.pods.register(&id, uid(&self.pod));
@@ -271,7 +287,8 @@ impl Operation {
             Failed { name: start.name.clone(), reason: reason.to_owned(), message }
         };
         let config = self.configure(start, &container, image, sandbox, mounted).await;
-        let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+        let mut config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+        users::share(&mut config, sandbox_config);
         let created = self.cx.runtime.create_container(&sandbox.id, &config, sandbox_config).await;
         let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?;
         self.cx.pods.register(&id, uid(&self.pod));
@@ -281,6 +298,8 @@ impl Operation {
             self.report(Progress::Hooking(start.name.clone())).await;
         }
         let started = self.cx.runtime.start_container(&id).await;
+        // Not before: the runtime does not move one that is about to start.
+        self.cx.exclusive.made(&id, &self.pod, &start.name, &config);
         self.look(&id, &sandbox.id).await;
         started.map_err(|error| failed("RunContainerError", error.to_string()))?;
         event(EventKind::Normal, "Started", "Container started".into());
@@ -323,7 +342,13 @@ impl Operation {
         let mut env = std::mem::take(&mut additions.env);
         env.extend(self.environment(container, sandbox).await?);
         let asks = container.volume_mounts.iter().flatten().any(|mount| mount.recursive_read_only.is_some());
-        let recursion = asks && self.cx.runtime.health().await.is_ok_and(|health| health.recursive_read_only);
+        let recursion = asks
+            && self
+                .cx
+                .runtime
+                .health()
+                .await
+                .is_ok_and(|health| health.default_handler().is_some_and(|handler| handler.recursive_read_only));
         let mounts = self.mounts(start, container, sandbox, mounted, (&env, recursion))?;
         let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
         let directory = logs.join(&container.name);
@@ -359,7 +384,7 @@ impl Operation {
 
     fn pod_ips(&self, sandbox: &cri::Sandbox) -> Vec<String> {
         match host_network(&self.pod) {
-            true => vec![self.cx.config.node_ip.to_string()],
+            true => vec![self.cx.node_ip().to_string()],
             false => sandbox.ips.clone(),
         }
     }
@@ -391,7 +416,7 @@ impl Operation {
             services: &services,
             objects: &known,
             node_name: &self.cx.config.node_name,
-            host_ips: &[self.cx.config.node_ip.to_string()],
+            host_ips: &[self.cx.node_ip().to_string()],
             pod_ips: &self.pod_ips(sandbox),
             allocatable: &self.cx.allocatable,
         };

@@ -78,6 +78,7 @@ pub fn render(input: &Input) -> PodStatus {
         host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         nominated_node_name: input.previous.nominated_node_name.clone(),
         resource_claim_statuses: input.previous.resource_claim_statuses.clone(),
+        extended_resource_claim_status: input.previous.extended_resource_claim_status.clone(),
         resize: input.previous.resize.clone(),
         ..PodStatus::default()
     };

@@ -157,7 +157,7 @@ async fn prepare(
     let Some((spec, hook)) = hook.filter(|_| !grace.is_zero()) else { return };
     let ip = match observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first()) {
         Some(ip) if !host_network(pod) => ip.clone(),
-        _ => cx.config.node_ip.to_string(),
+        _ => cx.node_ip().to_string(),
     };
     let run = hooks::run(cx, spec, &record.id, &ip, hook, grace);
     let failed = match tokio::time::timeout(grace, run).await {

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::ending::Ending;
 use super::observed::Observed;
 use super::{name, namespace};
+use crate::agent::volumes::AllMeasurable;
 use crate::cri::State;
 
 /// Cheap to clone.
@@ -41,6 +42,8 @@ pub struct PodEntry {
     /// The sandbox that is ready.
     pub sandbox_id: Option<String>,
     pub containers: Vec<ContainerEntry>,
+    /// How full they are can be said.
+    pub volumes: Arc<AllMeasurable>,
 }
 
 /// One container, running or not; several have the same name after a restart.

@@ -10,8 +10,8 @@
 mod fail;
 mod record;
 mod resize;
+mod telling;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +27,12 @@ use super::observed::Observed;
 use super::plan::{self, Action, Waiting, plan};
 use super::restart::Backoff;
 use super::start::{Operation, Progress, retry_after};
-use super::table::{ContainerEntry, PodEntry, Wake};
+use super::table::Wake;
 use super::tell::Telling;
-use super::{cleanup, container, describe, ended, field_path, name, namespace, spec, status, stop, uid};
+use super::{cleanup, container, describe, ended, field_path, stop, uid};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::images::is_pull_failure;
-use crate::agent::mirror::is_static;
 use crate::agent::probes::Probes;
 use crate::agent::volumes::{self, Mounted};
 use crate::clock;
@@ -163,6 +162,7 @@ impl Worker {
             self.note_exit(&record);
         }
         self.recall_resources();
+        self.cx.exclusive.found(&self.cx.cgroups, &self.pod, &self.observed);
         // It ran before this agent started: its volumes are there, but are looked after again.
         if self.observed.running().next().is_some() && !self.deleting() {
             self.refresh_at = Some(clock::now());
@@ -438,90 +438,6 @@ impl Worker {
                 Err(error) => tracing::info!(%error, pod = describe(&pod), "volumes not brought up to date"),
             }
         }));
-    }
-
-    // ---- telling ----
-
-    /// What the runtime has, as others are to see it.
-    fn shown(&self) -> Cow<'_, Observed> {
-        match self.hooking.is_empty() || self.phase != Phase::Active {
-            true => Cow::Borrowed(&self.observed),
-            false => Cow::Owned(self.observed.not_yet(&self.hooking)),
-        }
-    }
-
-    fn render(&mut self) {
-        if self.phase == Phase::Active && !self.terminal {
-            let shown = (!self.hooking.is_empty()).then(|| self.shown().into_owned());
-            self.probes.sync(&self.pod, shown.as_ref().unwrap_or(&self.observed));
-        }
-        if self.phase != Phase::Cleaning {
-            self.render_status();
-        }
-        let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
-        let entries = self.observed.containers.iter().map(|record| ContainerEntry {
-            name: record.name.clone(),
-            id: record.id.clone(),
-            attempt: record.attempt,
-            state: record.state,
-            exit_code: record.exit_code,
-            log_path: match record.log_path.as_str() {
-                "" => logs.join(spec::log_path(&record.name, record.attempt)),
-                path => path.into(),
-            },
-        });
-        let entry = PodEntry {
-            pod: self.pod.clone(),
-            status: self.status.clone(),
-            sandbox_id: self.observed.ready_sandbox().map(|sandbox| sandbox.id.clone()),
-            containers: entries.collect(),
-        };
-        self.cx.pods.publish(uid(&self.pod), entry, &self.observed, &self.wake);
-        self.tell();
-    }
-
-    fn render_status(&mut self) {
-        let mut waiting: BTreeMap<String, Waiting> =
-            self.held.iter().map(|(name, held)| (name.clone(), held.waiting.clone())).collect();
-        waiting.extend(self.crash_loops.clone());
-        if self.terminal {
-            waiting.clear();
-        }
-        // Until then it may still do something: nobody must start another one in its place.
-        let stopped = self.observed.running().next().is_none();
-        let disruption = self.ending.as_ref().filter(|ending| stopped && ending.disruption);
-        let host_ips = [self.cx.config.node_ip.to_string()];
-        let input = status::Input {
-            pod: &self.pod,
-            previous: &self.status,
-            observed: &self.shown(),
-            verdicts: &self.probes.verdicts(),
-            waiting: &waiting,
-            messages: &self.messages,
-            terminal: self.terminal && stopped,
-            failure: self.failure.as_ref().filter(|_| stopped),
-            disruption: disruption.map(|ending| ending.message.as_str()),
-            host_ips: &host_ips,
-            resizing: (&self.resizing.actual, &self.resizing.progress),
-            now: clock::now(),
-        };
-        // What was told about a pod that had ended before is complete; files it was made from may be gone.
-        if self.ended_before {
-            return;
-        }
-        self.status = Arc::new(status::render(&input));
-        if super::is_final(&self.status) {
-            self.release_resources();
-        }
-    }
-
-    fn tell(&mut self) {
-        // All containers have stopped: the clean-up tells that as its first step.
-        let last = matches!(self.phase, Phase::Terminating(_)) && self.observed.running().next().is_none();
-        let nobody_knows = is_static(&self.pod) && !self.telling.is_mirrored();
-        if !last && !self.gone && !nobody_knows && self.phase != Phase::Cleaning {
-            self.telling.start(&self.cx.client, &self.pod, &self.status);
-        }
     }
 }
 

@@ -136,11 +136,13 @@ where
 
     let output = AtomicBool::new(false);
     let inward = async {
+        // A runtime that ends says so by itself; what it says last goes on, whether or not it still listens.
+        let mut listens = true;
         loop {
             let message = tokio::select! {
                 message = from_client.next() => message,
                 Some(ping) = pinged.recv() => {
-                    writer.pong(ping).await.map_err(Error::Runtime)?;
+                    listens = listens && writer.pong(ping).await.is_ok();
                     continue;
                 }
                 () = tokio::time::sleep(IDLE_TIME) => match output.swap(false, Ordering::Relaxed) {
@@ -160,8 +162,8 @@ where
                 (Some(CLOSE), Some(STDIN)) if half_close => (streams.stdin, Bytes::new(), true),
                 _ => continue,
             };
-            if stream != 0 && (fin || !data.is_empty()) {
-                writer.data(stream, &data, fin).await.map_err(Error::Runtime)?;
+            if listens && stream != 0 && (fin || !data.is_empty()) {
+                listens = writer.data(stream, &data, fin).await.is_ok();
             }
         }
         // The client is gone: whoever reads its input sees the end of it.
@@ -197,8 +199,10 @@ where
         Ok(())
     };
     // Each direction waits for its own reader only; were they one loop, a full pipe in both would be a standstill.
-    tokio::select! {
-        ended = inward => ended,
+    let ended = tokio::select! {
+        ended = inward => return ended,
         ended = outward => ended,
-    }
+    };
+    websocket::farewell(&mut from_client).await;
+    ended
 }

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::websocket::{self, BUFFER};
+use crate::splice;
 
 /// What a WebSocket that carries SPDY calls itself; the protocol inside comes after it.
 pub const TUNNEL: &str = "SPDY/3.1+";
@@ -129,11 +130,11 @@ pub async fn open(url: &str, method: Method, handshake: HeaderMap) -> Result<Swi
 ///
 /// # Errors
 /// When either end breaks off.
-pub async fn pass<C>(mut client: C, mut runtime: TokioIo<Upgraded>) -> io::Result<()>
+pub async fn pass<C>(client: C, runtime: TokioIo<Upgraded>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut runtime, PIECE, PIECE).await.map(drop)
+    splice::both(client, runtime, PIECE).await
 }
 
 /// Moves what comes in messages of a WebSocket, and back, until either end is done.
@@ -149,9 +150,11 @@ where
     let (mut to_client, mut from_client) = socket.split();
     let (mut from_runtime, mut to_runtime) = split(runtime);
     let inward = async {
+        // What a runtime that ends says last goes on, whether or not it still listens.
+        let mut listens = true;
         while let Some(message) = from_client.next().await {
             match message.map_err(io::Error::other)? {
-                Message::Binary(data) => to_runtime.write_all(&data).await?,
+                Message::Binary(data) => listens = listens && to_runtime.write_all(&data).await.is_ok(),
                 Message::Close(_) => break,
                 _ => {}
             }
@@ -172,10 +175,12 @@ where
         to_client.send(Message::Close(Some(normal))).await.map_err(io::Error::other)
     };
     // Each direction waits for its own reader only.
-    tokio::select! {
-        ended = inward => ended,
+    let ended = tokio::select! {
+        ended = inward => return ended,
         ended = outward => ended,
-    }
+    };
+    websocket::farewell(&mut from_client).await;
+    ended
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! Decides: the server's side of a WebSocket handshake (RFC 6455), and the limits of what comes after it.
+//! Decides: the server's side of a WebSocket handshake (RFC 6455), and the limits and the end of what comes after it.
 
+use futures::{Stream, StreamExt};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::header::{HeaderName, SEC_WEBSOCKET_VERSION};
 use http::{Request, Response, StatusCode};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::splice::SILENCE;
 
 /// Largest message from a client, in bytes; kubectl sends at most 32 KiB.
 const MESSAGE_MAX: usize = 1024 * 1024;
@@ -20,6 +24,15 @@ pub fn limits() -> WebSocketConfig {
     limits.max_message_size = Some(MESSAGE_MAX);
     limits.max_frame_size = Some(MESSAGE_MAX);
     limits
+}
+
+/// Reads, once everything is said, until the client has ended as well. Were the connection dropped before, the client's
+/// next ping would find it closed, and what it has not read by then would be lost (see [`crate::splice`]).
+pub async fn farewell<S, E>(from_client: &mut S)
+where
+    S: Stream<Item = Result<Message, E>> + Unpin,
+{
+    while let Ok(Some(Ok(_))) = tokio::time::timeout(SILENCE, from_client.next()).await {}
 }
 
 /// The first protocol that the client offers and `knows` accepts. `None` when this is no WebSocket, or of none of them.

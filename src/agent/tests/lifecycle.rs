@@ -313,7 +313,7 @@ async fn a_pod_with_users_of_its_own_does_not_run_among_the_nodes() {
     pod["spec"]["hostUsers"] = json!(false);
     node.api.put(POD, pod);
     let event = node.event("FailedCreatePodSandBox").await;
-    assert!(event.ends_with("RuntimeClass handler \"\" does not support user namespaces"), "{event}");
+    assert!(event.ends_with("runtime does not support user namespaces: runtime handlers are not set"), "{event}");
     assert_eq!(node.calls_of("RunPodSandbox"), 0);
     node.halt().await;
 }

@@ -36,8 +36,8 @@ mod tests {
             "name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/xvda"}]}))
         .unwrap();
         let mounted = |block, read_only| {
-            let volume = MountedVolume { path: "/p".into(), read_only, block, image: None };
-            Mounted { volumes: [("v".to_owned(), volume)].into(), refresh_at: None }
+            let volume = MountedVolume { path: "/p".into(), read_only, block, ..MountedVolume::default() };
+            Mounted { volumes: [("v".to_owned(), volume)].into(), ..Mounted::default() }
         };
         let one = devices(&container, &mounted(true, false)).unwrap();
         assert_eq!(

@@ -16,7 +16,7 @@ const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const NODE: &str = "local.path.provisioner/selected-node";
 
 /// The name of the claim of a volume, and whether it is mounted read-only; `None` for volumes of other types.
-fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
+pub(super) fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
     match (&volume.persistent_volume_claim, &volume.ephemeral) {
         (Some(source), _) => Some((source.claim_name.clone(), source.read_only == Some(true))),
         (None, Some(_)) => Some((format!("{}-{}", name(pod), volume.name), false)),

@@ -8,7 +8,7 @@ use super::{Error, Failure, Mounted};
 use crate::agent::context::NodeContext;
 use crate::agent::images::Wanted;
 use crate::agent::pod::{Role, pod_spec};
-use crate::cri::{Version, v1};
+use crate::cri::{Image, Version, v1};
 
 /// containerd mounts images since this release; before, it makes nothing of such a mount.
 const CONTAINERD: (u32, u32) = (2, 1);
@@ -57,7 +57,12 @@ async fn pull(cx: &Arc<NodeContext>, pod: &Pod, volume: &str, source: &ImageVolu
     let sandbox = v1::PodSandboxConfig::default();
     let wanted = Wanted { pod, role: Role::App, container: &container, sandbox: &sandbox };
     let found = cx.images.ensure(&wanted, &cx.objects, &cx.events).await;
-    found.map(|image| image.id).map_err(|error| Failure::Image(format!("{}: {error}", error.reason())))
+    found.map(named).map_err(|error| Failure::Image(format!("{}: {error}", error.reason())))
+}
+
+/// containerd mounts an image by its name: by its id it finds only those that it has pulled itself.
+fn named(image: Image) -> String {
+    image.tags.into_iter().chain(image.digests).next().unwrap_or(image.id)
 }
 
 impl Mounted {

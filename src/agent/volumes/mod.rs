@@ -7,6 +7,7 @@ mod config_map;
 mod downward;
 mod empty_dir;
 pub mod fields;
+mod filled;
 mod host_path;
 pub mod image;
 pub mod local;
@@ -34,6 +35,7 @@ use crate::clock;
 use atomic::Payload;
 pub use block::devices;
 use claim::Of;
+pub use filled::{AllMeasurable, By, Filled, Measurable};
 pub use projected::{Tokens, account, account_token};
 
 /// Where the pod's volumes are.
@@ -42,6 +44,8 @@ pub struct Mounted {
     pub volumes: BTreeMap<String, MountedVolume>,
     /// When a token in one of them must be replaced.
     pub refresh_at: Option<Timestamp>,
+    /// Those of which it can be said how full they are.
+    pub measurable: Arc<AllMeasurable>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +57,8 @@ pub struct MountedVolume {
     pub block: bool,
     /// What the runtime knows the image as that the volume is.
     pub image: Option<String>,
+    /// How to find how full it is, where that is known.
+    pub by: Option<By>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +206,9 @@ pub async fn prepare(cx: &Arc<NodeContext>, pod: &Pod, allocatable: fields::Allo
     let fetched = fetched.await?;
     let fs_group = pod_spec(pod).security_context.as_ref().and_then(|sc| sc.fs_group);
     let written = tokio::task::spawn_blocking(move || write_all(fetched, fs_group));
-    written.await.map_err(|_| Error::Cancelled)?
+    let mut mounted = written.await.map_err(|_| Error::Cancelled)??;
+    mounted.measurable = Arc::new(filled::measurable(pod, &mounted));
+    Ok(mounted)
 }
 
 async fn fetch(
@@ -282,36 +290,39 @@ fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Er
 }
 
 fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
-    let folder = |path, read_only| MountedVolume { path, read_only, ..MountedVolume::default() };
+    let folder = |path, read_only, by| MountedVolume { path, read_only, by, ..MountedVolume::default() };
+    let (files, file_system) = (Some(By::Files), Some(By::FileSystem));
     match job {
         Job::EmptyDir { directory, medium } => {
             empty_dir::make(&directory, &medium, fs_group)?;
-            Ok(folder(directory, false))
+            Ok(folder(directory, false, files))
         }
         Job::HostPath { path, kind } => {
             host_path::check(&path, &kind)?;
-            Ok(folder(path, false))
+            // It may be anything, as large as the machine.
+            Ok(folder(path, false, None))
         }
         Job::Local { path, always } => {
             local::give(&path, fs_group, always)?;
-            Ok(folder(path, false))
+            Ok(folder(path, false, file_system))
         }
         Job::LocalPath { path } => {
             local::make(&path)?;
-            Ok(folder(path, false))
+            Ok(folder(path, false, file_system))
         }
         Job::Files { directory, payload } => {
             atomic::write(&directory, &payload, fs_group)?;
-            Ok(folder(directory, true))
+            Ok(folder(directory, true, files))
         }
-        Job::Mounted { directory, read_only } => Ok(folder(directory, read_only)),
+        Job::Mounted { directory, read_only } => Ok(folder(directory, read_only, file_system)),
         Job::Device { path } => {
             host_path::check(&path, "BlockDevice")?;
-            Ok(MountedVolume { path, block: true, ..MountedVolume::default() })
+            Ok(MountedVolume { path, block: true, by: Some(By::Device), ..MountedVolume::default() })
         }
         Job::Image => Ok(MountedVolume { read_only: true, ..MountedVolume::default() }),
-        Job::Done(csi::Published { path, read_only, block, .. }) => {
-            Ok(MountedVolume { path, read_only, block, image: None })
+        Job::Done(csi::Published { path, read_only, block, driver, handle, .. }) => {
+            let by = Some(By::Driver { driver, handle });
+            Ok(MountedVolume { path, read_only, block, by, image: None })
         }
     }
 }

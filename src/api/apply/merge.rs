@@ -1,7 +1,6 @@
 //! Decides: puts an applied document into an object, and takes fields out of one.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -154,7 +153,8 @@ fn check(place: Place<'_>, value: &Value, path: &mut String, out: &mut Vec<Strin
             // The fields of a struct are known however it is owned.
             let view = place.fields();
             for (name, value) in object {
-                let _ = write!(path, ".{name}");
+                path.push('.');
+                path.push_str(name);
                 match Place::field(view, name) {
                     Some(place) => check(place, value, path, out),
                     None => out.push(format!("{path}: field not declared in schema")),

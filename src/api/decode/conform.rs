@@ -55,55 +55,69 @@ struct Walk {
 }
 
 impl Walk {
-    fn fields(&mut self, map: Map<String, Value>, schema: &'static Type) -> Result<Value, String> {
+    /// In place: most of what comes conforms.
+    fn fields(&mut self, mut map: Map<String, Value>, schema: &'static Type) -> Result<Value, String> {
         let owner = std::mem::replace(&mut self.owner, schema.short_name());
-        let mut out = Map::new();
-        for (key, value) in map {
-            let Some(field) = schema.field(&key) else {
-                if self.unknown.len() < MAX_STRICT_ERRORS {
-                    self.unknown.push(format!("{}.{key}", self.path).trim_start_matches('.').to_owned());
+        let mut mismatch = None;
+        map.retain(|key, value| {
+            if mismatch.is_none() {
+                match self.field(key, value, schema) {
+                    Ok(stays) => return stays,
+                    Err(why) => mismatch = Some(why),
                 }
-                continue;
-            };
-            if value.is_null() {
-                continue;
             }
-            let length = self.path.len();
-            let _ = write!(self.path, ".{key}");
-            self.go_path.push(field.name);
-            let value = self.shape(value, field.shape)?;
-            self.go_path.pop();
-            self.path.truncate(length);
-            if !field.omits(&value) {
-                out.insert(key, value);
-            }
-        }
+            true
+        });
         self.owner = owner;
-        Ok(Value::Object(out))
+        mismatch.map_or(Ok(Value::Object(map)), Err)
+    }
+
+    /// Whether the field stays.
+    fn field(&mut self, key: &str, value: &mut Value, schema: &'static Type) -> Result<bool, String> {
+        let Some(field) = schema.field(key) else {
+            if self.unknown.len() < MAX_STRICT_ERRORS {
+                self.unknown.push(format!("{}.{key}", self.path).trim_start_matches('.').to_owned());
+            }
+            return Ok(false);
+        };
+        if value.is_null() {
+            return Ok(false);
+        }
+        let length = self.enter(key);
+        self.go_path.push(field.name);
+        *value = self.shape(value.take(), field.shape)?;
+        self.go_path.pop();
+        self.path.truncate(length);
+        Ok(!field.omits(value))
+    }
+
+    /// Returns what the path is to be cut to afterwards.
+    fn enter(&mut self, key: &str) -> usize {
+        let length = self.path.len();
+        self.path.push('.');
+        self.path.push_str(key);
+        length
     }
 
     fn shape(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
         match (shape.wrap, value) {
             (Wrap::One, value) => self.item(value, shape),
-            (Wrap::List, Value::Array(list)) => {
-                let mut out = Vec::with_capacity(list.len());
-                for (i, value) in list.into_iter().enumerate() {
+            (Wrap::List, Value::Array(mut list)) => {
+                for (i, value) in list.iter_mut().enumerate() {
                     let length = self.path.len();
                     let _ = write!(self.path, "[{i}]");
-                    out.push(self.element(value, shape.element())?);
+                    *value = self.element(value.take(), shape.element())?;
                     self.path.truncate(length);
                 }
-                Ok(Value::Array(out))
+                Ok(Value::Array(list))
             }
-            (Wrap::Map | Wrap::MapOfLists, Value::Object(map)) => {
-                let mut out = Map::new();
-                for (key, value) in map {
-                    let length = self.path.len();
-                    let _ = write!(self.path, ".{key}");
-                    out.insert(key, self.element(value, shape.element())?);
+            (Wrap::Map | Wrap::MapOfLists, Value::Object(mut map)) => {
+                for (key, value) in &mut map {
+                    let length = self.enter(key);
+                    *value = self.element(value.take(), shape.element())?;
                     self.path.truncate(length);
                 }
-                Ok(Value::Object(out))
+                Ok(Value::Object(map))
             }
             (_, other) => Err(self.mismatch(json_kind(&other), shape)),
         }

@@ -7,13 +7,14 @@ mod apply;
 pub mod plan;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::services::parse_cidr;
@@ -38,7 +39,12 @@ pub struct Settings {
 /// What the Nodes told, by name. A node without a network yet has none.
 type Nodes = BTreeMap<String, Option<Peer>>;
 
-pub async fn run(client: kube::Client, settings: Settings, stop: CancellationToken) {
+pub async fn run(
+    client: kube::Client,
+    mut settings: Settings,
+    mut address: watch::Receiver<IpAddr>,
+    stop: CancellationToken,
+) {
     let mut events = std::pin::pin!(reflector::typed::<Node>(client, Source::of("nodes")));
     let mut nodes: Option<Nodes> = None;
     let mut retry = None;
@@ -47,6 +53,12 @@ pub async fn run(client: kube::Client, settings: Settings, stop: CancellationTok
         let event = tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(retry), if retry.is_some() => None,
+            Ok(()) = address.changed() => {
+                if let IpAddr::V4(now) = *address.borrow_and_update() {
+                    settings.node_ip = now;
+                }
+                None
+            }
             event = events.next() => match event {
                 Some(event) => Some(event),
                 None => return,

@@ -27,6 +27,10 @@ impl Plugin for DefaultIngressClass {
         "DefaultIngressClass"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["networking.k8s.io/ingresses"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, ingress: &mut Value) -> Result<(), Status> {
         if !attributes.is("networking.k8s.io/ingresses") || attributes.operation != Operation::Create {
             return Ok(());

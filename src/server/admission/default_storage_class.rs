@@ -25,6 +25,10 @@ impl Plugin for DefaultStorageClass {
         "DefaultStorageClass"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["persistentvolumeclaims"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, claim: &mut Value) -> Result<(), Status> {
         if !attributes.is("persistentvolumeclaims") || attributes.operation != Operation::Create {
             return Ok(());

@@ -14,6 +14,10 @@ impl Plugin for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["pods"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         if !attributes.is("pods") || attributes.operation == Operation::Delete || !pod["spec"].is_object() {
             return Ok(());

@@ -50,6 +50,10 @@ impl Plugin for LimitRanger {
         "LimitRanger"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["pods"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         if !attributes.is("pods") || !object["spec"].is_object() {
             return Ok(());

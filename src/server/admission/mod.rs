@@ -92,6 +92,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// Upstream's name, as in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
 
+    /// Storage names of the resources that [`Plugin::mutate`] may change; of others it only refuses writes.
+    fn changes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// May change what is written to the main resource, not to a subresource.
     ///
     /// # Errors
@@ -123,6 +128,13 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Whether any plugin may change this write.
+    #[must_use]
+    pub fn may_change(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.subresource.is_empty()
+            && self.plugins.iter().any(|p| p.changes().contains(&attributes.resource.storage))
+    }
+
     /// # Errors
     /// The first refusal.
     pub fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {

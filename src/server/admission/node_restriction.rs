@@ -220,6 +220,10 @@ fn pod_status(node: &str, a: &Attributes<'_>, object: Option<&Value>) -> Result<
     if object.is_some_and(|new| claims(new) != claims(old)) {
         return Err(format!("node {node:?} cannot update resource claim statues"));
     }
+    let extended = |o: &Value| o["status"]["extendedResourceClaimStatus"].clone();
+    if object.is_some_and(|new| extended(new) != extended(old)) {
+        return Err(format!("node {node:?} cannot update extended resource claim status"));
+    }
     Ok(())
 }
 

@@ -83,6 +83,10 @@ impl Plugin for Priority {
         "Priority"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["pods"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         if attributes.operation == Operation::Create && attributes.is("pods") && object["spec"].is_object() {
             return self.pod(attributes, object);

@@ -32,6 +32,10 @@ impl Plugin for RuntimeClass {
         "RuntimeClass"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["pods"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         if !attributes.is("pods") || attributes.operation != Operation::Create {
             return Ok(());

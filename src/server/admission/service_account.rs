@@ -64,6 +64,10 @@ impl Plugin for ServiceAccount {
         "ServiceAccount"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["pods"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         if !attributes.is("pods") || attributes.operation != Operation::Create || !pod["spec"].is_object() {
             return Ok(());

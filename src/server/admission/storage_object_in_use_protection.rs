@@ -18,6 +18,10 @@ impl Plugin for StorageObjectInUseProtection {
         "StorageObjectInUseProtection"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        const { &[PROTECTED[0].0, PROTECTED[1].0, PROTECTED[2].0] }
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         let finalizer = PROTECTED.iter().find(|(storage, _)| attributes.is(storage)).map(|(_, finalizer)| *finalizer);
         let Some(finalizer) = finalizer.filter(|_| attributes.operation == Operation::Create) else { return Ok(()) };

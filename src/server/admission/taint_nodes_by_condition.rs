@@ -14,6 +14,10 @@ impl Plugin for TaintNodesByCondition {
         "TaintNodesByCondition"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["nodes"]
+    }
+
     fn mutate(&self, attributes: &Attributes<'_>, node: &mut Value) -> Result<(), Status> {
         if !attributes.is("nodes") || attributes.operation != Operation::Create || !node.is_object() {
             return Ok(());

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use crate::pki::tls;
+use crate::splice;
 
 /// How long the other side may take to accept a connection.
 const DIAL_TIME: Duration = Duration::from_secs(10);
@@ -128,13 +129,12 @@ impl Nodes {
         })
     }
 
-    /// Passes bytes both ways between two connections that have been upgraded, until either ends or the server stops.
+    /// Passes bytes both ways between two connections that have been upgraded, until both have ended or the server stops.
     pub fn splice(&self, ours: OnUpgrade, theirs: OnUpgrade, stop: CancellationToken) {
         self.tasks.spawn(async move {
             let joined = async {
                 let (theirs, ours) = tokio::try_join!(theirs, ours).map_err(io::Error::other)?;
-                let (mut theirs, mut ours) = (TokioIo::new(theirs), TokioIo::new(ours));
-                tokio::io::copy_bidirectional_with_sizes(&mut theirs, &mut ours, PIECE, PIECE).await
+                splice::both(TokioIo::new(theirs), TokioIo::new(ours), PIECE).await
             };
             if let Some(Err(error)) = stop.run_until_cancelled(joined).await {
                 tracing::debug!(%error, "an upgraded connection broke off");

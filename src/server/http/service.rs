@@ -204,8 +204,9 @@ impl Service {
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get("audit-id").filter(|v| v.len() <= 64).cloned();
     given.unwrap_or_else(|| {
-        let id = uuid::Uuid::new_v4().to_string();
-        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+        let mut text = uuid::Uuid::encode_buffer();
+        HeaderValue::from_str(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text))
+            .unwrap_or(HeaderValue::from_static("unknown"))
     })
 }
 

@@ -98,7 +98,8 @@ async fn measure(call: &Call<'_>, pods: bool, wanted: &[ObjectRef]) -> Vec<Value
 
 async fn summary(call: &Call<'_>, node: &str) -> Result<Value, String> {
     let endpoint = call.kubelet_of(node).await.map_err(|e| e.message().to_owned())?.endpoint();
-    let request = Request::get("/stats/summary").header(HOST, &endpoint.address).body(body::empty());
+    let request =
+        Request::get("/stats/summary?only_cpu_and_memory=true").header(HOST, &endpoint.address).body(body::empty());
     let request = request.map_err(|e| e.to_string())?;
     let answer = call.backend.nodes.send(&endpoint, request).await.map_err(|e| e.to_string())?;
     let code = answer.status();

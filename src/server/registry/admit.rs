@@ -58,10 +58,16 @@ impl Registry {
         if self.0.admission.plugins.is_empty() {
             return Ok(());
         }
-        // What is written to a subresource no plugin changes: it is looked at without a copy to compare with.
-        let before = attributes.subresource.is_empty().then(|| object.clone());
+        // What no plugin changes is looked at without a copy to compare with.
+        let may_change = self.0.admission.may_change(attributes);
+        let before = (may_change || cfg!(debug_assertions)).then(|| object.clone());
         self.0.admission.mutate(attributes, object)?;
-        if before.is_some_and(|before| before != *object) { entry.strategy.defaults(object) } else { Ok(()) }
+        debug_assert!(may_change || before.as_ref() == Some(&*object), "a plugin changes what it does not name");
+        if may_change && before.is_some_and(|before| before != *object) {
+            entry.strategy.defaults(object)
+        } else {
+            Ok(())
+        }
     }
 
     /// Policies, then webhooks; and all of it once more when one of them changed something, for those that have to see it.

@@ -225,7 +225,7 @@ fn claim(state: &mut State, event: Event<PersistentVolumeClaim>) -> bool {
 fn device_claim(state: &mut State, event: Event<ResourceClaim>) -> bool {
     let now = clock::instant();
     match event {
-        Event::Replace(claims, _) => state.observe_device_claims(claims, now),
+        Event::Replace(claims, revision) => state.observe_device_claims(claims, revision, now),
         Event::Set(claim) => state.observe_device_claim(claim, now),
         Event::Gone(claim) => {
             let (namespace, name) = names(claim.metadata);
@@ -367,7 +367,7 @@ const DEVICE_CLASSES: Kept<DeviceClass> = Kept {
         state.snapshot.devices.forget_class(&names(class.metadata).1);
         false
     },
-    wake: Some(State::devices_changed),
+    wake: Some(State::device_classes_changed),
 };
 
 /// Selectors only move scores: nobody who waits is helped.

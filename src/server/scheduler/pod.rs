@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::cohorts::{Cohort, PodTerms};
+use super::devices::extended::{self, Asks};
 use super::devices::{self, DeviceClaim};
 use super::profile::Profile;
 use super::resources::{Taken, taken};
@@ -61,6 +62,8 @@ pub struct Wants {
     /// One for each container and image volume, as nodes report them.
     pub images: Vec<String>,
     pub device_claims: Vec<DeviceClaim>,
+    /// Of extended resources, which devices may stand for.
+    pub extended: Vec<Asks>,
     /// What manages it, when that is of a kind whose selector counts.
     pub owner: Option<(OwnerKind, String)>,
     /// Message of the `PodScheduled` condition when that says Unschedulable.
@@ -167,6 +170,7 @@ impl Wants {
 
     fn new(spec: PodSpec, status: PodStatus, labels: &Labels, owner: Option<(OwnerKind, String)>) -> Self {
         let images = images(&spec);
+        let extended = extended::asks(&spec);
         let affinity = spec.affinity.and_then(|a| a.node_affinity).unwrap_or_default();
         let told = status
             .conditions
@@ -188,6 +192,7 @@ impl Wants {
             spread: spec.topology_spread_constraints.iter().flatten().map(|c| Spread::new(c, labels)).collect(),
             images,
             device_claims: Vec::new(),
+            extended,
             owner,
             told,
         }

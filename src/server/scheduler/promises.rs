@@ -11,7 +11,7 @@ pub enum Promise {
     Volume { claim: ClaimId, volume: String, revision: String },
     /// A volume is to be made for the claim on this node.
     Node { claim: ClaimId, node: String },
-    /// The claim gets its devices, or one more pod that uses them.
+    /// The claim gets its devices, or one more pod that uses them. It may have to be made first.
     Devices(Box<Reservation>),
 }
 

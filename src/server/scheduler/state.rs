@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use self::promises::Binding;
 use super::plugins::dynamic_resources::{self, Release};
+use super::plugins::extended_resources::Variants;
 use super::plugins::{Cycle, Happened, Refusers};
 use super::pod::{PodInfo, Wants};
 use super::preempt::{Budget, Candidate, Preemption, preempt};
 use super::profile::Profile;
-use super::promises::Promise;
+use super::promises::{ClaimId, Promise};
 use super::queue::Queue;
 use super::search::{Diagnosis, best, feasible};
 use super::selector::{Labels, Selector};
@@ -25,12 +26,12 @@ use crate::config::scheduler::{self, Scheduler};
 /// What came of one attempt.
 #[derive(Debug)]
 pub enum Attempt {
-    /// Reserved there; to be bound.
-    Place { pod: Arc<PodInfo>, node: String },
+    /// Reserved there; to be bound. `made`: the claim of its extended resources, of no use if it is not.
+    Place { pod: Arc<PodInfo>, node: String, made: Option<ClaimId> },
     /// Reserved there; its claims are to be told first. It is placed when they are bound.
     Promise { pod: Arc<PodInfo>, node: String, promises: Vec<Promise> },
     /// Its claims could not be bound, as a plugin says. It is tried again.
-    Unbindable { pod: Arc<PodInfo>, plugin: &'static str, why: String },
+    Unbindable { pod: Arc<PodInfo>, plugin: &'static str, why: String, made: Option<ClaimId> },
     /// Fits nowhere as it is.
     Refused(Box<Refused>),
 }
@@ -44,7 +45,7 @@ pub struct Refused {
     pub nominate: Option<String>,
     /// Pods that have to go for it, to be deleted. [`State::preempted`] is told how it went.
     pub victims: Vec<Arc<PodInfo>>,
-    /// An idle claim that keeps the pod from other nodes, to give up its devices.
+    /// A claim that keeps the pod from other nodes, to give up its devices or to go.
     pub release: Option<Release>,
     /// Less important pods whose nomination for the same node ends.
     pub displaced: Vec<Arc<PodInfo>>,
@@ -294,7 +295,8 @@ impl State {
         self.attempts = self.attempts.wrapping_add(1);
         self.snapshot.arrange();
         let nodes = self.snapshot.order().len();
-        let mut cycle = Cycle::new(&pod, wants, &self.snapshot, nodes);
+        let variants = Variants::new(&pod, wants, &self.snapshot);
+        let mut cycle = Cycle::new(&pod, wants, &self.snapshot, &variants, nodes);
         for other in self.nominees.iter().filter(|uid| **uid != pod.uid).filter_map(|uid| self.pending.get(uid)) {
             if let Some(slot) = self.snapshot.slot(&other.nominated).filter(|_| other.priority >= pod.priority) {
                 cycle.nominated.entry(slot).or_default().push(Arc::clone(other));

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::resource::v1::AllocationResult;
 use serde_json::{Value, json};
 
 use super::devices::Reservation;
+use super::devices::extended::Unmade;
 use super::plugins::dynamic_resources::{self, Release};
 use super::pod::PodInfo;
 use super::profile::Profile;
@@ -45,9 +47,10 @@ pub struct Writer {
 impl Writer {
     pub async fn write(&self, attempt: Attempt) -> Written {
         match attempt {
-            Attempt::Place { pod, node } => self.bind(&pod, &node).await,
+            Attempt::Place { pod, node, made } => self.bind(&pod, &node, made.as_ref()).await,
             Attempt::Promise { pod, node, promises } => self.promise(&pod, &node, &promises).await,
-            Attempt::Unbindable { pod, plugin, why } => {
+            Attempt::Unbindable { pod, plugin, why, made } => {
+                self.end(&pod, made.as_ref()).await;
                 let message = format!("running PreBind plugin {plugin:?}: {why}");
                 self.recorder.note(note(&pod, true, "FailedScheduling", "Scheduling", message));
                 Written::Done
@@ -56,7 +59,7 @@ impl Writer {
         }
     }
 
-    async fn bind(&self, pod: &PodInfo, node: &str) -> Written {
+    async fn bind(&self, pod: &PodInfo, node: &str, made: Option<&ClaimId>) -> Written {
         let body = json!({
             "apiVersion": "v1", "kind": "Binding",
             "metadata": { "name": pod.name, "namespace": pod.namespace(), "uid": pod.uid },
@@ -73,6 +76,7 @@ impl Writer {
             if error.class() == Class::Permanent {
                 let claims = pod.wants.iter().flat_map(|w| &w.device_claims);
                 self.unreserve(pod, claims.filter_map(|c| c.name.as_deref())).await;
+                self.end(pod, made).await;
             }
             return Written::Unbound { uid: pod.uid.clone() };
         }
@@ -90,19 +94,30 @@ impl Writer {
                     volume_request(claim, volume, revision).write(&self.client).await
                 }
                 Promise::Node { claim, node } => node_request(claim, node).write(&self.client).await,
-                Promise::Devices(reservation) => self.reserve(pod, reservation).await,
+                Promise::Devices(reservation) => match &reservation.unmade {
+                    None => self.reserve(pod, reservation).await,
+                    Some(unmade) => self.make(pod, reservation, unmade).await,
+                },
             };
             match written {
                 Ok(answer) => {
                     let at = request::revision(&answer.metadata.resource_version);
                     revision = revision.max(at);
                     if let Promise::Devices(reservation) = promise {
-                        devices.push(((**reservation).clone(), at));
+                        let mut reservation = (**reservation).clone();
+                        if reservation.unmade.is_some() {
+                            (reservation.claim.name, reservation.claim.uid) =
+                                (answer.metadata.name, answer.metadata.uid);
+                        }
+                        devices.push((reservation, at));
                     }
                 }
                 Err(error) => {
                     self.not_promised(pod, node, promise, &error);
-                    self.unreserve(pod, devices.iter().map(|(r, _)| r.claim.name.as_str())).await;
+                    let (made, reserved): (Vec<_>, Vec<_>) =
+                        devices.iter().map(|(r, _)| r).partition(|r| r.unmade.is_some());
+                    self.unreserve(pod, reserved.iter().map(|r| r.claim.name.as_str())).await;
+                    self.end(pod, made.first().map(|r| &r.claim)).await;
                     return Written::Broken { uid: pod.uid.clone(), devices, unwritten: promises[i..].to_vec() };
                 }
             }
@@ -119,7 +134,7 @@ impl Writer {
     async fn reserve(&self, pod: &PodInfo, reservation: &Reservation) -> Result<Answer, Error> {
         let Reservation { claim, allocation, revision, finalizers, .. } = reservation;
         let request = |verb, body| Request::new(verb, row(CLAIMS), &claim.namespace, &claim.name, body);
-        let user = json!([{ "resource": "pods", "name": pod.name, "uid": pod.uid }]);
+        let user = user(pod);
         let Some(allocation) = allocation else {
             // Others may reserve at the same time.
             let body = json!({ "metadata": { "uid": claim.uid }, "status": { "reservedFor": user } });
@@ -132,13 +147,69 @@ impl Writer {
             let answer = request(Verb::MergePatch, json!({ "metadata": meta })).write(&self.client).await?;
             revision = answer.metadata.resource_version;
         }
-        let mut allocation = json!(**allocation);
+        self.allocate(pod, claim, &revision, allocation).await
+    }
+
+    async fn allocate(
+        &self,
+        pod: &PodInfo,
+        claim: &ClaimId,
+        revision: &str,
+        allocation: &AllocationResult,
+    ) -> Result<Answer, Error> {
+        let mut allocation = json!(allocation);
         allocation["allocationTimestamp"] = json!(clock::time());
         let body = json!({
             "metadata": { "uid": claim.uid, "resourceVersion": revision },
-            "status": { "allocation": allocation, "reservedFor": user },
+            "status": { "allocation": allocation, "reservedFor": user(pod) },
         });
-        request(Verb::MergePatch, body).on("status").write(&self.client).await
+        let request = Request::new(Verb::MergePatch, row(CLAIMS), &claim.namespace, &claim.name, body);
+        request.on("status").write(&self.client).await
+    }
+
+    /// Makes the claim of a pod's extended resources, with its devices, and tells the pod. What is half made goes again.
+    async fn make(&self, pod: &PodInfo, reservation: &Reservation, unmade: &Unmade) -> Result<Answer, Error> {
+        let mut body = json!(unmade.claim);
+        body["metadata"]["finalizers"] = json!([FINALIZER]);
+        for unknown in ["name", "uid"] {
+            body["metadata"].as_object_mut().map(|meta| meta.remove(unknown));
+        }
+        let created = Request::create(row(CLAIMS), pod.namespace(), body).write(&self.client).await?.metadata;
+        let id = ClaimId { namespace: pod.namespace().to_owned(), name: created.name, uid: created.uid };
+        let written = match &reservation.allocation {
+            Some(allocation) => self.allocate(pod, &id, &created.resource_version, allocation).await,
+            None => Ok(Answer::default()),
+        };
+        let status = json!({ "extendedResourceClaimStatus": {
+            "resourceClaimName": id.name, "requestMappings": unmade.mappings,
+        } });
+        let told = match written {
+            Ok(answer) => self.patch_status(pod, status).await.map(|_| answer),
+            Err(error) => Err(error),
+        };
+        if told.is_err() {
+            self.end(pod, Some(&id)).await;
+        }
+        told
+    }
+
+    /// Nobody needs the claim that was made for the pod's extended resources. Its name goes from the pod too: the node
+    /// that takes the pod in the end may need no claim.
+    async fn end(&self, pod: &PodInfo, claim: Option<&ClaimId>) {
+        let Some(claim) = claim else { return };
+        let body = json!({ "metadata": { "uid": claim.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] } });
+        let release = Request::new(Verb::StrategicPatch, row(CLAIMS), &claim.namespace, &claim.name, body);
+        let delete = Request::delete(row(CLAIMS), &claim.namespace, &claim.name, &claim.uid);
+        for request in [release, delete] {
+            if let Err(error) = request.write(&self.client).await {
+                // The next attempt finds it, or the garbage collector after the pod.
+                tracing::debug!(namespace = pod.namespace(), pod = pod.name, claim = claim.name, %error, "claim not deleted");
+                return;
+            }
+        }
+        if let Err(error) = self.patch_status(pod, json!({ "extendedResourceClaimStatus": null })).await {
+            tracing::debug!(namespace = pod.namespace(), pod = pod.name, %error, "name of the claim not taken back");
+        }
     }
 
     /// What is stale is tried again without a word.
@@ -147,10 +218,14 @@ impl Writer {
         if let (Promise::Devices(reservation), false) =
             (promise, matches!(error.class(), Class::NotFound | Class::Conflict))
         {
-            let what = if reservation.allocation.is_some() { "allocation and reservation" } else { "reservation" };
             let claim = format!("{}/{}", reservation.claim.namespace, reservation.claim.name);
+            let what = match (&reservation.unmade, &reservation.allocation) {
+                (Some(_), _) => format!("create claim for extended resources {claim}"),
+                (None, Some(_)) => format!("add allocation and reservation to claim {claim}"),
+                (None, None) => format!("add reservation to claim {claim}"),
+            };
             let plugin = dynamic_resources::NAME;
-            let message = format!("running PreBind plugin {plugin:?}: add {what} to claim {claim}: {error}");
+            let message = format!("running PreBind plugin {plugin:?}: {what}: {error}");
             self.recorder.note(note(pod, true, "FailedScheduling", "Scheduling", message));
         }
     }
@@ -167,9 +242,10 @@ impl Writer {
         }
     }
 
-    /// Takes from an idle claim what it has, as it was seen.
+    /// Takes from an idle claim what it has, as it was seen, or ends it.
     async fn release(&self, pod: &PodInfo, release: &Release) {
         let Release { claim, revision } = release;
+        let Some(revision) = revision else { return self.end(pod, Some(claim)).await };
         let body = json!({
             "metadata": { "uid": claim.uid, "resourceVersion": revision },
             "status": { "allocation": null, "reservedFor": null, "devices": null },
@@ -260,6 +336,10 @@ impl Writer {
         let request = Request::new(Verb::StrategicPatch, self.pods, pod.namespace(), &pod.name, body).on("status");
         request.write(&self.client).await
     }
+}
+
+fn user(pod: &PodInfo) -> Value {
+    json!([{ "resource": "pods", "name": pod.name, "uid": pod.uid }])
 }
 
 fn volume_request(claim: &ClaimId, volume: &str, revision: &str) -> Request {

@@ -89,6 +89,7 @@ fn settings(node: &Node) -> (config::Agent, config::Cluster) {
         node_taints: Vec::new(),
         runtime_endpoint: None,
         resolv_conf: "/nonexistent".into(),
+        follow_address: false,
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),
@@ -148,7 +149,8 @@ fn a_node_learns_everything_from_the_server() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let (publish, _view) = watch::channel(Arc::default());
                 runtime.block_on(async {
-                    skiff::net::run(&agent, &cluster, client(api.clone()), publish, stop.clone()).await
+                    let address = tokio::sync::watch::channel(agent.node_ip).1;
+                    skiff::net::run(&agent, &cluster, client(api.clone()), publish, address, stop.clone()).await
                 })
             })
         });

@@ -21,7 +21,8 @@ impl Operation {
         for update in updates {
             let Some((_, spec)) = container(&self.pod, &update.name) else { continue };
             let resources = cgroups::container_resources(&self.pod, &spec, self.cx.memory_bytes);
-            let resources = limits::complete(resources, &spec, &self.cx.kernel);
+            let resources = limits::complete(resources, (&self.pod, &spec), &self.cx.kernel);
+            let resources = self.cx.exclusive.complete(&self.pod, &spec, resources);
             let updated = self.cx.runtime.update_container(&update.id, resources).await;
             updated.map_err(|error| format!("failed to update resources for container {:?}: {error}", update.name))?;
             self.report(Progress::ContainerResized(update)).await;

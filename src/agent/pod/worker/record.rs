@@ -54,7 +54,7 @@ impl Worker {
                     self.retry_at.insert(container.name.clone(), at);
                 }
             }
-            Progress::Refused(message) => self.reject("UnexpectedAdmissionError", &message),
+            Progress::Refused(why) => self.refuse(&why),
             Progress::Image(name) => self.image_arrived(&name),
             Progress::Container(record) => self.put_container(*record),
             Progress::Removed(id) => {
@@ -136,6 +136,7 @@ impl Worker {
         if record.state != State::Exited || self.messages.contains_key(&record.id) {
             return;
         }
+        self.cx.exclusive.ended(&record.id);
         let log = match record.log_path.as_str() {
             "" => {
                 let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement as Requirement};
 
-use super::entries::storage_of;
-use super::subject::{Subject, is_measured};
+use super::entries::{DEVICE_CLAIMS, may_be_devices, storage_of};
+use super::subject::{Place, Subject, is_measured};
 use crate::api::object::ObjectRef;
 use crate::api::quantity::{Format, Quantity};
 use crate::api::quota::Amounts;
@@ -31,6 +31,8 @@ pub struct Entry {
     pub name: String,
     /// Whose objects use it.
     pub storage: Box<str>,
+    /// So do claims for devices.
+    pub may_be_devices: bool,
     pub limit: Quantity,
     /// By what is stored and measured. What is only counted is counted when someone asks.
     used: Quantity,
@@ -53,8 +55,8 @@ impl Share {
 
 #[derive(Default)]
 pub struct Book {
-    /// The revision of all quotas that the tallies were made of.
-    made_at: Option<u64>,
+    /// The revisions of all quotas, and of all device classes, that the tallies were made of.
+    made_at: Option<(u64, u64)>,
     pub tallies: Vec<Tally>,
     seen: HashMap<&'static str, Seen>,
     pending: HashMap<u64, Pending>,
@@ -85,13 +87,25 @@ struct Pending {
     shares: Vec<Share>,
 }
 
+impl Entry {
+    pub fn is_of(&self, storage: &str) -> bool {
+        *self.storage == *storage || (self.may_be_devices && storage == DEVICE_CLAIMS)
+    }
+}
+
 impl Tally {
     fn new(quota: ResourceQuota) -> Self {
         let spec = quota.spec.unwrap_or_default();
         let hard = parse(spec.hard.as_ref());
         let entry = |(name, limit): (&String, &Quantity)| {
             let storage = storage_of(name)?.into();
-            Some(Entry { name: name.clone(), storage, limit: *limit, used: zero() })
+            Some(Entry {
+                name: name.clone(),
+                storage,
+                may_be_devices: may_be_devices(name),
+                limit: *limit,
+                used: zero(),
+            })
         };
         let plain = |scope: &String| Requirement { scope_name: scope.clone(), operator: "Exists".into(), values: None };
         let selected = spec.scope_selector.iter().filter_map(|s| s.match_expressions.as_ref()).flatten().cloned();
@@ -106,28 +120,31 @@ impl Tally {
 
     /// Whether the quota is about such an object.
     pub fn is_about(&self, storage: &str, subject: &Subject) -> bool {
-        self.entries.iter().any(|e| *e.storage == *storage) && self.scopes.iter().all(|s| subject.is_in(s))
+        self.entries.iter().any(|e| e.is_of(storage)) && self.scopes.iter().all(|s| subject.is_in(s))
     }
 }
 
 impl Book {
     /// Takes the quotas as they are now. Their statuses change often, and nothing is measured again for those.
-    pub fn refresh(&mut self, at: u64, objects: &dyn Objects, namespace: &str, now: Timestamp) {
+    pub fn refresh(&mut self, at: (u64, u64), objects: &dyn Objects, namespace: &str, now: Timestamp) {
         if self.made_at == Some(at) {
             return;
         }
         let quotas = objects.list("resourcequotas", Some(namespace));
         let quotas = quotas.iter().filter_map(|q| q.typed::<ResourceQuota>().ok());
         let tallies: Vec<Tally> = quotas.map(Tally::new).collect();
-        self.made_at = Some(at);
+        let classes = self.made_at.replace(at).map(|(_, classes)| classes);
+        // What a claim uses depends on what the classes say.
+        let unchanged = classes == Some(at.1) || !tallies.iter().flat_map(|t| &t.entries).any(|e| e.may_be_devices);
         let same = |(a, b): (&Tally, &Tally)| a.name == b.name && a.spec == b.spec;
-        if tallies.len() == self.tallies.len() && tallies.iter().zip(&self.tallies).all(same) {
+        if unchanged && tallies.len() == self.tallies.len() && tallies.iter().zip(&self.tallies).all(same) {
             return;
         }
         self.tallies = tallies;
         self.seen.clear();
         for pending in self.pending.values_mut() {
-            pending.shares = shares(&self.tallies, pending.storage, &pending.subject, now).0;
+            let place = Place { objects, namespace };
+            pending.shares = shares(&self.tallies, pending.storage, &pending.subject, place, now).0;
         }
     }
 
@@ -150,7 +167,7 @@ impl Book {
                     if let Some(changed) = changed {
                         self.subtract(&changed.shares);
                     }
-                    self.measure(storage, &object, now)
+                    self.measure(storage, &object, Place { objects, namespace }, now)
                 }
             };
             seen.until = earlier(seen.until, one.until);
@@ -160,9 +177,9 @@ impl Book {
         self.seen.insert(storage, seen);
     }
 
-    fn measure(&mut self, storage: &str, object: &ObjectRef, now: Timestamp) -> One {
+    fn measure(&mut self, storage: &str, object: &ObjectRef, place: Place<'_>, now: Timestamp) -> One {
         let subject = Subject::of_object(object);
-        let (shares, until) = shares(&self.tallies, storage, &subject, now);
+        let (shares, until) = shares(&self.tallies, storage, &subject, place, now);
         for share in &shares {
             self.tallies[share.tally].entries[share.entry].used += share.amount;
         }
@@ -188,9 +205,10 @@ impl Book {
 
     /// The same of the entry of a share, with the writes that were let through.
     pub fn taken(&self, share: &Share, objects: &dyn Objects, namespace: &str) -> Quantity {
-        let storage = &*self.tallies[share.tally].entries[share.entry].storage;
+        let entry = &self.tallies[share.tally].entries[share.entry];
+        let storage = &*entry.storage;
         let taken = || {
-            let pending = self.pending.values().filter(|p| *p.storage == *storage);
+            let pending = self.pending.values().filter(|p| entry.is_of(p.storage));
             let pending: Quantity = pending.map(|p| self.unstored(p, share, objects, namespace)).sum();
             pending + self.used((share.tally, share.entry), objects, namespace)
         };
@@ -223,8 +241,8 @@ impl Book {
     }
 
     /// What an object uses.
-    pub fn shares(&self, storage: &str, subject: &Subject, now: Timestamp) -> Vec<Share> {
-        shares(&self.tallies, storage, subject, now).0
+    pub fn shares(&self, storage: &str, subject: &Subject, place: Place<'_>, now: Timestamp) -> Vec<Share> {
+        shares(&self.tallies, storage, subject, place, now).0
     }
 
     pub fn until(&self) -> Option<Timestamp> {
@@ -250,11 +268,17 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 }
 
 /// Also: until when, if it uses less after that.
-fn shares(tallies: &[Tally], storage: &str, subject: &Subject, now: Timestamp) -> (Vec<Share>, Option<Timestamp>) {
-    let (usage, until) = subject.usage(now);
+fn shares(
+    tallies: &[Tally],
+    storage: &str,
+    subject: &Subject,
+    place: Place<'_>,
+    now: Timestamp,
+) -> (Vec<Share>, Option<Timestamp>) {
+    let (usage, until) = subject.usage(place, now);
     let mut shares = Vec::new();
     for (tally, of) in tallies.iter().enumerate().filter(|(_, t)| t.is_about(storage, subject)) {
-        for (entry, of) in of.entries.iter().enumerate().filter(|(_, e)| *e.storage == *storage) {
+        for (entry, of) in of.entries.iter().enumerate().filter(|(_, e)| e.is_of(storage)) {
             // What is only counted counts one.
             let one = || (!is_measured(storage)).then(|| Quantity::from_units(1, Format::Decimal));
             if let Some(amount) = usage.get(&of.name).copied().or_else(one).filter(|amount| !amount.is_zero()) {

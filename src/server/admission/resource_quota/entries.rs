@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::server::registry::resource_name::{huge_pages, native};
+use crate::api::extended_resource::class_of;
+use crate::server::registry::resource_name::{extended, huge_pages, native};
 
 pub const COUNT: &str = "count/";
 pub const PODS: &str = "pods";
@@ -49,9 +50,16 @@ pub fn storage_of(entry: &str) -> Option<Cow<'_, str>> {
         _ => match entry.split_once(OF_STORAGE_CLASS) {
             Some((_, CLAIMS | STORAGE)) => of(CLAIMS),
             Some(_) => None,
-            None => requested.filter(|_| !native(entry)).and(of(PODS)),
+            None => requested.filter(|name| !native(entry) || class_of(name).is_some()).and(of(PODS)),
         },
     }
+}
+
+/// Pods ask for it by its name; claims use it when they ask for the devices that stand for it.
+#[must_use]
+pub fn may_be_devices(entry: &str) -> bool {
+    let requested = entry.strip_prefix(REQUESTS);
+    requested.is_some_and(|name| extended(name) || class_of(name).is_some())
 }
 
 #[cfg(test)]
@@ -76,6 +84,7 @@ mod tests {
             ("requests.hugepages-2Mi", "pods"),
             ("hugepages-2Mi", "pods"),
             ("requests.nvidia.com/gpu", "pods"),
+            ("requests.deviceclass.resource.kubernetes.io/gpu", "pods"),
             ("nvidia.com/gpu", ""),
             ("requests.kubernetes.io/x", ""),
             ("bandwidth", ""),

@@ -3,7 +3,7 @@
 //! check, a write that fails charges nobody, and two writes at once never get the same room.
 //!
 //! - [`entries`]: which objects use what an entry of a quota limits
-//! - [`subject`]: what one object uses, and the scopes it is in
+//! - [`subject`]: what one object uses, and the scopes it is in; [`of_devices`]: what claims for devices use
 //! - [`book`]: the sums of one namespace
 //!
 //! The process that checks is the one that stores: several servers over one store would each know the others' writes
@@ -11,6 +11,7 @@
 
 mod book;
 mod entries;
+mod of_devices;
 mod subject;
 
 use std::collections::HashMap;
@@ -21,7 +22,8 @@ use serde_json::Value;
 
 use self::book::Book;
 use self::entries::{CLAIMS, DEVICE_CLAIMS, PODS, SERVICES};
-use self::subject::{Subject, is_measured};
+use self::of_devices::DEVICE_CLASSES;
+use self::subject::{Place, Subject, is_measured};
 use super::{Attributes, Operation};
 use crate::api::quantity::Quantity;
 use crate::api::quota::Measured;
@@ -38,6 +40,7 @@ const MEASURED: [&str; 4] = [PODS, SERVICES, CLAIMS, DEVICE_CLAIMS];
 pub struct Ledger {
     objects: SharedObjects,
     quotas: Changed,
+    classes: Changed,
     measured: [Changed; 4],
     books: Mutex<HashMap<Box<str>, Arc<Mutex<Book>>>>,
     tickets: AtomicU64,
@@ -63,7 +66,12 @@ impl Ledger {
     #[must_use]
     pub fn new(objects: SharedObjects) -> Arc<Self> {
         let (quotas, measured) = (objects.changed(QUOTAS), MEASURED.map(|storage| objects.changed(storage)));
-        Arc::new(Self { objects, quotas, measured, books: Mutex::default(), tickets: AtomicU64::new(0) })
+        let classes = objects.changed(DEVICE_CLASSES);
+        Arc::new(Self { objects, quotas, classes, measured, books: Mutex::default(), tickets: AtomicU64::new(0) })
+    }
+
+    fn made_of(&self) -> (u64, u64) {
+        (self.quotas.load(Ordering::Acquire), self.classes.load(Ordering::Acquire))
     }
 
     /// Room for an object that is about to be written; `None` when no quota is about it, or it takes nothing more.
@@ -78,18 +86,20 @@ impl Ledger {
         let storage = a.resource.storage;
         let now = clock::now();
         let mut open = lock(&book);
-        open.refresh(self.quotas.load(Ordering::Acquire), &*self.objects, a.namespace, now);
+        open.refresh(self.made_of(), &*self.objects, a.namespace, now);
         let subject = Subject::of_value(storage, object);
         for tally in open.tallies.iter().filter(|t| t.is_about(storage, &subject)) {
-            let limited = tally.entries.iter().filter(|e| *e.storage == *storage).map(|e| &*e.name);
+            let limited = tally.entries.iter().filter(|e| e.is_of(storage)).map(|e| &*e.name);
             if let Some(why) = subject.unsaid(limited) {
                 return Err(a.forbidden(Some(object), &format!("failed quota: {}: {why}", tally.name)));
             }
         }
         self.follow(&mut open, a.namespace, Some(storage));
-        let shares = open.shares(storage, &subject, now);
+        let place = Place { objects: &*self.objects, namespace: a.namespace };
+        let shares = open.shares(storage, &subject, place, now);
         // What was not a quota's before is all new to it.
-        let had = a.old.map(|old| open.shares(storage, &Subject::of_value(storage, old), now)).unwrap_or_default();
+        let had =
+            a.old.map(|old| open.shares(storage, &Subject::of_value(storage, old), place, now)).unwrap_or_default();
         let mut takes = false;
         for of_one in shares.chunk_by(|a, b| a.tally == b.tally) {
             let mut exceeded = Exceeded::default();
@@ -125,7 +135,7 @@ impl Ledger {
         let book = self.book(namespace)?;
         let mut open = lock(&book);
         let objects = &*self.objects;
-        open.refresh(self.quotas.load(Ordering::Acquire), objects, namespace, clock::now());
+        open.refresh(self.made_of(), objects, namespace, clock::now());
         self.follow(&mut open, namespace, None);
         let t = open.tallies.iter().position(|t| *t.name == *name)?;
         let tally = &open.tallies[t];
@@ -149,9 +159,13 @@ impl Ledger {
 
     /// Brings what the quotas of a namespace measure up to date: of one resource, or of all.
     fn follow(&self, book: &mut Book, namespace: &str, only: Option<&str>) {
-        for (storage, changed) in MEASURED.into_iter().zip(&self.measured) {
-            let wanted = only.is_none_or(|only| only == storage);
-            if wanted && book.tallies.iter().flat_map(|t| &t.entries).any(|e| *e.storage == *storage) {
+        let entries = || book.tallies.iter().flat_map(|t| &t.entries);
+        let (shared, any) = (entries().any(|e| e.may_be_devices), |storage| entries().any(|e| e.is_of(storage)));
+        let both = |one: &str| shared && [PODS, DEVICE_CLAIMS].contains(&one);
+        let measured = MEASURED.map(any);
+        for ((storage, changed), any) in MEASURED.into_iter().zip(&self.measured).zip(measured) {
+            let wanted = only.is_none_or(|only| only == storage || (both(only) && both(storage)));
+            if wanted && any {
                 book.follow(storage, changed.load(Ordering::Acquire), &*self.objects, namespace, clock::now());
             }
         }

@@ -7,26 +7,25 @@ use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, PodAffinityTerm, PodSpec, ResourceRequirements,
     ScopedResourceSelectorRequirement as Requirement, Service,
 };
-use k8s_openapi::api::resource::v1::{DeviceRequest, ResourceClaim};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::entries::{
-    CLAIMS, COUNT, DEVICE_CLAIMS, OF_DEVICE_CLASS, OF_STORAGE_CLASS, PODS, REQUESTS, SERVICES, STORAGE,
-};
+use super::entries::{CLAIMS, COUNT, DEVICE_CLAIMS, OF_STORAGE_CLASS, PODS, REQUESTS, SERVICES, STORAGE};
+use super::of_devices;
+use crate::api::extended_resource::class_of;
 use crate::api::object::Object;
 use crate::api::quantity::{Format, Quantity};
 use crate::api::quota::Amounts;
 use crate::api::storage_class::CLASS_ANNOTATION;
 use crate::server::admission::pod_resources::{self, Of};
+use crate::server::objects::Objects;
 use crate::server::registry::core::pod::qos;
 use crate::server::registry::resource_name::{extended, huge_pages};
 
 /// What pods must say when a quota limits it. Upstream calls it a mistake, and keeps it.
 const MUST_BE_SAID: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
-/// Devices that one request can get at most (`AllocationResultsMaxSize`): what `All` may become.
-const ALL_DEVICES: i64 = 32;
 
 /// An object of a quota, as far as its kind is measured.
 pub enum Subject {
@@ -64,12 +63,12 @@ impl Subject {
     }
 
     /// By the names of entries; and when a pod that does not end stops to count.
-    pub fn usage(&self, now: Timestamp) -> (Amounts, Option<Timestamp>) {
+    pub fn usage(&self, place: Place<'_>, now: Timestamp) -> (Amounts, Option<Timestamp>) {
         match self {
             Self::Pod(pod) => of_pod(pod, now),
             Self::Service(service) => (of_service(service), None),
             Self::Claim(claim) => (of_claim(claim), None),
-            Self::DeviceClaim(claim) => (of_device_claim(claim), None),
+            Self::DeviceClaim(claim) => (of_devices::of_claim(claim, place, now), None),
             Self::Counted => (Amounts::new(), None),
         }
     }
@@ -109,6 +108,13 @@ impl Subject {
     }
 }
 
+/// Where an object is, for those whose use depends on others.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub objects: &'a dyn Objects,
+    pub namespace: &'a str,
+}
+
 /// An object as it is stored, or as it is about to be.
 #[derive(Clone, Copy)]
 enum Form<'a> {
@@ -126,11 +132,11 @@ impl Form<'_> {
     }
 }
 
-fn one() -> Quantity {
+pub fn one() -> Quantity {
     number(1)
 }
 
-fn number(n: i64) -> Quantity {
+pub fn number(n: i64) -> Quantity {
     Quantity::from_units(n, Format::Decimal)
 }
 
@@ -148,7 +154,7 @@ fn says_something(resources: &ResourceRequirements) -> bool {
 }
 
 /// `count/pods` counts every pod, the others those that have not ended.
-fn of_pod(pod: &Pod, now: Timestamp) -> (Amounts, Option<Timestamp>) {
+pub fn of_pod(pod: &Pod, now: Timestamp) -> (Amounts, Option<Timestamp>) {
     let counted = Amounts::from([(format!("{COUNT}{PODS}"), one())]);
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     let (Some(spec), false) = (&pod.spec, matches!(phase, Some("Failed" | "Succeeded"))) else {
@@ -224,7 +230,7 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
         if huge_pages(name) {
             used.insert(name.clone(), *request);
         }
-        if huge_pages(name) || extended(name) {
+        if huge_pages(name) || extended(name) || class_of(name).is_some() {
             used.insert(format!("{REQUESTS}{name}"), *request);
         }
     }
@@ -285,34 +291,6 @@ fn attributes_classes(claim: &PersistentVolumeClaim) -> BTreeSet<&str> {
     let current = status.and_then(|s| s.current_volume_attributes_class_name.as_deref());
     let target = status.and_then(|s| s.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
     [wanted, current, target].into_iter().flatten().filter(|name| !name.is_empty()).collect()
-}
-
-/// Of the alternatives of a request the most of each class counts: which of them it gets is not known.
-fn of_device_claim(claim: &ResourceClaim) -> Amounts {
-    let mut used = Amounts::from([(format!("{COUNT}resourceclaims.resource.k8s.io"), one())]);
-    for request in claim.spec.devices.as_ref().and_then(|d| d.requests.as_ref()).into_iter().flatten() {
-        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
-        for (class, devices) in alternatives(request) {
-            let so_far = most.entry(class).or_default();
-            *so_far = devices.max(*so_far);
-        }
-        for (class, devices) in most {
-            *used.entry(format!("{class}{OF_DEVICE_CLASS}")).or_default() += number(devices);
-        }
-    }
-    used
-}
-
-fn alternatives(request: &DeviceRequest) -> Vec<(&str, i64)> {
-    let devices = |mode: Option<&str>, count: Option<i64>| match mode {
-        Some("ExactCount") | None => count.unwrap_or(1),
-        Some("All") => ALL_DEVICES,
-        Some(_) => 0,
-    };
-    let exactly =
-        request.exactly.iter().map(|r| (&*r.device_class_name, devices(r.allocation_mode.as_deref(), r.count)));
-    let first = request.first_available.iter().flatten();
-    exactly.chain(first.map(|r| (&*r.device_class_name, devices(r.allocation_mode.as_deref(), r.count)))).collect()
 }
 
 fn pod_is_in(pod: &Pod, scope: &Requirement) -> bool {

@@ -11,8 +11,12 @@ use crate::server::objects::fake::Fake;
 use crate::server::registry::request::Context;
 
 fn usage_at(storage: &str, object: &Value, now: &str) -> String {
+    usage_among(&Fake::default(), storage, object, now)
+}
+
+fn usage_among(objects: &Fake, storage: &str, object: &Value, now: &str) -> String {
     let now: Timestamp = now.parse().unwrap();
-    let (usage, _) = Subject::of_value(storage, object).usage(now);
+    let (usage, _) = Subject::of_value(storage, object).usage(Place { objects, namespace: "x" }, now);
     usage.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
 }
 
@@ -114,8 +118,83 @@ fn device_claims_use_the_most_that_they_may_get() {
         DEVICE_CLAIMS,
         json!({"spec": {"devices": {"requests": requests}}}),
         "count/resourceclaims.resource.k8s.io=1 gpu.deviceclass.resource.k8s.io/devices=7 \
-         nic.deviceclass.resource.k8s.io/devices=32",
+         nic.deviceclass.resource.k8s.io/devices=32 requests.deviceclass.resource.kubernetes.io/gpu=7 \
+         requests.deviceclass.resource.kubernetes.io/nic=32",
     );
+}
+
+fn class(name: &str, resource: &str) -> Value {
+    json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": name},
+        "spec": {"extendedResourceName": resource}})
+}
+
+/// Asks for one device by the name of its resource.
+fn asking(name: &str, resource: &str, status: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "x", "uid": name}, "status": status,
+        "spec": {"containers": [container(json!({"requests": {resource: "1"}}))]}})
+}
+
+/// Made by the scheduler for such a pod.
+fn made(name: &str, pod: &str, created: &str) -> Value {
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pod, "controller": true});
+    let request =
+        json!({"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1}});
+    json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": {"devices": {"requests": [request]}},
+        "metadata": {"name": name, "namespace": "x", "creationTimestamp": created, "ownerReferences": [owner],
+            "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}}})
+}
+
+#[test]
+fn what_a_pod_is_charged_with_its_claim_is_not() {
+    let (now, early, late) = ("2026-01-01T00:00:00Z", "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z");
+    let (named, own) = ("example.com/gpu", "deviceclass.resource.kubernetes.io/gpu");
+    let [of_named, of_own] = [named, own].map(|name| format!(" requests.{name}=1"));
+    let check = |objects: &[&Value], claim: &Value, expect: &str| {
+        let all = Fake::default();
+        objects.iter().for_each(|object| all.put((*object).clone()));
+        let counted = "count/resourceclaims.resource.k8s.io=1 gpu.deviceclass.resource.k8s.io/devices=1";
+        assert_eq!(usage_among(&all, DEVICE_CLAIMS, claim, now), format!("{counted}{expect}"), "{objects:?}");
+    };
+    let (class, claim) = (class("gpu", named), made("c", "p", late));
+    let both = format!("{of_own}{of_named}");
+    check(&[&class], &claim, &both);
+    check(&[&class, &asking("p", named, &json!({}))], &claim, &of_own);
+    check(&[&class, &asking("p", own, &json!({}))], &claim, &of_named);
+    check(&[&asking("p", own, &json!({}))], &claim, "");
+    // Only for one claim, and that its own.
+    let told =
+        |claim: &str| json!({"extendedResourceClaimStatus": {"resourceClaimName": claim, "requestMappings": []}});
+    check(&[&class, &asking("p", named, &told("c")), &made("b", "p", early)], &claim, &of_own);
+    check(&[&class, &asking("p", named, &told("b"))], &claim, &both);
+    check(&[&class, &asking("p", named, &json!({})), &made("b", "p", early)], &claim, &both);
+    check(&[&class, &asking("p", named, &json!({})), &made("d", "p", late)], &claim, &of_own);
+    let mut another = asking("p", named, &json!({}));
+    another["metadata"]["uid"] = json!("q");
+    check(&[&class, &another], &claim, &both);
+    let pod = usage_at(PODS, &asking("p", own, &json!({})), now);
+    assert_eq!(pod, format!("count/pods=1 pods=1{of_own}"));
+}
+
+#[test]
+fn pods_and_claims_share_what_is_left_of_a_resource() {
+    let room = Room::new(json!({"hard": {"requests.example.com/gpu": "2"}}));
+    room.objects.put(class("gpu", "example.com/gpu"));
+    room.objects.put(asking("p", "example.com/gpu", &json!({})));
+    assert_eq!(room.used(), "requests.example.com/gpu=1");
+    room.objects.put(made("c", "p", "2026-01-01T00:00:00Z"));
+    assert_eq!(room.used(), "requests.example.com/gpu=1", "it is the pod's");
+    let held = room.ask(&made("d", "nobody", "2026-01-01T00:00:00Z"), None, false).unwrap().expect("room");
+    let refused = "pods \"q\" is forbidden: exceeded quota: q, requested: requests.example.com/gpu=1, used: \
+                   requests.example.com/gpu=2, limited: requests.example.com/gpu=2";
+    let pod = asking("q", "example.com/gpu", &json!({}));
+    assert_eq!(room.ask(&pod, None, false).err().as_deref(), Some(refused));
+    drop(held);
+    assert!(room.ask(&pod, None, false).is_ok());
+    // The devices of the class stand for something else by now.
+    room.objects.put(made("d", "nobody", "2026-01-01T00:00:00Z"));
+    assert_eq!(room.used(), "requests.example.com/gpu=2");
+    room.objects.put(class("gpu", "example.com/other"));
+    assert_eq!(room.used(), "requests.example.com/gpu=1");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn agent_config(dir: &Path, server: &str, token: &str, node: &str) -> config::Ag
         node_taints: Vec::new(),
         runtime_endpoint: None,
         resolv_conf: "/etc/resolv.conf".into(),
+        follow_address: false,
         kubelet_port: 10250,
         max_pods: 110,
         local_storage: "/nonexistent".into(),

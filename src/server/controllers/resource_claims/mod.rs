@@ -6,6 +6,8 @@
 //! claim of its own: deleted ◀── nobody uses it: allocation removed ◀── reservation removed ◀── pod finished or gone
 //! ```
 //!
+//! What the scheduler makes for the extended resources of a pod ends with the pod too.
+//!
 //! - [`of_pod`]: claims from templates, and reservations of pods that the scheduler did not place
 //! - [`of_claim`]: who still uses a claim
 
@@ -80,8 +82,14 @@ fn claims_of(pod: &Pod) -> &[PodResourceClaim] {
     pod.spec.as_ref().and_then(|s| s.resource_claims.as_deref()).unwrap_or_default()
 }
 
-fn uses(pod: &Pod, claim: &str) -> bool {
-    claims_of(pod).iter().any(|c| matches!(named(pod, c), Named::Claim { name, .. } if name == claim))
+/// The claims of the pod that have a name by now.
+fn used_by(pod: &Pod) -> impl Iterator<Item = &str> {
+    let named = claims_of(pod).iter().filter_map(|claim| match named(pod, claim) {
+        Named::Claim { name, .. } => Some(name),
+        Named::NotNeeded | Named::NotYet => None,
+    });
+    let extended = pod.status.as_ref().and_then(|s| s.extended_resource_claim_status.as_ref());
+    named.chain(extended.map(|status| status.resource_claim_name.as_str()))
 }
 
 /// It will not run any more.
@@ -104,16 +112,14 @@ impl Controller for ResourceClaims {
         let queue = enqueue.clone();
         stores.pods.subscribe(move |change| {
             let gone = change.new.is_none_or(|new| change.old.is_some_and(|old| old.metadata.uid != new.metadata.uid));
-            for pod in change.each().filter(|p| !claims_of(p).is_empty()) {
+            for pod in change.each() {
                 let space = pod.metadata.namespace();
                 if gone || is_done(pod) {
-                    for claim in claims_of(pod) {
-                        if let Named::Claim { name, .. } = named(pod, claim) {
-                            queue.add(space, &format!("{CLAIM}{name}"));
-                        }
-                    }
+                    used_by(pod).for_each(|name| queue.add(space, &format!("{CLAIM}{name}")));
                 }
-                queue.add(space, pod.metadata.name());
+                if !claims_of(pod).is_empty() {
+                    queue.add(space, pod.metadata.name());
+                }
             }
         });
         let (queue, pods) = (enqueue.clone(), Arc::clone(&stores.pods));
@@ -124,7 +130,7 @@ impl Controller for ResourceClaims {
             if let Some(pod) = owners::controller_named(&claim.metadata, "", "Pod") {
                 queue.add(space, pod);
             }
-            for pod in pods.find(space, |p| uses(p, name)) {
+            for pod in pods.find(space, |p| used_by(p).any(|used| used == name)) {
                 queue.add(space, pod.metadata.name());
             }
         });

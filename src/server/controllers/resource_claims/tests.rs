@@ -1,10 +1,12 @@
 //! Golden plans of ResourceClaims.
 
+use futures::FutureExt as _;
 use serde_json::json;
 
 use super::*;
 use crate::client::request::Verb;
 use crate::server::controllers::action::Action;
+use crate::server::controllers::driver::queue::Queue;
 
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
@@ -232,4 +234,29 @@ fn a_claim_made_for_a_pod_goes_when_the_pod_is_done() {
     let delete = ["Delete p-gpu-x null"];
     check(&stores(vec![pod(&json!({ "/status/phase": "Failed" }))], vec![claim()]), key, &[], &delete);
     check(&stores(vec![pod(&json!({ "/metadata/uid": "new" }))], vec![claim()]), key, &[], &delete);
+}
+
+#[test]
+fn what_was_made_for_extended_resources_ends_with_its_pod() {
+    let status = json!({ "resourceClaimName": "x", "requestMappings": [] });
+    let asks = |phase: &str| {
+        pod(
+            &json!({ "/spec/resourceClaims": [], "/status": { "phase": phase, "extendedResourceClaimStatus": status } }),
+        )
+    };
+    let used = json!({ "reservedFor": [{ "resource": "pods", "name": "p", "uid": "u" }], "allocation": {} });
+    let annotated = json!({ "resource.kubernetes.io/extended-resource-claim": "true" });
+    let claim =
+        made("x", &json!({ "/status": used, "/metadata/annotations": annotated, "/metadata/finalizers": [FINALIZER] }));
+    check(&stores(vec![asks("Running")], vec![claim.clone()]), "claim:x", &[], &[]);
+    let free = r#"MergePatch x {"allocation":null,"reservedFor":null}"#;
+    let over = stores(vec![asks("Succeeded")], vec![claim]);
+    check(&over, "claim:x", &[], &[free, "Delete x null"]);
+    // The pod is all that is heard of.
+    let (stores, queue) = (Arc::new(Stores::new()), Arc::new(Queue::new([].into())));
+    ResourceClaims::default().wire(&stores, &Enqueue { queue: Arc::clone(&queue), controller: 0 });
+    stores.pods.put(asks("Running"));
+    assert!(queue.next().now_or_never().is_none());
+    stores.pods.put(asks("Succeeded"));
+    assert_eq!(queue.next().now_or_never().map(|key| key.name), Some(Name::new("ns", "claim:x")));
 }

@@ -28,6 +28,10 @@ impl crate::server::admission::Plugin for Witness {
         "Witness"
     }
 
+    fn changes(&self) -> &'static [&'static str] {
+        &["configmaps"]
+    }
+
     fn mutate(&self, a: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         self.0.lock().unwrap().push(format!("mutate {:?} {}", a.operation, a.name));
         object["metadata"]["labels"]["seen"] = "yes".into();

@@ -11,12 +11,13 @@
 //!
 //! - [`pools`]: the devices that a node can reach; [`request`]: what claims ask for
 //! - [`allocator`]: which devices they get; [`selector`], [`constraints`], [`counters`], [`capacity`]: what it asks
-//! - [`result`]: what is written on a claim
+//! - [`result`]: what is written on a claim; [`extended`]: claims that are made for extended resources
 
 pub mod allocator;
 pub mod capacity;
 pub mod constraints;
 pub mod counters;
+pub mod extended;
 pub mod pools;
 pub mod request;
 pub mod result;
@@ -25,14 +26,17 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 
+use self::extended::Unmade;
 use self::selector::Programs;
 use super::promises::ClaimId;
+use crate::api::extended_resource::{class_of, made_for};
 use crate::api::quantity::Quantity;
 use crate::client::store::Meta as _;
 
@@ -80,18 +84,31 @@ pub struct Reservation {
     /// The claim's `resourceVersion` and finalizers, as they were.
     pub revision: String,
     pub finalizers: Vec<String>,
+    /// The claim is still to be made; its id is only known after that.
+    pub unmade: Option<Arc<Unmade>>,
+}
+
+impl Reservation {
+    fn is_same(&self, other: &Self) -> bool {
+        let both_unmade = self.unmade.is_some() && other.unmade.is_some();
+        self.pod == other.pod && (self.claim.uid == other.claim.uid || both_unmade)
+    }
 }
 
 struct Promised {
     reservation: Reservation,
     /// Revision of the claim with what was promised.
     written: Option<u64>,
+    /// Claims that were made for the pod and are gone, before it was known which is the one.
+    gone: Vec<String>,
 }
 
 #[derive(Default)]
 pub struct Devices {
     /// By namespace and name.
     claims: HashMap<(String, String), ResourceClaim>,
+    /// Those for extended resources, by namespace and name, with the uid of their pod. Few.
+    extended: BTreeMap<(String, String), String>,
     classes: HashMap<String, DeviceClass>,
     /// By name: the order in which their devices are tried.
     slices: BTreeMap<String, ResourceSlice>,
@@ -168,6 +185,26 @@ impl Devices {
         self.classes.get(name)
     }
 
+    /// The class whose devices stand for an extended resource. Two may have the same name, while one takes the place of
+    /// the other: the newer one counts.
+    #[must_use]
+    pub fn backing(&self, resource: &str) -> Option<&DeviceClass> {
+        if let Some(class) = class_of(resource) {
+            return self.class(class);
+        }
+        let named = self.classes.values().filter(|c| c.spec.extended_resource_name.as_deref() == Some(resource));
+        named.max_by_key(|c| {
+            (c.metadata.creation_timestamp.as_ref().map(|at| at.0), Reverse(c.metadata.name.as_deref()))
+        })
+    }
+
+    /// What was made for the extended resources of a pod.
+    #[must_use]
+    pub fn extended_claim(&self, pod: &str) -> Option<&ResourceClaim> {
+        let (key, _) = self.extended.iter().find(|(_, of)| *of == pod)?;
+        self.claims.get(key)
+    }
+
     pub fn slices(&self) -> impl Iterator<Item = &ResourceSlice> {
         self.slices.values()
     }
@@ -177,13 +214,17 @@ impl Devices {
     pub fn taken(&self) -> Taken<'_> {
         let mut taken = Taken::default();
         self.claims.values().filter_map(allocation).for_each(|a| taken.add(a));
-        let promised = self.promised.iter().filter(|p| self.is_open(&p.reservation.claim));
+        let promised = self.promised.iter().filter(|p| self.is_open(&p.reservation));
         promised.filter_map(|p| p.reservation.allocation.as_deref()).for_each(|a| taken.add(a));
         taken
     }
 
     /// Not seen as allocated: what is shared must not count twice.
-    fn is_open(&self, id: &ClaimId) -> bool {
+    fn is_open(&self, reservation: &Reservation) -> bool {
+        let id = &reservation.claim;
+        if reservation.unmade.is_some() {
+            return self.extended_claim(&reservation.pod).is_none_or(|c| allocation(c).is_none());
+        }
         let known = self.claim(&id.namespace, &id.name).filter(|c| c.metadata.uid() == id.uid);
         known.is_none_or(|c| allocation(c).is_none())
     }
@@ -201,30 +242,38 @@ impl Devices {
         self.promised.iter().find(of)?.reservation.allocation.as_deref()
     }
 
+    /// What the claim gets that is made for a pod.
+    #[must_use]
+    pub fn promised_extended(&self, pod: &str) -> Option<&AllocationResult> {
+        let of = |p: &&Promised| p.reservation.pod == pod && p.reservation.unmade.is_some();
+        self.promised.iter().find(of)?.reservation.allocation.as_deref()
+    }
+
     pub fn promise(&mut self, reservation: &Reservation) {
-        self.promised.push(Promised { reservation: reservation.clone(), written: None });
+        self.promised.push(Promised { reservation: reservation.clone(), written: None, gone: Vec::new() });
     }
 
     /// It was not written.
     pub fn withdraw(&mut self, reservation: &Reservation) {
-        self.end(|r| (&r.claim.uid, &r.pod) == (&reservation.claim.uid, &reservation.pod));
+        self.promised.retain(|p| !p.reservation.is_same(reservation));
     }
 
-    fn end(&mut self, which: impl Fn(&Reservation) -> bool) {
-        self.promised.retain(|p| !which(&p.reservation));
-    }
-
-    /// It was written, which the watch may have shown already.
+    /// It was written, which the watch may have shown already. A claim that was made has its id by now.
     pub fn written(&mut self, reservation: &Reservation, revision: u64) {
         let id = &reservation.claim;
         let known = self.claim(&id.namespace, &id.name).filter(|c| c.metadata.uid() == id.uid);
-        let shown = known.is_none_or(|c| allocation(c).is_some() || c.metadata.revision() >= revision);
+        let shown = match known {
+            Some(claim) => allocation(claim).is_some() || claim.metadata.revision() >= revision,
+            // What is there no more; or what is not seen yet.
+            None => reservation.unmade.is_none(),
+        };
         if shown || reservation.allocation.is_none() {
             return self.withdraw(reservation);
         }
-        let same = |p: &&mut Promised| p.reservation.claim.uid == id.uid && p.reservation.pod == reservation.pod;
-        if let Some(promised) = self.promised.iter_mut().find(same) {
+        self.promised.retain(|p| !p.reservation.is_same(reservation) || !p.gone.contains(&id.uid));
+        if let Some(promised) = self.promised.iter_mut().find(|p| p.reservation.is_same(reservation)) {
             promised.written = Some(revision);
+            promised.reservation.claim.clone_from(id);
         }
     }
 
@@ -240,6 +289,10 @@ impl Devices {
         });
         let key = (claim.metadata.namespace().to_owned(), claim.metadata.name().to_owned());
         let deleting = claim.metadata.deletion_timestamp.is_some();
+        match made_for(&claim.metadata) {
+            Some((_, pod)) => drop(self.extended.insert(key.clone(), pod.to_owned())),
+            None => drop(self.extended.remove(&key)),
+        }
         let Some(old) = self.claims.insert(key.clone(), claim) else { return Some(ClaimChange { released: false }) };
         let released = allocation(&old).is_some() && !(allocated && old.metadata.uid() == uid);
         let same = self.claims.get(&key).is_some_and(|new| new.status == old.status)
@@ -249,21 +302,37 @@ impl Devices {
     }
 
     pub fn forget_claim(&mut self, namespace: &str, name: &str) -> Option<ClaimChange> {
-        let old = self.claims.remove(&(namespace.to_owned(), name.to_owned()))?;
-        let uid = old.metadata.uid().to_owned();
-        self.promised.retain(|p| p.reservation.claim.uid != uid || p.written.is_none());
-        Some(ClaimChange { released: allocation(&old).is_some() })
+        let key = (namespace.to_owned(), name.to_owned());
+        let old = self.claims.remove(&key)?;
+        // Its pod may wait for its end.
+        let of_pod = self.extended.remove(&key).is_some();
+        self.note_end(&old);
+        Some(ClaimChange { released: allocation(&old).is_some() || of_pod })
     }
 
-    /// All claims there are.
-    pub fn set_claims(&mut self, claims: Vec<ResourceClaim>) {
-        self.claims.clear();
+    fn note_end(&mut self, claim: &ResourceClaim) {
+        let (uid, pod) = (claim.metadata.uid(), made_for(&claim.metadata).map(|(_, uid)| uid));
+        self.promised.retain(|p| p.reservation.claim.uid != uid || p.written.is_none());
+        let waits = |p: &&mut Promised| p.reservation.unmade.is_some() && Some(p.reservation.pod.as_str()) == pod;
+        self.promised.iter_mut().filter(waits).for_each(|p| p.gone.push(uid.to_owned()));
+    }
+
+    /// All claims there are, as of a revision.
+    pub fn set_claims(&mut self, claims: Vec<ResourceClaim>, revision: u64) {
+        self.extended.clear();
+        let before = std::mem::take(&mut self.claims);
         for claim in claims {
             self.set_claim(claim);
         }
+        for (key, old) in before {
+            if self.claims.get(&key).is_none_or(|new| new.metadata.uid() != old.metadata.uid()) {
+                self.note_end(&old);
+            }
+        }
         let Self { claims, promised, .. } = self;
         let there = |id: &ClaimId| claims.get(&id.key()).is_some_and(|c| c.metadata.uid() == id.uid);
-        promised.retain(|p| p.written.is_none() || there(&p.reservation.claim));
+        let newer = |p: &Promised| p.reservation.unmade.is_some() && p.written > Some(revision);
+        promised.retain(|p| p.written.is_none() || newer(p) || there(&p.reservation.claim));
     }
 
     /// Whether it offers something else now.

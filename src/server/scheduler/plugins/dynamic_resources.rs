@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 
+use super::extended_resources::Variants;
 use super::{Cycle, Happened, Reasons, Room, Wants, most};
 use crate::client::store::Meta as _;
 use crate::clock;
 use crate::server::scheduler::devices::allocator::{Fail, Found, Given, MAX_ATTEMPT_STEPS, allocate};
+use crate::server::scheduler::devices::extended::{Asks, Unmade};
 use crate::server::scheduler::devices::pools::Pools;
 use crate::server::scheduler::devices::request::Asked;
 use crate::server::scheduler::devices::selector::Matches;
@@ -32,7 +34,10 @@ const MAX_ALTERNATIVES: i64 = 8;
 pub struct Needs<'a> {
     /// Why the pod fits nowhere, whatever the nodes are.
     pub refusal: Option<String>,
+    /// It has any, and they can be judged.
     claims: bool,
+    /// Made for the extended resources of the pod by an attempt that came to nothing: it has to go first.
+    stale: Option<&'a ResourceClaim>,
     allocated: Vec<&'a ResourceClaim>,
     open: Option<Open<'a>>,
     /// Of those that are allocated, those that keep the pod from some node.
@@ -42,7 +47,9 @@ pub struct Needs<'a> {
 
 /// Claims that are to be allocated, and from what.
 struct Open<'a> {
-    claims: Vec<Asked<'a>>,
+    /// By variant. The claims that the pod names are the same in all; the one that is to be made comes last.
+    asked: Vec<Vec<Asked<'a>>>,
+    variants: &'a Variants,
     pools: Pools<'a>,
     taken: Taken<'a>,
     matches: RefCell<Matches<'a>>,
@@ -51,11 +58,21 @@ struct Open<'a> {
     found: RefCell<HashMap<usize, Result<Vec<Found<'a>>, Fail>>>,
 }
 
-/// An allocated claim that the pod could do without, as it was at that `resourceVersion`.
+impl<'a> Open<'a> {
+    /// What is to be allocated on a node, and which of that is to be made.
+    fn on(&self, node: &NodeInfo) -> Option<(&[Asked<'a>], Option<&'a Arc<Unmade>>)> {
+        let variant = self.variants.of(node)?;
+        let unmade = variant.checked_sub(1).and_then(|at| self.variants.all().nth(at));
+        Some((self.asked.get(variant)?, unmade))
+    }
+}
+
+/// A claim that the pod could do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     pub claim: ClaimId,
-    pub revision: String,
+    /// Its allocation goes, as it was at that `resourceVersion`. `None`: the whole claim goes.
+    pub revision: Option<String>,
 }
 
 /// A claim of its own is still to come: it need not be tried, and nobody need be told.
@@ -66,19 +83,28 @@ pub fn waits(pod: &PodInfo, wants: &Wants, snapshot: &Snapshot) -> bool {
 }
 
 impl<'a> Needs<'a> {
-    pub fn new(pod: &PodInfo, wants: &Wants, snapshot: &'a Snapshot) -> Self {
-        let mut needs = Self { claims: !wants.device_claims.is_empty(), ..Self::default() };
-        if let Err(why) = needs.add_all(pod, wants, snapshot) {
+    pub fn new(pod: &PodInfo, wants: &Wants, snapshot: &'a Snapshot, variants: &'a Variants) -> Self {
+        let claims = !wants.device_claims.is_empty() || variants.is_backed();
+        let mut needs = Self { claims, ..Self::default() };
+        if let Err(why) = needs.add_all(pod, wants, snapshot, variants) {
             needs.refusal = Some(why);
             // Nothing to take back before it is known what is there.
-            needs.allocated.clear();
+            needs.claims = false;
+        } else if variants.is_backed() {
+            needs.stale = snapshot.devices.extended_claim(&pod.uid);
         }
         needs
     }
 
-    fn add_all(&mut self, pod: &PodInfo, wants: &Wants, snapshot: &'a Snapshot) -> Result<(), String> {
+    fn add_all(
+        &mut self,
+        pod: &PodInfo,
+        wants: &Wants,
+        snapshot: &'a Snapshot,
+        variants: &'a Variants,
+    ) -> Result<(), String> {
         let known = &snapshot.devices;
-        let (mut asked, mut requests) = (Vec::new(), 0);
+        let (mut named, mut requests) = (Vec::new(), 0);
         for used in &wants.device_claims {
             let Some(name) = &used.name else {
                 return Err(format!("Pod {}/{}: ResourceClaim not created yet", pod.namespace(), pod.name));
@@ -106,11 +132,24 @@ impl<'a> Needs<'a> {
             }
             let one = Asked::new(claim, known, requests)?;
             requests += one.request_count();
-            asked.push(one);
+            named.push(one);
         }
-        if !asked.is_empty() {
+        let mut asked = vec![named];
+        for unmade in variants.all() {
+            let (mut both, mut before) = (Vec::new(), 0);
+            for one in &asked[0] {
+                both.push(Asked::new(one.claim, known, before)?);
+                before += one.request_count();
+            }
+            let made = Asked::new(&unmade.claim, known, requests)?;
+            requests += made.request_count();
+            both.push(made);
+            asked.push(both);
+        }
+        if asked.iter().any(|asked| !asked.is_empty()) {
             self.open = Some(Open {
-                claims: asked,
+                asked,
+                variants,
                 pools: Pools::new(known.slices()),
                 taken: known.taken(),
                 matches: RefCell::default(),
@@ -131,18 +170,19 @@ impl<'a> Needs<'a> {
     #[must_use]
     pub fn after_all(&self, pod: &PodInfo) -> (&'static str, Option<Release>) {
         // It was refused before nodes were asked, or has no claims.
-        if self.allocated.is_empty() && self.open.is_none() {
+        if !self.claims {
             return ("no new claims to deallocate", None);
         }
         let idle = |claim: &&ResourceClaim| reserved_for(claim).iter().all(|one| one.uid == pod.uid);
         let away = self.away.borrow();
-        match away.iter().filter_map(|i| self.allocated.get(*i).copied()).find(idle) {
-            None => ("still not schedulable", None),
-            Some(claim) => {
+        let of = |claim: &ResourceClaim, revision| Some(Release { claim: ClaimId::of(&claim.metadata), revision });
+        match (away.iter().filter_map(|i| self.allocated.get(*i).copied()).find(idle), self.stale) {
+            (Some(claim), _) => {
                 let revision = claim.metadata.resource_version.clone().unwrap_or_default();
-                let release = Release { claim: ClaimId::of(&claim.metadata), revision };
-                ("deallocation of ResourceClaim completed", Some(release))
+                ("deallocation of ResourceClaim completed", of(claim, Some(revision)))
             }
+            (None, Some(stale)) => ("deletion of ResourceClaim completed", of(stale, None)),
+            (None, None) => ("still not schedulable", None),
         }
     }
 
@@ -150,7 +190,7 @@ impl<'a> Needs<'a> {
     #[must_use]
     pub fn promises(&self, pod: &PodInfo, slot: usize, node: &NodeInfo) -> Option<Vec<Promise>> {
         let mut promises = Vec::new();
-        let reservation = |claim: &ResourceClaim, allocation| {
+        let reservation = |claim: &ResourceClaim, allocation, unmade| {
             let meta = &claim.metadata;
             Promise::Devices(Box::new(Reservation {
                 claim: ClaimId::of(meta),
@@ -158,18 +198,21 @@ impl<'a> Needs<'a> {
                 allocation,
                 revision: meta.resource_version.clone().unwrap_or_default(),
                 finalizers: meta.finalizers().to_vec(),
+                unmade,
             }))
         };
         if let Some(open) = &self.open {
+            let (asked, unmade) = open.on(node)?;
             let found = open.found.borrow();
             let Some(Ok(found)) = found.get(&slot) else { return None };
-            for (asked, found) in open.claims.iter().zip(found) {
+            for (asked, found) in asked.iter().zip(found) {
                 let made = result::result(asked, found, &node.name, &|| uuid::Uuid::new_v4().to_string());
-                promises.push(reservation(asked.claim, Some(Arc::new(made))));
+                let unmade = unmade.filter(|unmade| std::ptr::eq(&unmade.claim, asked.claim)).cloned();
+                promises.push(reservation(asked.claim, Some(Arc::new(made)), unmade));
             }
         }
         let unreserved = self.allocated.iter().filter(|c| !is_reserved_for(c, &pod.uid));
-        promises.extend(unreserved.map(|claim| reservation(claim, None)));
+        promises.extend(unreserved.map(|claim| reservation(claim, None, None)));
         let ready = self.allocated.iter().all(|c| is_ready(c) == Ok(true));
         (!promises.is_empty() || !ready).then_some(promises)
     }
@@ -181,11 +224,18 @@ pub fn filter(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
         return Ok(());
     }
     let refuse = |text: String| Err(Reasons { texts: vec![text.into()], resolvable: false });
+    if needs.stale.is_some() {
+        return refuse("cannot schedule extended resource claim".to_owned());
+    }
     if let Some(open) = &needs.open {
+        let Some((asked, _)) = open.on(room.node) else { return refuse("cannot fit resource".to_owned()) };
         let mut found = open.found.borrow_mut();
         let found = found.entry(room.slot).or_insert_with(|| {
+            if asked.is_empty() {
+                return Ok(Vec::new());
+            }
             let given = Given {
-                claims: &open.claims,
+                claims: asked,
                 taken: &open.taken,
                 programs: &cycle.snapshot.devices.programs,
                 matches: &open.matches,
@@ -219,7 +269,7 @@ pub fn scores(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
     let found = open.found.borrow();
     let score = |slot: &usize| {
         let Some(Ok(found)) = found.get(slot) else { return 0 };
-        let each = open.claims.iter().zip(found).flat_map(|(asked, found)| asked.requests.iter().zip(&found.chosen));
+        let each = open.asked[0].iter().zip(found).flat_map(|(asked, found)| asked.requests.iter().zip(&found.chosen));
         let ranked = each.filter(|(alternatives, _)| alternatives.iter().any(|a| a.parent.is_some()));
         ranked.map(|(_, chosen)| MAX_ALTERNATIVES - i64::try_from(*chosen).unwrap_or(MAX_ALTERNATIVES)).sum()
     };
@@ -289,7 +339,11 @@ pub fn settled(pod: &PodInfo, snapshot: &Snapshot) -> Result<bool, String> {
             return Ok(false);
         }
     }
-    Ok(true)
+    // The one that was made for it may not be seen yet.
+    match snapshot.devices.extended_claim(&pod.uid).filter(|claim| allocation(claim).is_some()) {
+        Some(claim) => is_ready(claim),
+        None => Ok(!snapshot.devices.promised_extended(&pod.uid).is_some_and(is_to_be_prepared)),
+    }
 }
 
 pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snapshot) -> bool {
@@ -297,13 +351,16 @@ pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snaps
     let claim = |name: &String| snapshot.devices.claim(pod.namespace(), name);
     // Only the claims themselves help a pod whose claims are not all there.
     let all_there = || wants.device_claims.iter().all(|c| c.name.as_ref().and_then(claim).is_some());
-    let open = || names().filter_map(claim).any(|c| allocation(c).is_none());
+    let backed = || wants.extended.iter().flat_map(Asks::resources).any(|r| snapshot.devices.backing(r).is_some());
+    let open = || names().filter_map(claim).any(|c| allocation(c).is_none()) || backed();
     match happened {
         Happened::DeviceClaim { namespace, name, released } => {
             let own = pod.namespace() == *namespace && names().any(|n| n == name);
             own || (*released && all_there() && open())
         }
-        Happened::Node { change, .. } => (change.added || change.labels) && all_there(),
+        Happened::Node { change, .. } => {
+            (change.added || change.labels || (change.allocatable && backed())) && all_there()
+        }
         _ => all_there(),
     }
 }

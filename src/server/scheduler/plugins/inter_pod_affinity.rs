@@ -177,7 +177,8 @@ pub fn helps(pod: &PodInfo, _: &Wants, happened: &Happened, snapshot: &Snapshot)
         | Happened::Volumes
         | Happened::Limits
         | Happened::DeviceClaim { .. }
-        | Happened::Devices => false,
+        | Happened::Devices
+        | Happened::DeviceClasses => false,
     }
 }
 

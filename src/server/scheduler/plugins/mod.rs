@@ -4,13 +4,15 @@
 //! - [`node`]: what a node says of itself: cordoned, name, taints, labels, ports
 //! - [`resources`]: what is free; [`image_locality`]: which images are there
 //! - [`volumes`]: where claims have, or can get, their volumes; [`volume_limits`]: how many a node can have
-//! - [`dynamic_resources`]: where claims have, or can get, their devices
+//! - [`dynamic_resources`]: where claims have, or can get, their devices; [`extended_resources`]: those that would be made
+//!   for a pod that names no claim
 //! - [`spread`], [`inter_pod_affinity`]: where other pods are
 //!
 //! A plugin may refuse nodes, score those that are left, and say which events can help a pod that it refused. What it
 //! computes once for an attempt is a field of [`Cycle`].
 
 pub mod dynamic_resources;
+pub mod extended_resources;
 pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node;
@@ -90,8 +92,10 @@ pub enum Happened<'a> {
         name: &'a str,
         released: bool,
     },
-    /// What devices are offered, or a class of them.
+    /// What devices are offered.
     Devices,
+    /// Which devices a class is of, and what they stand for.
+    DeviceClasses,
 }
 
 impl Happened<'_> {
@@ -105,7 +109,7 @@ impl Happened<'_> {
             Self::Namespace => NAMESPACE,
             Self::Claim(..) | Self::Volumes => VOLUMES,
             Self::Limits => LIMITS,
-            Self::DeviceClaim { .. } | Self::Devices => DEVICES,
+            Self::DeviceClaim { .. } | Self::Devices | Self::DeviceClasses => DEVICES,
         }
     }
 }
@@ -164,7 +168,7 @@ pub const PLUGINS: &[Plugin] = &[
         name: "NodeResourcesFit",
         filter: Some(resources::fit),
         score: Some(resources::least_allocated),
-        events: NODE | GONE | CHANGED,
+        events: NODE | GONE | CHANGED | DEVICES,
         helps: resources::helps,
     },
     Plugin { name: volumes::RESTRICTIONS, filter: None, score: None, events: VOLUMES | GONE, helps: volumes::helps },
@@ -295,7 +299,13 @@ pub struct Cycle<'a> {
 
 impl<'a> Cycle<'a> {
     #[must_use]
-    pub fn new(pod: &'a PodInfo, wants: &'a Wants, snapshot: &'a Snapshot, node_count: usize) -> Self {
+    pub fn new(
+        pod: &'a PodInfo,
+        wants: &'a Wants,
+        snapshot: &'a Snapshot,
+        variants: &'a extended_resources::Variants,
+        node_count: usize,
+    ) -> Self {
         let spread = spread::Hard::new(pod, wants, snapshot);
         let affinity = inter_pod_affinity::Required::new(pod, snapshot);
         let profile = wants.profile();
@@ -305,7 +315,7 @@ impl<'a> Cycle<'a> {
         };
         let brought = volume_limits::volumes_of(pod, snapshot);
         let devices = match profile.filters_by(dynamic_resources::NAME) {
-            true => dynamic_resources::Needs::new(pod, wants, snapshot),
+            true => dynamic_resources::Needs::new(pod, wants, snapshot, variants),
             false => dynamic_resources::Needs::default(),
         };
         let nominated = HashMap::new();

@@ -2,13 +2,16 @@
 
 use super::{Cycle, Happened, MAX_SCORE, Reasons, Room};
 use crate::config::scheduler::args::{Fit, Strategy};
+use crate::server::scheduler::devices::Devices;
+use crate::server::scheduler::devices::extended::Asks;
 use crate::server::scheduler::pod::{PodInfo, Wants};
 use crate::server::scheduler::resources::Amounts;
 use crate::server::scheduler::snapshot::{NodeInfo, Snapshot};
 
 pub fn fit(cycle: &Cycle, room: &Room) -> Result<(), Reasons> {
     let args = &cycle.profile.args.fit;
-    let missing = missing(&cycle.pod.taken.requests, &room.used, room.pods, &room.node.allocatable, args);
+    let devices = &cycle.snapshot.devices;
+    let missing = missing(&cycle.pod.taken.requests, (&room.used, room.pods), &room.node.allocatable, args, devices);
     if missing.texts.is_empty() { Ok(()) } else { Err(missing) }
 }
 
@@ -18,8 +21,9 @@ fn is_ignored(name: &str, args: &Fit) -> bool {
     args.ignored.iter().any(|ignored| ignored == name) || args.ignored_groups.iter().any(of_group)
 }
 
-/// The first three in upstream's order, then the others by name.
-fn missing(wanted: &Amounts, used: &Amounts, pods: usize, has: &Amounts, args: &Fit) -> Reasons {
+/// The first three in upstream's order, then the others by name. What the node has nothing of may be had as devices:
+/// that is for `DynamicResources` to see.
+fn missing(wanted: &Amounts, (used, pods): (&Amounts, usize), has: &Amounts, args: &Fit, devices: &Devices) -> Reasons {
     let mut reasons = Reasons { texts: Vec::new(), resolvable: true };
     if i64::try_from(pods).unwrap_or(i64::MAX) >= has.pods {
         reasons.texts.push("Too many pods".into());
@@ -35,22 +39,30 @@ fn missing(wanted: &Amounts, used: &Amounts, pods: usize, has: &Amounts, args: &
     check("memory", wanted.memory, used.memory, has.memory);
     check("ephemeral-storage", wanted.ephemeral_storage, used.ephemeral_storage, has.ephemeral_storage);
     for (name, wanted) in wanted.others.iter().filter(|(name, _)| !is_ignored(name, args)) {
-        check(name, *wanted, used.get(name), has.get(name));
+        if *wanted == 0 || has.get(name) > 0 || devices.backing(name).is_none() {
+            check(name, *wanted, used.get(name), has.get(name));
+        }
     }
     reasons
 }
 
-/// A pod that left, asks for less, or a node with other amounts: when the pod would fit there now.
+/// A pod that left, asks for less, or a node with other amounts: when the pod would fit there now. Or devices that stand
+/// for what it asks for.
 pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snapshot) -> bool {
     let args = &wants.profile().args.fit;
     let fits = |slot: &usize| {
         let node = snapshot.node(*slot);
-        missing(&pod.taken.requests, &node.used, node.pods.len(), &node.allocatable, args).texts.is_empty()
+        let used = (&node.used, node.pods.len());
+        missing(&pod.taken.requests, used, &node.allocatable, args, &snapshot.devices).texts.is_empty()
     };
     match happened {
         Happened::Gone { slot, .. } => fits(slot),
         Happened::Changed { old, new, slot } => old.taken != new.taken && fits(slot),
         Happened::Node { slot, change } => (change.added || change.allocatable) && fits(slot),
+        Happened::DeviceClasses => {
+            let mut resources = wants.extended.iter().flat_map(Asks::resources);
+            resources.any(|name| snapshot.devices.backing(name).is_some())
+        }
         _ => false,
     }
 }

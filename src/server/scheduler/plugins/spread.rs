@@ -171,7 +171,8 @@ pub fn helps(pod: &PodInfo, wants: &Wants, happened: &Happened, snapshot: &Snaps
         | Happened::Volumes
         | Happened::Limits
         | Happened::DeviceClaim { .. }
-        | Happened::Devices => false,
+        | Happened::Devices
+        | Happened::DeviceClasses => false,
     }
 }
 

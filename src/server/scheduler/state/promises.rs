@@ -21,13 +21,19 @@ pub(super) struct Binding {
     pub(super) until: Instant,
     /// Revision of what was written on the claims.
     written: Option<u64>,
+    /// The claim that was made for its extended resources.
+    made: Option<ClaimId>,
 }
 
 /// How long the claims of a pod may take to be bound.
 fn bind_time(pod: &PodInfo) -> Duration {
     let Some(wants) = &pod.wants else { return Duration::ZERO };
     let args = &wants.profile().args;
-    if wants.device_claims.is_empty() { args.bind_timeout } else { args.bind_timeout.max(args.binding_timeout) }
+    if wants.device_claims.is_empty() && wants.extended.is_empty() {
+        args.bind_timeout
+    } else {
+        args.bind_timeout.max(args.binding_timeout)
+    }
 }
 
 /// The plugin that says so, and why.
@@ -45,9 +51,12 @@ impl State {
         self.settle(now);
     }
 
-    /// Devices are offered, or classes say what they are.
     pub fn devices_changed(&mut self, now: Instant) {
         self.happened(&Happened::Devices, now);
+    }
+
+    pub fn device_classes_changed(&mut self, now: Instant) {
+        self.happened(&Happened::DeviceClasses, now);
     }
 
     pub fn observe_device_claim(&mut self, claim: ResourceClaim, now: Instant) {
@@ -63,9 +72,9 @@ impl State {
         }
     }
 
-    /// All claims for devices that there are.
-    pub fn observe_device_claims(&mut self, claims: Vec<ResourceClaim>, now: Instant) {
-        self.snapshot.devices.set_claims(claims);
+    /// All claims for devices that there are, as of a revision.
+    pub fn observe_device_claims(&mut self, claims: Vec<ResourceClaim>, revision: u64, now: Instant) {
+        self.snapshot.devices.set_claims(claims, revision);
         self.devices_changed(now);
         self.settle(now);
     }
@@ -81,6 +90,7 @@ impl State {
         self.devices_written(devices);
         if let Some(binding) = self.binding.get_mut(uid) {
             binding.written = Some(revision);
+            binding.made = devices.iter().find(|(r, _)| r.unmade.is_some()).map(|(r, _)| r.claim.clone());
             // As long as claims say that they have been allocated.
             binding.until = now + bind_time(&binding.pod);
         }
@@ -119,13 +129,14 @@ impl State {
         for (uid, verdict) in over {
             match verdict {
                 Ok(()) => {
-                    let Some(Binding { pod, node, .. }) = self.binding.remove(&uid) else { continue };
-                    self.ready.push_back(Attempt::Place { pod, node });
+                    let Some(Binding { pod, node, made, .. }) = self.binding.remove(&uid) else { continue };
+                    self.ready.push_back(Attempt::Place { pod, node, made });
                 }
                 Err((plugin, why)) => {
-                    let Some(pod) = self.binding.get(&uid).map(|b| Arc::clone(&b.pod)) else { continue };
+                    let Some(binding) = self.binding.get(&uid) else { continue };
+                    let (pod, made) = (Arc::clone(&binding.pod), binding.made.clone());
                     self.unbound(&uid, now);
-                    self.ready.push_back(Attempt::Unbindable { pod, plugin, why });
+                    self.ready.push_back(Attempt::Unbindable { pod, plugin, why, made });
                 }
             }
         }
@@ -133,18 +144,18 @@ impl State {
 
     /// Whether everything is there that a pod waits for, or which plugin says that it never will be.
     fn verdict(&self, binding: &Binding, now: Instant) -> Result<bool, Broken> {
-        let Binding { pod, node, written, until, promises } = binding;
+        let Binding { pod, node, written, until, promises, .. } = binding;
         let late = *until <= now;
         if !volumes::settled(pod, &self.snapshot, node, *written).map_err(|why| (volumes::BINDING, why))? {
             let why = || "binding volumes: context deadline exceeded".to_owned();
             return if late { Err((volumes::BINDING, why())) } else { Ok(false) };
         }
-        if pod.wants.as_ref().is_none_or(|w| w.device_claims.is_empty()) {
+        let of_devices = promises.iter().any(|p| matches!(p, Promise::Devices(_)));
+        if !of_devices && pod.wants.as_ref().is_none_or(|w| w.device_claims.is_empty()) {
             return Ok(true);
         }
         let name = dynamic_resources::NAME;
         // Nobody but their writer does what was promised of devices.
-        let of_devices = promises.iter().any(|p| matches!(p, Promise::Devices(_)));
         let settled =
             if of_devices && written.is_none() { Ok(false) } else { dynamic_resources::settled(pod, &self.snapshot) };
         match settled {
@@ -176,10 +187,11 @@ impl State {
         self.snapshot.place(Arc::clone(&placed));
         self.end_nomination(&pod.uid, Some(&node), now);
         self.happened(&Happened::Placed(&placed), now);
-        let Some(promises) = promises else { return Attempt::Place { pod: Arc::clone(pod), node } };
+        let Some(promises) = promises else { return Attempt::Place { pod: Arc::clone(pod), node, made: None } };
         promises.iter().for_each(|promise| self.snapshot.promise(promise));
         let (until, waiting) = (now + bind_time(pod), promises.clone());
-        let binding = Binding { pod: Arc::clone(pod), node: node.clone(), promises: waiting, until, written: None };
+        let (pod_too, node_too) = (Arc::clone(pod), node.clone());
+        let binding = Binding { pod: pod_too, node: node_too, promises: waiting, until, written: None, made: None };
         self.binding.insert(pod.uid.clone(), binding);
         Attempt::Promise { pod: Arc::clone(pod), node, promises }
     }

@@ -1,5 +1,7 @@
 //! Where pods go by the devices of their claims, and what has to be written of those first.
 
+mod extended;
+
 use super::*;
 use crate::server::scheduler::devices::{Reservation, results};
 use crate::server::scheduler::promises::Promise;
@@ -54,7 +56,7 @@ impl World {
     fn device_class(&mut self, name: &str, spec: &Value) {
         let class = json!({ "metadata": { "name": name }, "spec": spec });
         if self.state.snapshot.devices.set_class(serde_json::from_value(class).unwrap()) {
-            self.state.devices_changed(self.now);
+            self.state.device_classes_changed(self.now);
         }
     }
 
@@ -259,7 +261,7 @@ fn promises_end_with_what_the_watch_shows() {
     // Between two lists it was allocated and released.
     let list = |claims: &[Value]| claims.iter().map(|c| serde_json::from_value(c.clone()).unwrap()).collect::<Vec<_>>();
     let released = claim("c", &json!({ "metadata": { "resourceVersion": "11" } }));
-    world.state.observe_device_claims(list(&[released, claim("d", &json!({}))]), world.now);
+    world.state.observe_device_claims(list(&[released, claim("d", &json!({}))]), 9, world.now);
     let (_, promised) = world.reserved();
     assert_eq!(promised[0].claim.name, "d");
     world.write("q", &promised, false);
@@ -268,7 +270,7 @@ fn promises_end_with_what_the_watch_shows() {
     world.pod(with("r", &["c"]));
     assert!(world.outcome().unwrap().is_err());
     world.later(LATER);
-    world.state.observe_device_claims(list(&[claim("c", &json!({}))]), world.now);
+    world.state.observe_device_claims(list(&[claim("c", &json!({}))]), 9, world.now);
     let (_, promised) = world.reserved();
     world.write("r", &promised, false);
     assert_eq!(world.outcome(), Some(Ok("n".into())));
@@ -277,7 +279,7 @@ fn promises_end_with_what_the_watch_shows() {
     assert!(world.outcome().unwrap().is_err());
     world.later(LATER);
     let another = claim("c", &json!({ "metadata": { "uid": "c2", "resourceVersion": "2" } }));
-    world.state.observe_device_claims(list(&[another]), world.now);
+    world.state.observe_device_claims(list(&[another]), 9, world.now);
     assert_eq!(devices(&world.reserved().1), ["n/a"]);
 }
 
@@ -312,7 +314,7 @@ fn an_idle_claim_gives_up_its_devices() {
         world.pod(pinned("p"));
         let refused = world.refused();
         let release = refused.release.map(|r| (r.claim.name, r.revision));
-        assert_eq!(release, released.then(|| ("c".to_owned(), "9".to_owned())), "{users:?}");
+        assert_eq!(release, released.then(|| ("c".to_owned(), Some("9".to_owned()))), "{users:?}");
         let said = if released { "deallocation of ResourceClaim completed" } else { "still not schedulable" };
         assert!(refused.message.contains(&format!(". {said}, preemption: ")), "{}", refused.message);
         if released {

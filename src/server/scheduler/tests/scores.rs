@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::server::scheduler::plugins::extended_resources::Variants;
 use crate::server::scheduler::plugins::{Cycle, PLUGINS};
 use crate::server::scheduler::pod::PodInfo;
 use crate::server::scheduler::selector::Selector;
@@ -22,7 +23,8 @@ fn scores(world: &mut World, plugin: &str, change: &Value) -> Option<Vec<i64>> {
     let snapshot = &world.state.snapshot;
     let mut slots = snapshot.order().to_vec();
     slots.sort_unstable_by_key(|slot| &snapshot.node(*slot).name);
-    let cycle = Cycle::new(&info, info.wants.as_ref().unwrap(), snapshot, slots.len());
+    let variants = Variants::default();
+    let cycle = Cycle::new(&info, info.wants.as_ref().unwrap(), snapshot, &variants, slots.len());
     let row = PLUGINS.iter().find(|p| p.name == plugin).unwrap();
     (row.score.unwrap())(&cycle, &slots)
 }

@@ -216,7 +216,7 @@ impl Truth {
     fn attempts(&mut self) {
         while let Some(attempt) = self.world.attempt() {
             match attempt {
-                Attempt::Place { pod, node } => {
+                Attempt::Place { pod, node, .. } => {
                     let at = self.waiting.iter().position(|p| name_of(p) == pod.name).unwrap();
                     let pod = self.waiting.remove(at);
                     let fits = naive::fits(&pod, self.node(&node), &self.nodes, &self.placed);

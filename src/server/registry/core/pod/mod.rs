@@ -6,6 +6,7 @@
 //! - [`ephemeral`], [`resize`]: what may change through a path of its own
 //! - [`warnings`]: what works but is likely not meant
 
+mod claims;
 pub mod containers;
 pub mod defaults;
 pub mod env;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Toleration};
 use serde::Serialize;
 
-use super::MIRROR;
+use super::{MIRROR, claims};
 use crate::api::field::{FieldError, Path};
 use crate::server::registry::format;
 use crate::server::registry::metadata::{Errors, immutable, invalid, shown};
@@ -161,6 +161,7 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
             errors.push(FieldError::forbidden(&at, message));
         }
     }
+    claims::check(&mut errors, &path, &after, &spec);
     immutable(&mut errors, &path.child("qosClass"), &after.qos_class, &before.qos_class);
     transitions(
         &mut errors,
