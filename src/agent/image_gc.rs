@@ -1,5 +1,5 @@
 //! Decides and effects: images that nobody uses are removed when their disk fills, the one that was not used for the
-//! longest time first. Those in use, imported from an archive of this node, or pinned stay
+//! longest time first. Those in use by containers or by volumes, imported from an archive of this node, or pinned stay
 //! (`pkg/kubelet/images/image_gc_manager.go`).
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +11,10 @@ use tokio::time::Instant;
 use super::context::NodeContext;
 use super::events::Kind as EventKind;
 use super::eviction::signals::Observation;
+use super::pod::table::PodEntry;
+use super::pod::{is_final, pod_spec};
 use crate::config::kubelet::ImageGc as Policy;
+use crate::cri::in_use::Mounts;
 use crate::cri::{Image, images_dir, pause};
 use crate::{clock, cri};
 
@@ -25,6 +28,7 @@ pub struct ImageGc {
 struct Memory {
     /// By image id.
     records: HashMap<String, Record>,
+    mounts: Mounts,
     /// When images were looked at for the first time; those that were there then are old.
     began: Option<Instant>,
     failed: bool,
@@ -105,11 +109,14 @@ impl Memory {
 
     /// Brings the records up to date.
     async fn look(&mut self, cx: &NodeContext) -> cri::Result<Vec<Candidate>> {
-        let (images, containers) = tokio::try_join!(cx.images.list(), cx.runtime.containers(None))?;
+        let images = cx.images.list().await?;
+        // After the images: what came meanwhile is not looked at.
+        let mut used = self.mounts.used(&*cx.runtime).await?;
+        for reference in volumes(&cx.pods.entries()) {
+            used.extend(cx.images.find(&reference).await?.map(|image| image.id));
+        }
         let now = clock::instant();
         let imported = images_dir::imported(&cx.config.data_dir);
-        let used: BTreeSet<&str> =
-            containers.iter().flat_map(|container| [container.image.as_str(), container.image_ref.as_str()]).collect();
         let seen = self.began.map(|_| now);
         self.began.get_or_insert(now);
         self.records.retain(|id, _| images.iter().any(|image| image.id == *id));
@@ -148,6 +155,14 @@ impl Memory {
             )),
         }
     }
+}
+
+/// The images that volumes of pods are, as the pods name them. Those of a pod that waits for its other volumes are mounted
+/// nowhere yet.
+fn volumes(pods: &[PodEntry]) -> BTreeSet<String> {
+    let alive = pods.iter().filter(|entry| !is_final(&entry.status));
+    let volumes = alive.flat_map(|entry| pod_spec(&entry.pod).volumes.iter().flatten());
+    volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone()).collect()
 }
 
 fn names(image: &Image) -> impl Iterator<Item = &str> {

@@ -14,6 +14,7 @@ use crate::cri::client::Client;
 use crate::cri::containerd::Layout;
 use crate::cri::image_import::{ImportError, Importer};
 use crate::cri::images_dir::imported;
+use crate::cri::in_use::Mounts;
 use crate::cri::{self, Image, Images as _, Runtime as _, pause, v1};
 
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +78,7 @@ pub fn command(with_settings: impl Fn(Command) -> Command) -> Command {
     let remove =
         Command::new("rm").visible_aliases(["remove", "delete"]).about("Remove images").arg(names("What to remove"));
     let prune = Command::new("prune")
-        .about("Remove the images that no container uses, but for imported ones")
+        .about("Remove the images that no container uses or mounts, but for imported ones")
         .arg(Arg::new("all").short('a').long("all").action(ArgAction::SetTrue).help("Imported ones too"));
     Command::new("images")
         .about("The images of this machine")
@@ -264,8 +265,7 @@ fn deleted(image: &Image) -> io::Result<()> {
 async fn prune(client: &Client, kept: &BTreeSet<String>) -> Result<(), ImagesError> {
     let images = client.images().await.map_err(failed("list", "images"))?;
     // After the images: one that was pulled for a container meanwhile is not looked at.
-    let containers = client.containers(None).await.map_err(failed("list", "containers"))?;
-    let used: BTreeSet<&str> = containers.iter().flat_map(|c| [c.image.as_str(), c.image_ref.as_str()]).collect();
+    let used = Mounts::default().used(client).await.map_err(failed("list", "containers"))?;
     let (mut count, mut bytes) = (0, 0);
     for image in images.iter().filter(|image| is_unused(image, &used, kept)) {
         client.remove_image(&image.id).await.map_err(failed("remove", &image.id))?;
@@ -277,9 +277,9 @@ async fn prune(client: &Client, kept: &BTreeSet<String>) -> Result<(), ImagesErr
     Ok(())
 }
 
-fn is_unused(image: &Image, used: &BTreeSet<&str>, kept: &BTreeSet<String>) -> bool {
+fn is_unused(image: &Image, used: &BTreeSet<String>, kept: &BTreeSet<String>) -> bool {
     let mut names = std::iter::once(&image.id).chain(&image.tags).chain(&image.digests);
-    !image.pinned && !names.any(|name| used.contains(name.as_str()) || kept.contains(name) || name == pause::NAME)
+    !image.pinned && !names.any(|name| used.contains(name) || kept.contains(name) || name == pause::NAME)
 }
 
 #[cfg(test)]
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_is_used_or_imported_stays() {
-        let used = ["sha256:1", "r/named:1"].into();
+        let used = ["sha256:1", "r/named:1"].map(str::to_owned).into();
         let kept = BTreeSet::from(["r/imported:1".to_owned()]);
         let unused = |image: &Image| is_unused(image, &used, &kept);
         assert!(!unused(&image("sha256:1", &["r/a:1"], &[], 0)));

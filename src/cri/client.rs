@@ -188,6 +188,7 @@ fn listed(c: v1::Container) -> Container {
         reason: String::new(),
         message: String::new(),
         log_path: String::new(),
+        image_mounts: Vec::new(),
     }
 }
 
@@ -211,6 +212,7 @@ fn described(c: v1::ContainerStatus) -> Container {
         reason: c.reason,
         message: c.message,
         log_path: c.log_path,
+        image_mounts: c.mounts.into_iter().filter_map(|mount| Some(mount.image?.image)).collect(),
     }
 }
 

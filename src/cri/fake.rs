@@ -243,6 +243,7 @@ impl Runtime for Fake {
             reason: String::new(),
             message: String::new(),
             log_path: format!("{}/{}", sandbox.log_directory, config.log_path),
+            image_mounts: config.mounts.iter().filter_map(|mount| Some(mount.image.clone()?.image)).collect(),
         };
         inner.containers.insert(id.clone(), container);
         Ok(id)
@@ -280,7 +281,9 @@ impl Runtime for Fake {
 
     async fn containers(&self, pod_uid: Option<&str>) -> Result<Vec<Container>> {
         let inner = self.called("ListContainers", "")?;
-        Ok(inner.containers.values().filter(|c| pod_uid.is_none_or(|uid| c.pod_uid == uid)).cloned().collect())
+        let found = inner.containers.values().filter(|c| pod_uid.is_none_or(|uid| c.pod_uid == uid)).cloned();
+        // A list does not tell them.
+        Ok(found.map(|container| Container { image_mounts: Vec::new(), ..container }).collect())
     }
 
     async fn container_status(&self, id: &str) -> Result<Container> {

@@ -1,7 +1,7 @@
 //! The container runtime, reached through CRI v1 and nothing else.
 //!
 //! Configurations are the protocol's own messages ([`v1`]); what comes back is in our words. [`client`] speaks gRPC,
-//! [`containerd`] supervises the daemon, [`image_import`] loads image archives, [`fake`] is for tests.
+//! [`containerd`] supervises the daemon, [`image_import`] loads image archives, [`in_use`] tells which images must stay, [`fake`] is for tests.
 
 pub mod client;
 pub mod containerd;
@@ -12,6 +12,7 @@ pub mod image_archive;
 pub mod image_import;
 mod image_names;
 pub mod images_dir;
+pub mod in_use;
 pub mod pause;
 pub mod records;
 pub mod registries;
@@ -121,6 +122,8 @@ pub struct Container {
     pub reason: String,
     pub message: String,
     pub log_path: String,
+    /// Images that are mounted into it, as whoever made it named them.
+    pub image_mounts: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -363,6 +363,7 @@ impl Node {
             reason: String::new(),
             message: String::new(),
             log_path: String::new(),
+            image_mounts: Vec::new(),
         });
     }
 

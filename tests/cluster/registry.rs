@@ -146,7 +146,7 @@ fn logins(lab: &Lab) {
 }
 
 /// `skiff images …`; what it said, or complained of.
-fn skiff(lab: &Lab, arguments: &[&str], input: Option<&Path>) -> Result<String, String> {
+pub fn skiff(lab: &Lab, arguments: &[&str], input: Option<&Path>) -> Result<String, String> {
     let mut command = lab.machines[0].command(&binary());
     command.arg("images").args(arguments).arg(format!("--data-dir={}", lab.machines[0].data_dir.display()));
     command.stdin(input.map_or_else(Stdio::null, |path| std::fs::File::open(path).unwrap().into()));

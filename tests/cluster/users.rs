@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::lab::{IMAGE, Lab, variable, wait_for};
+use crate::registry::skiff;
 use crate::support::{images, skip};
 
 const DATA: &str = "test.local/data:1";
@@ -51,6 +52,10 @@ fn an_image_is_a_volume(lab: &Lab) {
     lab.apply(&pod.to_string());
     until(lab, "reader", "Succeeded");
     assert_eq!(lab.kubectl(&["logs", "reader"]), "mounted\n");
+    // Its container is still there, and so must the image be.
+    skiff(lab, &["prune", "--all"], None).unwrap();
+    let left = skiff(lab, &["list"], None).unwrap();
+    assert!(left.contains("test.local/data"), "{left}");
     lab.kubectl(&["delete", "pod", "reader", "--now"]);
 }
 

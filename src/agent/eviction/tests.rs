@@ -151,9 +151,22 @@ async fn a_full_disk_is_first_cleared_of_images_that_nobody_uses() {
     node.runtime.add_image("unused:1", 10 << 20);
     node.runtime.add_image(crate::cri::pause::NAME, 1);
     node.settings.image_gc.min_age = std::time::Duration::ZERO;
-    node.start();
+    let cx = node.start();
     node.api.put(&path("p"), pod("p", json!({"containers": [container()]})));
     is_running(&node, "p").await;
+    // One reads an image, another waits for something else before it can.
+    node.runtime.add_image("read:1", 10 << 20);
+    node.runtime.add_image("awaited:1", 10 << 20);
+    let image = |name: &str| json!({"name": "image", "image": {"reference": name, "pullPolicy": "IfNotPresent"}});
+    let mut reader = container();
+    reader["volumeMounts"] = json!([{"name": "image", "mountPath": "/image"}]);
+    node.api.put(&path("reader"), pod("reader", json!({"containers": [reader], "volumes": [image("read:1")]})));
+    is_running(&node, "reader").await;
+    let missing = json!({"name": "missing", "configMap": {"name": "missing"}});
+    let volumes = json!([image("awaited:1"), missing]);
+    node.api.put(&path("waiter"), pod("waiter", json!({"containers": [reader], "volumes": volumes})));
+    let waits = || cx.pods.find("ns", "waiter");
+    node.until("it waits", waits).await;
     let freed = gauges.clone();
     // As if the image had been what filled the disk.
     node.runtime.on_image_removed(move || freed.set(Signal::NodefsAvailable, 900));
@@ -163,7 +176,7 @@ async fn a_full_disk_is_first_cleared_of_images_that_nobody_uses() {
     let left = node.runtime.images().await.expect("listed");
     let mut left: Vec<&str> = left.iter().flat_map(|image| &image.tags).map(String::as_str).collect();
     left.sort_unstable();
-    assert_eq!(left, ["busybox:1", crate::cri::pause::NAME], "what is in use or pinned stays");
+    assert_eq!(left, ["awaited:1", "busybox:1", "read:1", crate::cri::pause::NAME], "what is in use or pinned stays");
     is_running(&node, "p").await;
     event(&node, "NodeHasDiskPressure: Node n1 status is now: NodeHasDiskPressure").await;
     assert!(!node.api.events().iter().any(|event| event.starts_with("Evicted")), "{:?}", node.api.events());

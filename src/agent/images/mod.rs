@@ -163,6 +163,11 @@ impl Puller {
         self.images.images().await
     }
 
+    /// The image of this name, if it is on the node.
+    pub async fn find(&self, name: &str) -> cri::Result<Option<Image>> {
+        self.images.image(name).await
+    }
+
     /// The image, pulled if its policy says so.
     pub async fn ensure(&self, wanted: &Wanted<'_>, objects: &Objects, events: &Recorder) -> Result<Image, Error> {
         let image = wanted.container.image.clone().unwrap_or_default();

@@ -59,6 +59,7 @@ pub fn record(text: &str) -> cri::Container {
         reason: String::new(),
         message: String::new(),
         log_path: String::new(),
+        image_mounts: Vec::new(),
     }
 }
 

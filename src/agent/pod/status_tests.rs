@@ -28,6 +28,7 @@ fn record(name: &str, attempt: u32, state: State, exit_code: i32) -> cri::Contai
         reason: String::new(),
         message: String::new(),
         log_path: String::new(),
+        image_mounts: Vec::new(),
     }
 }
 
