@@ -77,7 +77,8 @@ pub fn main() -> ExitCode {
     match name {
         "server" => with_config(matches, &environment, for_server, |values, machine| {
             let config = check::server(values, machine)?;
-            Ok(telemetry::run(values, crate::server::run(config, crate::agent::run)))
+            let address = |tell, stop| crate::net::address::run(tell, check::address, stop);
+            Ok(telemetry::run(values, crate::server::run(config, address, crate::agent::run)))
         }),
         "agent" => with_config(matches, &environment, for_agent, |values, machine| {
             let config = check::agent(values, machine)?;

@@ -286,6 +286,7 @@ pub fn server(values: &Values, machine: &Machine) -> Result<Server, Problems> {
             cluster: cluster?,
             listen: SocketAddr::new(address?, port?),
             advertise_address: advertise.or(node_ip).or(machine.address).unwrap_or(Ipv4Addr::LOCALHOST.into()),
+            follow_address: advertise.is_none() && node_ip.is_none(),
             tls_san: r.list("tls-san"),
             kubeconfig: r.text("write-kubeconfig")?.into(),
             kubeconfig_mode: kubeconfig_mode?,

@@ -94,6 +94,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// `--advertise-address`: what the `kubernetes` Service points to.
     pub advertise_address: IpAddr,
+    /// It is the machine's, as nobody gave one: another one of the machine takes its place.
+    pub follow_address: bool,
     /// `--tls-san`
     pub tls_san: Vec<String>,
     /// `--write-kubeconfig`, mode `--write-kubeconfig-mode`.

@@ -56,7 +56,12 @@ pub static SETTINGS: &[Setting] = &[
     both("token-file", Text, "", "File that holds the token"),
     server("bind-address", Text, "0.0.0.0", "Address to listen on"),
     server("https-listen-port", Text, "6443", "Port to listen on"),
-    server("advertise-address", Text, "", "Address that others reach the API at (default: the node's)"),
+    server(
+        "advertise-address",
+        Text,
+        "",
+        "Address that others reach the API at (default: the machine's, as it changes)",
+    ),
     server("tls-san", List, "", "More names and addresses for the server's certificate"),
     short('o', server("write-kubeconfig", Text, DEFAULT_KUBECONFIG, "Where the admin kubeconfig is written")),
     server("write-kubeconfig-mode", Text, "600", "Its mode, octal"),

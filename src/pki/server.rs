@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, Leaf, RENEW_BEFORE};
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(10 * 60);
 
 /// A leaf of ours: what it says, where it is and the current one.
 struct Own {
-    leaf: Leaf,
+    leaf: Mutex<Leaf>,
     paths: Paths,
     live: Arc<Live>,
 }
@@ -35,15 +36,31 @@ impl Own {
     fn open(directory: &Path, name: &str, leaf: Leaf, authority: &Authority, now: Timestamp) -> Result<Self, Error> {
         let paths = Paths::new(directory, name);
         let live = Live::new(paths.open(authority, &leaf, now)?);
-        Ok(Self { leaf, paths, live })
+        Ok(Self { leaf: Mutex::new(leaf), paths, live })
     }
 
     fn renew(&self, authority: &Authority, now: Timestamp) -> Result<bool, Error> {
+        let leaf = self.leaf().clone();
         let due = self.live.current().renewal_due(now);
         if due {
-            self.live.swap(self.paths.open(authority, &self.leaf, now)?);
+            self.live.swap(self.paths.open(authority, &leaf, now)?);
         }
         Ok(due)
+    }
+
+    /// Says something else from now on.
+    fn change(&self, leaf: Leaf, authority: &Authority, now: Timestamp) -> Result<bool, Error> {
+        let mut known = self.leaf();
+        let other = *known != leaf;
+        if other {
+            self.live.swap(self.paths.open(authority, &leaf, now)?);
+            *known = leaf;
+        }
+        Ok(other)
+    }
+
+    fn leaf(&self) -> MutexGuard<'_, Leaf> {
+        self.leaf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,6 +76,7 @@ pub struct ServerPki {
     /// What agents prove to know when they join.
     pub join_secret: String,
     serving: Own,
+    names: Names,
     admin: Own,
     apiserver: Own,
     proxy: Own,
@@ -80,8 +98,8 @@ impl ServerPki {
         let client_ca = Authority::open(&directory, "client-ca", now)?;
         let kubelet_ca = Authority::open(&directory, "kubelet-ca", now)?;
         let request_header_ca = Authority::open(&directory, "request-header-ca", now)?;
-        let (names, addresses) = serving_names(config, &hostname());
-        let serving = Leaf::server("kube-apiserver", names, addresses);
+        let names = Names::new(config, &hostname());
+        let serving = names.with(config.advertise_address);
         let admin = Leaf::client("system:admin", SYSTEM_MASTERS);
         let apiserver = Leaf::client("system:apiserver", SYSTEM_MASTERS);
         let proxy = Leaf::client(FRONT_PROXY, "");
@@ -92,6 +110,7 @@ impl ServerPki {
             admin: Own::open(&directory, "client-admin", admin, &client_ca, now)?,
             apiserver: Own::open(&directory, "client-kube-apiserver", apiserver, &client_ca, now)?,
             proxy: Own::open(&directory, "client-auth-proxy", proxy, &request_header_ca, now)?,
+            names,
             server_ca,
             client_ca,
             kubelet_ca,
@@ -174,11 +193,20 @@ impl ServerPki {
         Ok(serving || apiserver || proxy || admin)
     }
 
-    /// Renews certificates until stopped.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+    /// The certificate of the API is for another address of the machine from now on.
+    ///
+    /// # Errors
+    /// When signing fails or a file can't be written.
+    pub fn serve_at(&self, address: IpAddr, now: Timestamp) -> Result<bool, Error> {
+        self.serving.change(self.names.with(address), &self.server_ca, now)
+    }
+
+    /// Renews certificates until stopped, and with each other address.
+    pub async fn run(self: Arc<Self>, mut address: watch::Receiver<IpAddr>, stop: CancellationToken) {
         loop {
             let now = crate::clock::now();
-            let sleep = match self.renew(now) {
+            let current = *address.borrow_and_update();
+            let sleep = match self.serve_at(current, now).and_then(|moved| Ok(self.renew(now)? || moved)) {
                 Ok(renewed) => {
                     if renewed {
                         tracing::info!("renewed the server's certificates");
@@ -192,6 +220,7 @@ impl ServerPki {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
+                Ok(()) = address.changed() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -210,36 +239,49 @@ fn loopback(config: &config::Server) -> IpAddr {
     if config.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { config.listen.ip() }
 }
 
-/// Every name and address that a client may reach the API server by.
-fn serving_names(config: &config::Server, hostname: &str) -> (Vec<String>, Vec<IpAddr>) {
-    let domain = &config.cluster.cluster_domain;
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([format!("kubernetes.default.svc.{domain}"), hostname.to_owned()])
-        .collect();
-    let mut addresses: Vec<IpAddr> = vec![
-        Ipv4Addr::LOCALHOST.into(),
-        Ipv6Addr::LOCALHOST.into(),
-        first_service_address(&config.cluster).into(),
-        config.advertise_address,
-        config.listen.ip(),
-    ];
-    addresses.extend(config.agent.as_ref().map(|a| a.node_ip));
-    names.extend(config.agent.as_ref().map(|a| a.node_name.clone()));
-    for san in &config.tls_san {
-        match san.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => names.push(san.clone()),
+/// Every name and address that a client may reach the API server by, but for the one that may change.
+struct Names {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    fn new(config: &config::Server, hostname: &str) -> Self {
+        let domain = &config.cluster.cluster_domain;
+        let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("kubernetes.default.svc.{domain}"), hostname.to_owned()])
+            .collect();
+        let mut addresses: Vec<IpAddr> = vec![
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            first_service_address(&config.cluster).into(),
+            config.listen.ip(),
+        ];
+        // Where the machine's address is followed, it is the node's too.
+        addresses.extend(config.agent.as_ref().filter(|_| !config.follow_address).map(|a| a.node_ip));
+        names.extend(config.agent.as_ref().map(|a| a.node_name.clone()));
+        for san in &config.tls_san {
+            match san.parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => names.push(san.clone()),
+            }
         }
+        names.retain(|n| !n.is_empty());
+        names.sort();
+        names.dedup();
+        Self { names, addresses }
     }
-    addresses.retain(|a| !a.is_unspecified());
-    names.retain(|n| !n.is_empty());
-    names.sort();
-    names.dedup();
-    addresses.sort();
-    addresses.dedup();
-    (names, addresses)
+
+    /// What the certificate says while others reach the server at this address.
+    fn with(&self, address: IpAddr) -> Leaf {
+        let mut addresses = [self.addresses.as_slice(), &[address]].concat();
+        addresses.retain(|a| !a.is_unspecified());
+        addresses.sort();
+        addresses.dedup();
+        Leaf::server("kube-apiserver", self.names.clone(), addresses)
+    }
 }
 
 /// The `kubernetes` Service: 10.43.0.1.

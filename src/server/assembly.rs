@@ -1,6 +1,6 @@
 //! Loop: puts the server together and runs it. What a component needs is started before it and stopped after it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use super::flow::Fairness;
 use super::http::health::Check;
 use super::http::metrics::Metrics;
 use super::http::nodes::Nodes;
-use super::http::{self, Backend, Listener, Service};
+use super::http::{self, Address, Backend, Listener, Service};
 use super::objects::SharedObjects;
 use super::registry::Registry;
 use super::store::Store;
@@ -64,18 +64,20 @@ pub enum Error {
     Failed(#[from] Failure),
 }
 
-/// Runs a whole cluster until SIGTERM. `agent` runs the node beside the server, if the configuration has one: the
-/// server knows agents by their requests only.
+/// Runs a whole cluster until SIGTERM. `address` tells the machine's address when it is another one; `agent` runs the node
+/// beside the server, if the configuration has one: the server knows agents by their requests only.
 ///
 /// # Errors
 /// What kept it from starting, or the component that failed.
-pub async fn run<E, F>(
+pub async fn run<E, F, A>(
     config: Server,
+    address: impl FnOnce(watch::Sender<IpAddr>, CancellationToken) -> A,
     agent: impl FnOnce(Agent, CancellationToken) -> F + Send + 'static,
 ) -> Result<(), Error>
 where
     E: std::error::Error,
     F: Future<Output = Result<(), E>> + Send + 'static,
+    A: Future<Output = ()> + Send + 'static,
 {
     let db = config.data_dir.join("server/db");
     std::fs::create_dir_all(&db).map_err(|source| Error::Folder { path: db.clone(), source })?;
@@ -102,6 +104,7 @@ where
         true => Ok(()),
         false => Err("the default roles are not written yet".to_owned()),
     };
+    let (tell, advertised) = watch::channel(config.advertise_address);
     let stop_watches = CancellationToken::new();
     let metrics = Metrics::default();
     let authenticator =
@@ -111,7 +114,7 @@ where
         authenticator: Arc::new(authenticator),
         authorizer,
         tokens: TokenIssuer(verifier),
-        address: SocketAddr::new(config.advertise_address, config.listen.port()).to_string(),
+        address: Address { ip: advertised.clone(), port: config.listen.port() },
         nodes: Nodes::new(pki.kubelet_tls()?),
         aggregator: aggregator.clone(),
         checks: vec![Check::new("poststarthook/rbac/bootstrap-roles", false, roles_ready)],
@@ -133,9 +136,18 @@ where
     });
     supervisor.stage();
     supervisor.add("listener", |stop| listener.run(stop));
-    let renewal = pki.clone();
+    if config.follow_address {
+        supervisor.add("address", |stop| {
+            let followed = address(tell, stop);
+            async move {
+                followed.await;
+                Ok::<_, std::convert::Infallible>(())
+            }
+        });
+    }
+    let (renewal, changes) = (pki.clone(), advertised.clone());
     supervisor.add("certificates", |stop| async move {
-        renewal.run(stop).await;
+        renewal.run(changes, stop).await;
         Ok::<_, std::convert::Infallible>(())
     });
     supervisor.add("expiry of events", |stop| async move {
@@ -168,7 +180,7 @@ where
     });
     let controllers_config = ControllersConfig {
         cluster: config.cluster.clone(),
-        advertise_address: config.advertise_address,
+        advertised,
         port: config.listen.port(),
         root_ca_pem: pki.server_ca.pem().to_owned(),
         trusted: trusted(&pki),

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ use crate::server::controllers::{self, ControllersConfig};
 use crate::server::flow::Fairness;
 use crate::server::http::metrics::Metrics;
 use crate::server::http::nodes::Nodes;
-use crate::server::http::{Backend, Service};
+use crate::server::http::{Address, Backend, Service};
 use crate::server::objects::SharedObjects;
 use crate::server::registry::{Registry, kinds};
 use crate::server::scheduler;
@@ -86,7 +86,7 @@ impl World {
             authenticator: Arc::new(Authenticator::new(verifier.clone(), "secret".into())),
             authorizer,
             tokens: TokenIssuer(verifier),
-            address: "192.0.2.1:6443".into(),
+            address: Address { ip: watch::channel([192, 0, 2, 1].into()).1, port: 6443 },
             nodes: Nodes::new(crate::pki::tls::unverified().unwrap()),
             aggregator: Aggregator::new(objects.clone(), None),
             join: OnceLock::new(),
@@ -123,7 +123,7 @@ impl World {
             CONTROLLERS => {
                 let config = ControllersConfig {
                     cluster: cluster(),
-                    advertise_address: [192, 0, 2, 1].into(),
+                    advertised: watch::channel([192, 0, 2, 1].into()).1,
                     port: 6443,
                     root_ca_pem: "the certificate of the cluster".into(),
                     trusted: Trusted::default(),

@@ -27,11 +27,12 @@ use skiff::server::http::health::Check;
 use skiff::server::http::metrics::Metrics;
 use skiff::server::http::nodes::Nodes;
 use skiff::server::http::service::Identity;
-use skiff::server::http::{Backend, Service, client};
+use skiff::server::http::{Address, Backend, Service, client};
 use skiff::server::objects::SharedObjects;
 use skiff::server::registry::{Registry, kinds};
 use skiff::server::store::Store;
 use skiff::server::store::memory::Memory;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 mod aggregation;
@@ -86,7 +87,7 @@ fn cluster() -> Cluster {
 fn controllers_config(server: &Server) -> ControllersConfig {
     ControllersConfig {
         cluster: cluster(),
-        advertise_address: [192, 0, 2, 1].into(),
+        advertised: watch::channel([192, 0, 2, 1].into()).1,
         port: 6443,
         root_ca_pem: "the certificate of the cluster".into(),
         trusted: Trusted::default(),
@@ -158,7 +159,7 @@ impl Server {
             authenticator: Arc::new(Authenticator::new(verifier.clone(), "secret".into())),
             authorizer,
             tokens: TokenIssuer(verifier),
-            address: "10.1.2.3:6443".into(),
+            address: Address { ip: watch::channel([10, 1, 2, 3].into()).1, port: 6443 },
             nodes,
             aggregator: aggregator.clone(),
             join: OnceLock::new(),

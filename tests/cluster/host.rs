@@ -196,6 +196,18 @@ fn a_node_follows_its_address() {
         let output = lab.machines[0].command("sh".as_ref()).args(["-c", script]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).contains("IP Address:10.88.0.77").then_some(())
     });
+    // So is the API.
+    let script = script.replace(":10250", ":6443");
+    wait_for("a certificate of the API for it", || {
+        let output = lab.machines[0].command("sh".as_ref()).args(["-c", &script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("IP Address:10.88.0.77").then_some(())
+    });
+    wait_for("the endpoints of the API", || {
+        let endpoints = lab.json(&["get", "endpoints", "kubernetes"]).ok()?;
+        let slice = lab.json(&["get", "endpointslice", "kubernetes"]).ok()?;
+        let found = [&endpoints["subsets"][0]["addresses"], &slice["endpoints"][0]["addresses"]];
+        (found == [&json!([{"ip": "10.88.0.77"}]), &json!(["10.88.0.77"])]).then_some(())
+    });
     // Pods come as before.
     lab.apply(&pod("after", "true", json!({})).to_string());
     until(&lab, "after", "ends", |status| status["phase"] == "Succeeded" && status["hostIP"] == "10.88.0.77");

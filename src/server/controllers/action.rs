@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -168,6 +169,11 @@ pub trait Controller: Send + Sync {
 
     /// Subscribes to whatever concerns it, and queues its fixed keys.
     fn wire(&self, stores: &Arc<Stores>, enqueue: &Enqueue);
+
+    /// Queues keys when something changes that is in no store. The driver runs it until the end.
+    fn follow(&self, _enqueue: Enqueue) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 
     /// Observes the stores once and plans. Called for one key at a time, and only when the stores have seen what
     /// earlier plans for the key wrote.

@@ -77,6 +77,7 @@ mod simulation;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::action::Controller;
@@ -90,8 +91,8 @@ use crate::config::Cluster;
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
     pub cluster: Cluster,
-    /// Where the API is reached, for the `kubernetes` Service.
-    pub advertise_address: IpAddr,
+    /// Where the API is reached, for the `kubernetes` Service; it may change.
+    pub advertised: watch::Receiver<IpAddr>,
     pub port: u16,
     /// PEM of the cluster's CA, for `kube-root-ca.crt`.
     pub root_ca_pem: String,

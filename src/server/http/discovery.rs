@@ -5,6 +5,7 @@ pub mod merge;
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
@@ -78,7 +79,7 @@ pub fn etag(body: &[u8]) -> String {
 
 /// `/api`. `address` is where the client reached us: `host:port`.
 #[must_use]
-pub fn api(rows: Rows<'_>, address: &str) -> Value {
+pub fn api(rows: Rows<'_>, address: SocketAddr) -> Value {
     json!({
         "kind": "APIVersions", "versions": versions(rows, ""),
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
@@ -283,7 +284,7 @@ mod tests {
         );
         assert_eq!(group(rows, "apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(apis(rows)["groups"][1]["name"], "apps");
-        assert_eq!(api(rows, "1.2.3.4:6443")["versions"], json!(["v1"]));
+        assert_eq!(api(rows, ([1, 2, 3, 4], 6443).into())["versions"], json!(["v1"]));
         assert!(resources(rows, "nope", "v1").is_none() && resources(rows, "apps", "v2").is_none());
         assert!(group(rows, "").is_none());
     }

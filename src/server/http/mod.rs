@@ -43,4 +43,4 @@ pub mod watch;
 
 pub use client::client;
 pub use listener::Listener;
-pub use service::{Backend, Service};
+pub use service::{Address, Backend, Service};

@@ -98,7 +98,8 @@ fn groups(call: &Call<'_>, core: bool, listed: &[Listed]) -> Response<Body> {
         None => {
             let catalog = catalog(call);
             let rows = catalog.rows();
-            let mut document = if core { discovery::api(rows, &call.backend.address) } else { discovery::apis(rows) };
+            let mut document =
+                if core { discovery::api(rows, call.backend.address.now()) } else { discovery::apis(rows) };
             if !listed.is_empty() {
                 merge::groups(&mut document, listed);
             }
@@ -146,7 +147,7 @@ fn unchanged(call: &Call<'_>, etag: &str) -> Option<Response<Body>> {
 fn issuer(backend: &Backend) -> Value {
     json!({
         "issuer": ISSUER,
-        "jwks_uri": format!("https://{}/openid/v1/jwks", backend.address),
+        "jwks_uri": format!("https://{}/openid/v1/jwks", backend.address.now()),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

@@ -2,7 +2,7 @@
 //! The listener and the in-process client both call [`Service::respond`].
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 
@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Response};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,14 +48,27 @@ pub struct Peer {
     pub certificate: Option<Arc<PeerCertificate>>,
 }
 
+/// `host:port`. The host may change.
+pub struct Address {
+    pub ip: watch::Receiver<IpAddr>,
+    pub port: u16,
+}
+
+impl Address {
+    #[must_use]
+    pub fn now(&self) -> SocketAddr {
+        SocketAddr::new(*self.ip.borrow(), self.port)
+    }
+}
+
 /// What stands behind the HTTP layer.
 pub struct Backend {
     pub registry: Registry,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<Authorizer>,
     pub tokens: TokenIssuer,
-    /// `host:port` at which clients outside of the cluster reach this server.
-    pub address: String,
+    /// Where clients outside of the cluster reach this server.
+    pub address: Address,
     pub nodes: Nodes,
     /// Extension servers.
     pub aggregator: Arc<Aggregator>,

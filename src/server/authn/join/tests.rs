@@ -10,17 +10,21 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::agent::join as agent;
 use crate::config::{self, Cidr};
 use crate::pki::live::Loaded;
 use crate::pki::service_account::Keys;
-use crate::pki::{peer::PeerCertificate, token::JoinToken};
+use crate::pki::{peer::PeerCertificate, peer::facts, token::JoinToken};
 use crate::server::authn::{Authenticator, verify::Verifier};
 use crate::server::objects::fake::Fake;
 
@@ -40,6 +44,7 @@ fn server_config(dir: &Path) -> config::Server {
         cluster: cluster(),
         listen: SocketAddr::from(([127, 0, 0, 1], 6443)),
         advertise_address: Ipv4Addr::new(192, 0, 2, 1).into(),
+        follow_address: false,
         tls_san: vec!["api.example.org".into(), "192.0.2.7".into()],
         kubeconfig: dir.join("etc/skiff.yaml"),
         kubeconfig_mode: 0o600,
@@ -352,6 +357,34 @@ async fn the_server_renews_while_it_serves() {
     let kubeconfig = kube::config::Kubeconfig::read_from(&path).unwrap();
     assert_eq!(kubeconfig.current_context.as_deref(), Some("default"));
     assert_eq!(kubeconfig.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://127.0.0.1:6443"));
+}
+
+#[tokio::test]
+async fn another_address_of_the_machine_has_its_certificate_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config::Server { follow_address: true, ..server_config(dir.path()) };
+    let pki = Arc::new(ServerPki::open(&config, clock::now()).unwrap());
+    let (tell, address) = watch::channel(config.advertise_address);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(pki.clone().run(address, stop.clone()));
+    let file = dir.path().join("server/tls/serving-kube-apiserver.crt");
+    let has = |ip: [u8; 4]| {
+        let der = CertificateDer::from_pem_slice(&std::fs::read(&file).unwrap()).unwrap();
+        facts(&der).unwrap().addresses.contains(&ip.into())
+    };
+    assert!(has([192, 0, 2, 1]) && !has([192, 0, 2, 77]));
+    tell.send_replace([192, 0, 2, 77].into());
+    let changed = async {
+        while !has([192, 0, 2, 77]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), changed).await.expect("a certificate for it");
+    assert!(!has([192, 0, 2, 1]), "another machine may have that one now");
+    assert!(has([10, 43, 0, 1]) && has([192, 0, 2, 7]), "the others stay");
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
 }
 
 #[test]

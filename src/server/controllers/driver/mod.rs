@@ -63,14 +63,26 @@ pub async fn run(
     let yielding = controllers.iter().enumerate().filter(|(_, c)| c.yields()).map(|(index, _)| index);
     let queue = Arc::new(Queue::new(yielding.collect()));
     let fed = stores.fed();
+    let mut follows = Vec::new();
     for (index, controller) in controllers.iter().enumerate() {
-        controller.wire(&stores, &Enqueue { queue: Arc::clone(&queue), controller: index });
+        let enqueue = Enqueue { queue: Arc::clone(&queue), controller: index };
+        controller.wire(&stores, &enqueue);
+        follows.extend(controller.follow(enqueue));
     }
     wake_on_change(&stores, &queue);
 
     // Loops in order of their end: the driver first, then what it writes to and reads from.
     let feeding = stop.child_token();
     let mut tasks = JoinSet::new();
+    for follow in follows {
+        let stop = feeding.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow => {}
+            }
+        });
+    }
     let (recorder, writer) = recorder::new(client.clone());
     tasks.spawn(writer.run(feeding.clone()));
     let mut synced = feed(&client, &fed, &mut tasks, &feeding);
