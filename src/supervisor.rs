@@ -47,6 +47,12 @@ impl Supervisor {
         self.stages.last_mut().expect("a stage was opened").deadline += more;
     }
 
+    /// How long it may take to stop everything.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.stages.iter().map(|stage| stage.deadline).sum()
+    }
+
     /// Starts a component in the newest stage.
     ///
     /// # Panics
@@ -152,6 +158,16 @@ mod tests {
         }
         supervisor.run(std::future::ready(())).await.unwrap();
         assert_eq!(*order.lock().unwrap(), ["listener", "store"]);
+    }
+
+    #[test]
+    fn stages_that_need_longer_are_waited_for() {
+        let mut supervisor = Supervisor::default();
+        assert_eq!(supervisor.longest(), Duration::ZERO);
+        supervisor.stage();
+        supervisor.stage();
+        supervisor.patience(Duration::from_secs(300));
+        assert_eq!(supervisor.longest(), Duration::from_secs(320));
     }
 
     #[tokio::test]

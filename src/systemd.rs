@@ -1,12 +1,23 @@
-//! Effects: tells systemd that the service is ready (sd_notify(3)).
+//! Effects: tells systemd how the service is (sd_notify(3)), by the socket that it named in `NOTIFY_SOCKET`. Without one
+//! nothing is told.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
+use std::time::Duration;
 
-/// Sends `READY=1` to the socket that systemd named in `NOTIFY_SOCKET`; does nothing without one.
 pub fn ready(socket: Option<&Path>) {
+    tell(socket, "READY=1");
+}
+
+/// It may take so long: systemd would end it after `TimeoutStopSec`, which knows nothing of our settings, and takes this
+/// instead where it is longer.
+pub fn stopping(socket: Option<&Path>, longest: Duration) {
+    tell(socket, &format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", longest.as_micros()));
+}
+
+fn tell(socket: Option<&Path>, state: &str) {
     let Some(socket) = socket else { return };
     let name = socket.as_os_str().as_bytes();
     // A leading @ means the abstract namespace.
@@ -14,9 +25,9 @@ pub fn ready(socket: Option<&Path>) {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(socket),
     };
-    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &a));
+    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &a));
     if let Err(error) = sent {
-        tracing::warn!(%error, socket = %socket.display(), "systemd was not told that we are ready");
+        tracing::warn!(%error, socket = %socket.display(), state, "systemd was not told");
     }
 }
 
@@ -25,14 +36,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_is_told_once() {
+    fn systemd_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
+        let told = || {
+            let mut buffer = [0; 64];
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
         ready(Some(&path));
-        let mut buffer = [0; 16];
-        let length = socket.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"READY=1");
+        assert_eq!(told(), "READY=1");
+        stopping(Some(&path), Duration::from_secs(320));
+        assert_eq!(told(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=320000000");
         ready(None);
+        stopping(None, Duration::ZERO);
     }
 }

@@ -15,7 +15,6 @@ use super::cpu::{self, Exclusive};
 use super::join::{self, join};
 use super::kubelet::{Kubelet, Parts};
 use super::left_over::LeftOver;
-use super::shutdown;
 use super::topology::machine::Topology;
 use super::topology::{self, Aligner};
 use super::volumes::propagation;
@@ -143,13 +142,18 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
     let tls = Arc::new(joined.kubelet_tls()?);
     let api = Api { socket, tls, cx: kubelet.context() };
     supervisor.add("kubelet endpoint", |stop| api.run(stop));
-    supervisor.patience(shutdown::longest(&config.kubelet));
+    supervisor.patience(config.kubelet.longest_shutdown());
     supervisor.add("kubelet", |stop| async move {
         kubelet.run(stop).await;
         Ok::<_, Infallible>(())
     });
     systemd::ready(config.notify_socket.as_deref());
-    Ok(supervisor.run(stop.cancelled()).await?)
+    let longest = supervisor.longest();
+    let asked = async {
+        stop.cancelled().await;
+        systemd::stopping(config.notify_socket.as_deref(), longest);
+    };
+    Ok(supervisor.run(asked).await?)
 }
 
 /// Before anything is started: a node that cannot keep what its settings promise is not to run.

@@ -152,7 +152,7 @@ impl Kubelet {
     /// Runs until `stop`; containers keep running after that, unless the machine goes down.
     pub async fn run(self, stopped: CancellationToken) {
         let mut tasks = JoinSet::new();
-        let stop = match shutdown::longest(&self.cx.config.kubelet).is_zero() {
+        let stop = match self.cx.config.kubelet.longest_shutdown().is_zero() {
             true => stopped,
             false => {
                 let (cx, stop) = (self.cx.clone(), CancellationToken::new());

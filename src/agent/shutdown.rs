@@ -2,7 +2,7 @@
 //! its part of `shutdown-grace-period`. Without that setting pods end with the machine, as with the kubelet.
 //!
 //! The kubelet asks logind to wait for it; skiff is told to stop while the machine goes down, and takes its time then: the
-//! service manager waits for it (`TimeoutStopSec`). A stop for another reason leaves all pods running.
+//! service manager is told how long ([`crate::systemd::stopping`]). A stop for another reason leaves all pods running.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,15 +36,6 @@ pub fn not_admitted() -> Refusal {
 struct Group<'a> {
     pods: Vec<&'a Pod>,
     grace: Duration,
-}
-
-/// How long [`run`] takes at most.
-#[must_use]
-pub fn longest(kubelet: &Kubelet) -> Duration {
-    match kubelet.host.shutdown.is_empty() {
-        true => kubelet.shutdown_grace,
-        false => kubelet.host.shutdown.iter().map(|(_, grace)| *grace).sum(),
-    }
 }
 
 /// Whether the machine is on its way down, as its service manager says.
@@ -145,7 +136,6 @@ mod tests {
         let steps = [(10, 5), (1_000_000, 7)].map(|(priority, grace)| (priority, Duration::from_secs(grace)));
         let host = Host { shutdown: steps.to_vec(), ..Host::default() };
         let kubelet = Kubelet { host, ..Kubelet::default() };
-        assert_eq!(longest(&kubelet), Duration::from_secs(12));
         let expect = [
             Group { pods: vec![&low], grace: Duration::from_secs(5) },
             Group { pods: vec![&high, &critical], grace: Duration::from_secs(7) },

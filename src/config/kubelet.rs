@@ -51,6 +51,17 @@ pub struct Kubelet {
     pub host: Host,
 }
 
+impl Kubelet {
+    /// How long it takes at most to end all pods before the machine goes down.
+    #[must_use]
+    pub fn longest_shutdown(&self) -> Duration {
+        match self.host.shutdown.is_empty() {
+            true => self.shutdown_grace,
+            false => self.host.shutdown.iter().map(|(_, grace)| *grace).sum(),
+        }
+    }
+}
+
 /// When images that nobody uses go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageGc {
@@ -294,6 +305,7 @@ mod tests {
         assert_eq!(kubelet.system_reserved["cpu"].milli(), 500);
         assert_eq!((kubelet.parallel_pulls, kubelet.max_images), (Some(1), None));
         assert_eq!(kubelet.shutdown_grace, Duration::from_secs(60));
+        assert_eq!(kubelet.longest_shutdown(), Duration::from_secs(60));
         assert_eq!(parsed(&[]).0, Kubelet::default());
     }
 

@@ -203,7 +203,7 @@ where
     if let Some(mut node) = config.agent {
         node.token = JoinToken::render("node", &pki.join_secret, pki.server_ca.pem());
         supervisor.stage();
-        supervisor.patience(node.kubelet.shutdown_grace);
+        supervisor.patience(node.kubelet.longest_shutdown());
         supervisor.add("agent", |stop| async move {
             // Joining needs the default roles and the system's namespaces.
             tokio::select! {
@@ -213,7 +213,12 @@ where
             agent(node, stop).await
         });
     }
-    Ok(supervisor.run(stop_signal()).await?)
+    let (longest, notify) = (supervisor.longest(), config.notify_socket);
+    let asked = async {
+        stop_signal().await;
+        systemd::stopping(notify.as_deref(), longest);
+    };
+    Ok(supervisor.run(asked).await?)
 }
 
 /// The keys stay here: controllers only ask.

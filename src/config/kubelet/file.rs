@@ -245,6 +245,7 @@ mod tests {
         assert_eq!(kubelet.host.unsafe_sysctls, ["net.core.somaxconn", "kernel.msg*"]);
         let priorities = [(0, Duration::from_secs(20)), (1000, Duration::from_secs(10))];
         assert_eq!(kubelet.host.shutdown, priorities);
+        assert_eq!(kubelet.longest_shutdown(), std::time::Duration::from_secs(30));
         assert_eq!((kubelet.parallel_pulls, kubelet.image_gc.high_percent), (Some(7), 90));
         assert_eq!(kubelet.image_gc.max_age, Duration::from_secs(3600));
         assert_eq!(kubelet.system_reserved["memory"].value(), 64 << 20);
