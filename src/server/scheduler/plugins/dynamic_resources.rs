@@ -15,7 +15,7 @@ use crate::server::scheduler::devices::allocator::{Fail, Found, Given, MAX_ATTEM
 use crate::server::scheduler::devices::extended::{Asks, Unmade};
 use crate::server::scheduler::devices::pools::Pools;
 use crate::server::scheduler::devices::request::Asked;
-use crate::server::scheduler::devices::selector::Matches;
+use crate::server::scheduler::devices::selector::{Matches, Programs};
 use crate::server::scheduler::devices::{
     MAX_CONSUMERS, Reservation, Taken, allocation, is_reserved_for, reserved_for, result, results,
 };
@@ -184,6 +184,25 @@ impl<'a> Needs<'a> {
             (None, Some(stale)) => ("deletion of ResourceClaim completed", of(stale, None)),
             (None, None) => ("still not schedulable", None),
         }
+    }
+
+    /// How many devices stand for an extended resource on a node that leaves it to them, and how many of those are in use.
+    /// `None` where that cannot be told.
+    #[must_use]
+    pub fn standing_for(&self, resource: &str, node: &NodeInfo, programs: &Programs) -> Option<(i64, i64)> {
+        let open = self.open.as_ref()?;
+        let (asked, unmade) = open.on(node)?;
+        let request = &unmade?.mappings.iter().find(|m| m.resource_name == resource)?.request_name;
+        let ask = asked.last()?.requests.iter().flatten().find(|ask| ask.name == request)?;
+        let mut matches = open.matches.borrow_mut();
+        let (mut all, mut taken) = (0, 0);
+        for offered in open.pools.on(node).iter().flat_map(|pool| &pool.devices) {
+            if matches.ask(ask, offered, programs).ok()? {
+                all += 1;
+                taken += i64::from(open.taken.has(offered.id));
+            }
+        }
+        Some((all, taken))
     }
 
     /// What has to be written, or waited for, before the pod can be bound to the node. `None` for nothing.

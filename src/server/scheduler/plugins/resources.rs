@@ -86,7 +86,8 @@ pub fn least_allocated(cycle: &Cycle, slots: &[usize]) -> Option<Vec<i64>> {
     Some(slots.iter().map(score).collect())
 }
 
-/// What a node has of a resource, and what would be taken of it. Of an extended resource only for pods that ask for it.
+/// What a node has of a resource, and what would be taken of it. Of an extended resource only for pods that ask for it; what
+/// the node has nothing of may be there as devices.
 fn has_and_takes(cycle: &Cycle, node: &NodeInfo, name: &str, scored: bool) -> (i64, i64) {
     let (wanted, has) = (&cycle.pod.taken.requests, node.allocatable.get(name));
     let pod = &cycle.pod.taken;
@@ -95,6 +96,10 @@ fn has_and_takes(cycle: &Cycle, node: &NodeInfo, name: &str, scored: bool) -> (i
         "memory" if scored => (has, node.scored.1 + pod.scored.1),
         "cpu" | "memory" | "ephemeral-storage" => (has, node.used.get(name) + wanted.get(name)),
         _ if wanted.get(name) == 0 => (0, 0),
+        _ if has == 0 => {
+            let devices = cycle.devices.standing_for(name, node, &cycle.snapshot.devices.programs);
+            devices.map_or((0, 0), |(has, taken)| (has, taken + wanted.get(name)))
+        }
         _ => (has, node.used.get(name) + wanted.get(name)),
     }
 }

@@ -233,3 +233,33 @@ fn a_claim_of_an_attempt_that_failed_goes_first() {
     world.state.forget_device_claim("ns", "x", world.now);
     assert_eq!(devices(&world.reserved().1), ["n/a"]);
 }
+
+#[test]
+fn nodes_are_scored_by_the_devices_that_stand_for_a_resource() {
+    let placed = |strategy: &str, selectors: &Value| {
+        let score = json!({ "scoringStrategy": { "type": strategy, "resources": [{ "name": GPU, "weight": 1 }] } });
+        let only = json!({ "disabled": [{ "name": "*" }], "enabled": [{ "name": "NodeResourcesFit" }] });
+        let fit = json!([{ "name": "NodeResourcesFit", "args": score }]);
+        let config = json!({ "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+            "profiles": [{ "pluginConfig": fit, "plugins": { "score": only } }] });
+        let config = crate::config::scheduler::parse(&config).unwrap();
+        let mut world = World { state: State::new(&config), now: clock::instant() };
+        // One device of each node is in use. One node has four of a kind, the other two of that kind among six.
+        for (name, devices) in [("four", &["a", "b", "c", "d"][..]), ("six", &["a", "b", "u", "v", "w", "x"][..])] {
+            world.node(node(name, "", "4", json!({})));
+            let mut slice = slice(name, devices);
+            for device in slice["spec"]["devices"].as_array_mut().unwrap() {
+                device["attributes"] = json!({ "good": { "bool": device["name"].as_str().unwrap() < "u" } });
+            }
+            world.slice(&slice);
+            world.device_claim(&claim(&format!("on-{name}"), &allocated(name, "a", &["somebody"])));
+        }
+        world.device_class("gpu", &json!({ "extendedResourceName": GPU, "selectors": selectors }));
+        world.pod(asking("p", GPU, 1));
+        world.reserved().0
+    };
+    assert_eq!(["MostAllocated", "LeastAllocated"].map(|one| placed(one, &json!([]))), ["four", "six"]);
+    // Those that the class does not take do not count.
+    let good = json!([{ "cel": { "expression": "device.attributes['x.io'].good" } }]);
+    assert_eq!(["MostAllocated", "LeastAllocated"].map(|one| placed(one, &good)), ["six", "four"]);
+}
