@@ -2,7 +2,7 @@
 //! waiting. A trait so that their tables of decisions are tested without a store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::api::object::ObjectRef;
 use crate::server::cache::Cache;
@@ -49,8 +49,7 @@ impl<T, const N: usize> Derived<T, N> {
         Self { objects: objects.clone(), changed, make: Box::new(make), current: RwLock::default() }
     }
 
-    /// # Panics
-    /// Never: no code panics while it holds the lock.
+    /// When making it panics, only who asked has that: what was made before stays as it is.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
         // Read before it is made: a change in between makes the next one who asks make it again.
@@ -58,11 +57,11 @@ impl<T, const N: usize> Derived<T, N> {
         let fresh = |current: &Option<([u64; N], Arc<T>)>| {
             current.as_ref().filter(|(at, _)| *at == now).map(|(_, made)| made.clone())
         };
-        if let Some(made) = fresh(&self.current.read().expect("no panic while held")) {
+        if let Some(made) = fresh(&self.current.read().unwrap_or_else(PoisonError::into_inner)) {
             return made;
         }
         // One makes it, and the others wait for it.
-        let mut current = self.current.write().expect("no panic while held");
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = fresh(&current) {
             return made;
         }
@@ -168,5 +167,33 @@ pub mod fake {
         fn changed(&self, _: &str) -> Changed {
             self.1.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use serde_json::json;
+
+    use super::fake::Fake;
+    use super::*;
+
+    #[test]
+    fn one_who_panics_while_it_is_made_takes_it_from_no_other() {
+        let fake = Fake::new([]);
+        let objects: SharedObjects = fake.clone();
+        let count = |objects: &dyn Objects| {
+            let count = objects.list("namespaces", None).len();
+            assert_ne!(count, 1, "one is a bug");
+            count
+        };
+        let derived = Derived::new(&objects, ["namespaces"], count);
+        let put = |name: &str| fake.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        assert_eq!(*derived.get(), 0);
+        put("a");
+        assert!(catch_unwind(AssertUnwindSafe(|| derived.get())).is_err());
+        put("b");
+        assert_eq!(*derived.get(), 2);
     }
 }
