@@ -1,7 +1,8 @@
 //! Effects: [`Runtime`] and [`Images`] over CRI v1 gRPC on a Unix socket. One channel, which reconnects by itself
 //! when the runtime restarts.
 
-use std::collections::HashMap;
+mod words;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response};
 
+use self::words::{described, image, listed, pod_selector, sandbox};
 use super::containerd::Supervised;
 use super::v1::image_service_client::ImageServiceClient;
 use super::v1::runtime_service_client::RuntimeServiceClient;
 use super::{
-    Container, Error, ExecResult, Handler, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State,
+    Container, Error, ExecResult, Handler, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox,
     StreamOptions, Usage, Version, events, image_names, v1,
 };
 
@@ -35,9 +37,6 @@ const STARTS_PER_CORE: usize = 2;
 const TURN_LIMIT: Duration = Duration::from_secs(30);
 /// Lists of hundreds of containers exceed tonic's 4 MiB.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
-
-/// Label that the kubelet puts on sandboxes and containers; pods are found by it.
-const POD_UID: &str = "io.kubernetes.pod.uid";
 
 /// A CRI client. Cheap to clone.
 #[derive(Clone)]
@@ -129,102 +128,6 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Err(Error::NotFound(_)) => Ok(()),
         other => other,
-    }
-}
-
-fn timestamp(nanoseconds: i64) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-}
-
-/// CRI says "not yet" by 0.
-fn optional_timestamp(nanoseconds: i64) -> Option<jiff::Timestamp> {
-    (nanoseconds != 0).then(|| timestamp(nanoseconds))
-}
-
-fn pod_selector(pod_uid: Option<&str>) -> HashMap<String, String> {
-    pod_uid.map(|uid| (POD_UID.to_owned(), uid.to_owned())).into_iter().collect()
-}
-
-fn state(code: i32) -> State {
-    match v1::ContainerState::try_from(code) {
-        Ok(v1::ContainerState::ContainerCreated) => State::Created,
-        Ok(v1::ContainerState::ContainerRunning) => State::Running,
-        Ok(v1::ContainerState::ContainerExited) => State::Exited,
-        _ => State::Unknown,
-    }
-}
-
-fn sandbox(id: String, metadata: Option<v1::PodSandboxMetadata>, state: i32, created_at: i64) -> Sandbox {
-    let metadata = metadata.unwrap_or_default();
-    Sandbox {
-        id,
-        pod_uid: metadata.uid,
-        namespace: metadata.namespace,
-        name: metadata.name,
-        attempt: metadata.attempt,
-        ready: state == v1::PodSandboxState::SandboxReady as i32,
-        created_at: timestamp(created_at),
-        ips: Vec::new(),
-    }
-}
-
-/// What a list knows of a container.
-fn listed(c: v1::Container) -> Container {
-    let metadata = c.metadata.unwrap_or_default();
-    Container {
-        id: c.id,
-        sandbox_id: c.pod_sandbox_id,
-        pod_uid: c.labels.get(POD_UID).cloned().unwrap_or_default(),
-        name: metadata.name,
-        attempt: metadata.attempt,
-        state: state(c.state),
-        image: c.image.map(|i| i.image).unwrap_or_default(),
-        image_ref: c.image_ref,
-        created_at: timestamp(c.created_at),
-        annotations: c.annotations.into_iter().collect(),
-        started_at: None,
-        finished_at: None,
-        exit_code: 0,
-        reason: String::new(),
-        message: String::new(),
-        log_path: String::new(),
-        image_mounts: Vec::new(),
-    }
-}
-
-/// What the status of a container knows.
-fn described(c: v1::ContainerStatus) -> Container {
-    let metadata = c.metadata.unwrap_or_default();
-    Container {
-        id: c.id,
-        sandbox_id: String::new(),
-        pod_uid: c.labels.get(POD_UID).cloned().unwrap_or_default(),
-        name: metadata.name,
-        attempt: metadata.attempt,
-        state: state(c.state),
-        image: c.image.map(|i| i.image).unwrap_or_default(),
-        image_ref: c.image_ref,
-        created_at: timestamp(c.created_at),
-        annotations: c.annotations.into_iter().collect(),
-        started_at: optional_timestamp(c.started_at),
-        finished_at: optional_timestamp(c.finished_at),
-        exit_code: c.exit_code,
-        reason: c.reason,
-        message: c.message,
-        log_path: c.log_path,
-        image_mounts: c.mounts.into_iter().filter_map(|mount| Some(mount.image?.image)).collect(),
-    }
-}
-
-fn image(i: v1::Image) -> Image {
-    Image {
-        id: i.id,
-        tags: i.repo_tags,
-        digests: i.repo_digests,
-        size_bytes: i.size,
-        uid: i.uid.map(|u| u.value),
-        username: i.username,
-        pinned: i.pinned,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Qos, amount, qos};
+use super::amounts::amount;
+use super::{Qos, qos};
 use crate::agent::pod::{Role, containers, pod_spec};
 
 const GUARANTEED: i64 = -997;
