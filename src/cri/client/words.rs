@@ -67,20 +67,20 @@ pub(super) fn listed(c: v1::Container) -> Container {
     }
 }
 
-/// What the status of a container knows.
+/// What the status of a container knows: all that a list does but its sandbox, and more.
 pub(super) fn described(c: v1::ContainerStatus) -> Container {
-    let metadata = c.metadata.unwrap_or_default();
-    Container {
+    let known = v1::Container {
         id: c.id,
-        sandbox_id: String::new(),
-        pod_uid: c.labels.get(POD_UID).cloned().unwrap_or_default(),
-        name: metadata.name,
-        attempt: metadata.attempt,
-        state: state(c.state),
-        image: c.image.map(|i| i.image).unwrap_or_default(),
+        metadata: c.metadata,
+        image: c.image,
         image_ref: c.image_ref,
-        created_at: timestamp(c.created_at),
-        annotations: c.annotations.into_iter().collect(),
+        state: c.state,
+        created_at: c.created_at,
+        labels: c.labels,
+        annotations: c.annotations,
+        ..v1::Container::default()
+    };
+    Container {
         started_at: optional_timestamp(c.started_at),
         finished_at: optional_timestamp(c.finished_at),
         exit_code: c.exit_code,
@@ -88,6 +88,7 @@ pub(super) fn described(c: v1::ContainerStatus) -> Container {
         message: c.message,
         log_path: c.log_path,
         image_mounts: c.mounts.into_iter().filter_map(|mount| Some(mount.image?.image)).collect(),
+        ..listed(known)
     }
 }
 
