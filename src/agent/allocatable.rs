@@ -19,14 +19,14 @@ pub struct Shares {
     pub allocatable: Allocatable,
     /// Memory of all pods together: what is reserved is kept from them, what must be left is not.
     pub pods_memory_bytes: i64,
-    /// Processes of all pods together, when some are reserved.
+    /// Processes and threads of all pods together: all that the machine can have where none are reserved.
     pub pods_processes: Option<i64>,
     pub pods: u32,
 }
 
 /// `max_pods` is what the flag says; fewer where the cores do not allow as many.
 #[must_use]
-pub fn shares(machine: &Machine, kubelet: &Kubelet, max_pods: u32, pid_max: Option<i64>) -> Shares {
+pub fn shares(machine: &Machine, kubelet: &Kubelet, max_pods: u32, most_tasks: Option<i64>) -> Shares {
     let reserved = |resource: &str| {
         let of = |list: &BTreeMap<String, Quantity>| list.get(resource).copied().unwrap_or_default();
         of(&kubelet.system_reserved) + of(&kubelet.kube_reserved)
@@ -40,7 +40,6 @@ pub fn shares(machine: &Machine, kubelet: &Kubelet, max_pods: u32, pid_max: Opti
     let hugepages = signed(machine.hugepages.values().sum());
     let pods_memory_bytes = (memory - reserved("memory").value()).max(0);
     let per_core = kubelet.pods_per_core.saturating_mul(u32::try_from(machine.cpus).unwrap_or(u32::MAX));
-    let pids = reserved("pid");
     Shares {
         allocatable: Allocatable {
             cpu_milli: (machine.cpus * 1000 - reserved("cpu").milli()).max(0),
@@ -51,7 +50,7 @@ pub fn shares(machine: &Machine, kubelet: &Kubelet, max_pods: u32, pid_max: Opti
             .max(0),
         },
         pods_memory_bytes,
-        pods_processes: pid_max.filter(|_| !pids.is_zero()).map(|max| (max - pids.value()).max(1)),
+        pods_processes: most_tasks.map(|most| (most - reserved("pid").value()).max(1)),
         pods: if kubelet.pods_per_core == 0 { max_pods } else { max_pods.min(per_core) },
     }
 }
@@ -102,7 +101,7 @@ mod tests {
 
     #[test]
     fn resources_are_written_as_the_kubelet_does() {
-        let shares = shares(&machine(), &Kubelet::default(), 110, None);
+        let shares = shares(&machine(), &Kubelet::default(), 110, Some(1000));
         let (capacity, allocatable) = resources(&machine(), &shares);
         assert_eq!(
             show(&capacity),
@@ -113,7 +112,7 @@ mod tests {
             show(&allocatable),
             "cpu=2 ephemeral-storage=972800 hugepages-1Gi=1Ki hugepages-2Mi=0 memory=4091903Ki pods=110 "
         );
-        assert_eq!((shares.pods_memory_bytes, shares.pods_processes), (4 << 30, None));
+        assert_eq!((shares.pods_memory_bytes, shares.pods_processes), (4 << 30, Some(1000)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::context::NodeContext;
+use super::eviction::signals;
 use super::metrics::groups;
 use super::metrics::volumes::{self, Answer};
 use super::pod::table::PodEntry;
@@ -109,10 +110,9 @@ impl Sampler {
         node["runtime"] = json!({ "imageFs": disk });
         node["fs"] = disk;
         node["network"] = devices(&network(1), &time);
-        let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<i64>().ok());
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let tasks = load.split(' ').nth(3).and_then(|t| t.split('/').nth(1)?.parse::<i64>().ok());
-        node["rlimit"] = json!({ "time": time, "maxpid": number("/proc/sys/kernel/pid_max"), "curproc": tasks });
+        node["rlimit"] = json!({ "time": time, "maxpid": signals::most_tasks(), "curproc": tasks });
         Ok(summary)
     }
 

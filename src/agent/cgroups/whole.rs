@@ -43,14 +43,20 @@ impl Cgroups {
             Layout::V1 { cpu, memory } => {
                 write(cpu.join("kubepods/cpu.shares"), shares(cpu_milli))?;
                 write(memory.join("kubepods/memory.limit_in_bytes"), memory_bytes)?;
-                let pids = cpu.parent().map(|root| root.join("pids/kubepods/pids.max")).filter(|file| file.exists());
+                let Some(pids) = cpu.parent().map(|root| root.join("pids")).filter(|pids| pids.is_dir()) else {
+                    return Ok(());
+                };
+                // The runtime makes it with the first pod, which is to find the limit there.
+                std::fs::create_dir_all(pids.join("kubepods"))?;
+                let pids = Some(pids.join("kubepods/pids.max")).filter(|file| file.exists());
                 pids.zip(processes).map_or(Ok(()), |(file, processes)| write(file, processes))
             }
             Layout::V2 { root } => {
                 let group = root.join("kubepods");
                 write(group.join("cpu.weight"), weight(shares(cpu_milli)))?;
                 write(group.join("memory.max"), memory_bytes)?;
-                processes.map_or(Ok(()), |processes| write(group.join("pids.max"), processes))
+                let pids = Some(group.join("pids.max")).filter(|file| file.exists());
+                pids.zip(processes).map_or(Ok(()), |(file, processes)| write(file, processes))
             }
             Layout::None => Ok(()),
         }
@@ -68,11 +74,15 @@ mod tests {
             if is_v2 {
                 std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("written");
             } else {
-                for controller in ["cpu", "memory"] {
+                for controller in ["cpu", "memory", "pids"] {
                     std::fs::create_dir_all(root.path().join(controller)).expect("made");
                 }
             }
             let cgroups = Cgroups::new(root.path());
+            // The kernel makes it with the group, where processes are counted.
+            let pids = root.path().join(if is_v2 { "kubepods" } else { "pids/kubepods" }).join("pids.max");
+            std::fs::create_dir_all(pids.parent().expect("not the root")).expect("made");
+            std::fs::write(&pids, "max").expect("written");
             cgroups.enforce(1500, 1 << 30, Some(99)).expect("enforced");
             let memory = cgroups.of_all_pods().expect("counted");
             let read = |file: &str| std::fs::read_to_string(memory.join(file)).ok();
@@ -81,6 +91,10 @@ mod tests {
             let cpu = if is_v2 { "kubepods/cpu.weight" } else { "cpu/kubepods/cpu.shares" };
             let cpu = std::fs::read_to_string(root.path().join(cpu)).expect("written");
             assert_eq!(cpu, if is_v2 { weight(1536).to_string() } else { "1536".to_owned() });
+            assert_eq!(std::fs::read_to_string(&pids).expect("written"), "99");
+            std::fs::remove_file(&pids).expect("removed");
+            cgroups.enforce(1500, 1 << 30, Some(99)).expect("processes are not counted there");
+            assert!(!pids.exists());
         }
     }
 }

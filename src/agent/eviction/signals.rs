@@ -80,10 +80,7 @@ impl Gauges for Machine {
         let mut put = |signal, found: Option<Observation>| found.map(|found| signals.insert(signal, found));
         put(Signal::MemoryAvailable, memory(&read("/proc/meminfo")));
         put(Signal::AllocatableMemoryAvailable, self.kubepods.as_ref().and_then(allocatable_memory));
-        put(
-            Signal::PidAvailable,
-            processes(&read("/proc/loadavg"), &read("/proc/sys/kernel/pid_max"), &read("/proc/sys/kernel/threads-max")),
-        );
+        put(Signal::PidAvailable, processes(&read("/proc/loadavg"), most_tasks()));
         let nodefs = file_system(&self.data_dir);
         let imagefs = images.and_then(file_system).or(nodefs);
         put(Signal::NodefsAvailable, nodefs.map(|f| f.0));
@@ -138,11 +135,21 @@ fn allocatable_memory(group: &Kubepods) -> Option<Observation> {
 }
 
 /// `0.1 0.1 0.1 1/345 678`: the fourth field has the number of all tasks (proc(5)).
-fn processes(loadavg: &str, pid_max: &str, threads_max: &str) -> Option<Observation> {
+fn processes(loadavg: &str, most: Option<i64>) -> Option<Observation> {
     let running: i64 = loadavg.split_whitespace().nth(3)?.split('/').nth(1)?.parse().ok()?;
-    let limits = [pid_max, threads_max].into_iter().filter_map(|text| text.trim().parse::<i64>().ok());
-    let capacity = limits.min()?;
-    Some(Observation { available: capacity - running, capacity })
+    most.map(|capacity| Observation { available: capacity - running, capacity })
+}
+
+/// How many processes and threads the machine can have: there are ids for so many, and room for so many, which on a small
+/// machine is far less (proc(5)).
+#[must_use]
+pub fn most_tasks() -> Option<i64> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    lowest([read("/proc/sys/kernel/pid_max"), read("/proc/sys/kernel/threads-max")])
+}
+
+fn lowest(limits: [String; 2]) -> Option<i64> {
+    limits.iter().filter_map(|text| text.trim().parse().ok()).min()
 }
 
 /// Bytes and inodes of the file system that holds a directory, or will. Some have no inodes to count, as btrfs.
@@ -171,9 +178,11 @@ mod tests {
 
     #[test]
     fn processes_count_against_the_lower_limit() {
-        let found = processes("0.00 0.01 0.05 2/300 4711\n", "32768\n", "1000\n");
+        let most = lowest(["32768\n".to_owned(), "1000\n".to_owned()]);
+        let found = processes("0.00 0.01 0.05 2/300 4711\n", most);
         assert_eq!(found, Some(Observation { available: 700, capacity: 1000 }));
-        assert_eq!(processes("", "1", "1"), None);
+        assert_eq!(processes("", Some(1)), None);
+        assert_eq!(lowest([String::new(), "7\n".to_owned()]), Some(7));
     }
 
     #[test]
