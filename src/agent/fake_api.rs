@@ -20,19 +20,25 @@ use crate::clock;
 /// Where the change is at that ends all watches.
 const ENDED: &str = "";
 
+/// The path of an object, and the event that watches are sent.
+type Change = (String, Value);
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Clones share it. Objects are kept by their path, such as `/api/v1/namespaces/ns/pods/p`.
 #[derive(Clone)]
 pub struct FakeApi {
     inner: Arc<Mutex<Inner>>,
-    changes: broadcast::Sender<(String, Value)>,
+    changes: broadcast::Sender<Change>,
 }
 
-#[derive(Default)]
 struct Inner {
+    /// Of the last change. The empty API has one too.
     revision: u64,
     objects: BTreeMap<String, Value>,
+    /// Changes with their revisions, oldest first.
+    history: Vec<(u64, Change)>,
+    /// Of the last change that is not in the history any more.
+    forgotten: u64,
     down: bool,
     /// Method and path of each request that failed because of that.
     missed: Vec<(Instant, String)>,
@@ -40,7 +46,15 @@ struct Inner {
 
 impl Default for FakeApi {
     fn default() -> FakeApi {
-        FakeApi { inner: Arc::default(), changes: broadcast::channel(1024).0 }
+        let inner = Inner {
+            revision: 1,
+            objects: BTreeMap::new(),
+            history: Vec::new(),
+            forgotten: 0,
+            down: false,
+            missed: Vec::new(),
+        };
+        FakeApi { inner: Arc::new(Mutex::new(inner)), changes: broadcast::channel(1024).0 }
     }
 }
 
@@ -54,21 +68,24 @@ impl FakeApi {
         kube::Client::new(service, "default")
     }
 
-    pub fn put(&self, path: &str, mut object: Value) {
-        let kind = {
-            let mut inner = self.lock();
-            inner.revision += 1;
-            object["metadata"]["resourceVersion"] = json!(inner.revision.to_string());
-            let before = inner.objects.insert(path.to_owned(), object.clone());
-            if before.is_some() { "MODIFIED" } else { "ADDED" }
-        };
-        self.announce(path, kind, object);
+    pub fn put(&self, path: &str, object: Value) {
+        let mut inner = self.lock();
+        let kind = if inner.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
+        let object = self.announce(&mut inner, path, kind, object);
+        inner.objects.insert(path.to_owned(), object);
     }
 
     pub fn remove(&self, path: &str) -> Option<Value> {
-        let object = self.lock().objects.remove(path)?;
-        self.announce(path, "DELETED", object.clone());
-        Some(object)
+        let mut inner = self.lock();
+        let object = inner.objects.remove(path)?;
+        Some(self.announce(&mut inner, path, "DELETED", object))
+    }
+
+    /// Watches from before now are told to list again, as after a compaction.
+    pub fn forget_history(&self) {
+        let mut inner = self.lock();
+        inner.history.clear();
+        inner.forgotten = inner.revision;
     }
 
     pub fn get(&self, path: &str) -> Option<Value> {
@@ -87,7 +104,7 @@ impl FakeApi {
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
         if down {
-            self.announce(ENDED, "", Value::Null);
+            let _ = self.changes.send((ENDED.to_owned(), Value::Null));
         }
     }
 
@@ -100,8 +117,15 @@ impl FakeApi {
         self.inner.lock().expect("no panic while held")
     }
 
-    fn announce(&self, path: &str, kind: &str, object: Value) {
-        let _ = self.changes.send((path.to_owned(), json!({"type": kind, "object": object})));
+    /// Returns the object with the revision of the change. Whoever asks for changes since an earlier one misses none: both
+    /// are under the same lock.
+    fn announce(&self, inner: &mut Inner, path: &str, kind: &str, mut object: Value) -> Value {
+        inner.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(inner.revision.to_string());
+        let change = (path.to_owned(), json!({"type": kind, "object": object}));
+        inner.history.push((inner.revision, change.clone()));
+        let _ = self.changes.send(change);
+        object
     }
 
     async fn answer(&self, request: Request<kube::client::Body>) -> Result<Response<Body>, Infallible> {
@@ -142,20 +166,30 @@ impl FakeApi {
         let inner = self.lock();
         let items: Vec<&Value> =
             inner.objects.iter().filter(|(at, _)| belongs(at, path, query)).map(|(_, object)| object).collect();
-        let revision = inner.revision.max(1).to_string();
+        let revision = inner.revision.to_string();
         answer(
             200,
             &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": revision}, "items": items}),
         )
     }
 
+    /// What has changed since the revision that is asked for, then what changes.
     fn watch(&self, path: &str, query: &str) -> Response<Body> {
         let (path, query) = (path.to_owned(), query.to_owned());
+        let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion=")?.parse::<u64>().ok());
+        let inner = self.lock();
+        let since = since.unwrap_or(inner.revision);
+        if since < inner.forgotten {
+            return status(410, "Expired");
+        }
+        let missed: Vec<Change> =
+            inner.history.iter().filter(|(at, _)| *at > since).map(|(_, change)| change.clone()).collect();
         let changes = futures::stream::unfold(self.changes.subscribe(), |mut changes| async {
             let change = changes.recv().await.ok().filter(|(at, _)| at != ENDED)?;
             Some((change, changes))
         });
-        let lines = changes.filter_map(move |(at, event)| {
+        drop(inner);
+        let lines = futures::stream::iter(missed).chain(changes).filter_map(move |(at, event)| {
             let line = belongs(&at, &path, &query).then(|| Ok(Frame::data(Bytes::from(format!("{event}\n")))));
             async move { line }
         });

@@ -1,4 +1,4 @@
-//! Story: the server is away for an hour, in simulated time.
+//! Stories: the server is away for an hour, and pods come, change and go while it is, in simulated time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Node, POD, is_ready, pod};
+use super::{Node, POD, is_ready, one, pod};
 use crate::clock;
-use crate::cri::ExecResult;
+use crate::cri::{ExecResult, Runtime as _};
 
 const SECONDS: u32 = 3600;
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
@@ -105,4 +105,81 @@ async fn an_hour_without_a_server() {
     assert!(renewed.duration_since(back) > SignedDuration::from_secs(20), "{renewed} and {back}");
     assert!(is_ready(&node.api.get("/api/v1/nodes/n1").expect("there")["status"]));
     node.halt().await;
+}
+
+fn at(name: &str) -> String {
+    format!("/api/v1/namespaces/ns/pods/{name}")
+}
+
+fn named(name: &str, uid: &str) -> Value {
+    let mut pod = one("Always");
+    (pod["metadata"]["name"], pod["metadata"]["uid"]) = (json!(name), json!(uid));
+    pod
+}
+
+/// Whoever made them did so at another server, or by a way that this node could not be reached by.
+#[tokio::test(start_paused = true)]
+async fn pods_that_came_changed_and_went_meanwhile() {
+    for history in [true, false] {
+        let mut node = Node::new();
+        node.runtime.add_image("busybox:2", 1);
+        node.start();
+        let ready = |name: &str| node.api.get(&at(name)).filter(|pod| is_ready(&pod["status"]));
+        for name in ["stays", "changes", "goes", "vanishes", "again"] {
+            node.api.put(&at(name), named(name, name));
+        }
+        for name in ["stays", "changes", "goes", "vanishes", "again"] {
+            node.until(name, || ready(name)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let calls = ["RunPodSandbox", "StartContainer", "StopContainer", "StopPodSandbox"];
+        let done = || calls.map(|call| node.calls_of(call));
+        assert_eq!(done(), [5, 5, 0, 0]);
+
+        node.api.set_down(true);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        node.api.put(&at("comes"), named("comes", "comes"));
+        let mut changes = node.api.get(&at("changes")).expect("there");
+        changes["spec"]["containers"][0]["image"] = json!("busybox:2");
+        changes["metadata"]["generation"] = json!(2);
+        node.api.put(&at("changes"), changes);
+        let mut goes = node.api.get(&at("goes")).expect("there");
+        goes["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        goes["metadata"]["deletionGracePeriodSeconds"] = json!(1);
+        node.api.put(&at("goes"), goes);
+        node.api.remove(&at("vanishes"));
+        // Another one of the same name, as a StatefulSet makes it.
+        node.api.remove(&at("again"));
+        node.api.put(&at("again"), named("again", "again-2"));
+        // Nobody here has ever heard of it.
+        node.api.put(&at("brief"), named("brief", "brief"));
+        node.api.remove(&at("brief"));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(done(), [5, 5, 0, 0], "nobody could tell the node");
+
+        if !history {
+            node.api.forget_history();
+        }
+        node.api.set_down(false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for name in ["stays", "comes", "changes", "again"] {
+            let pod = ready(name).unwrap_or_else(|| panic!("{name}: {:?}", node.api.get(&at(name))));
+            let restarts = if name == "changes" { 1 } else { 0 };
+            assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], restarts, "{name}");
+        }
+        let image = node.api.get(&at("changes")).expect("there")["status"]["containerStatuses"][0]["image"].clone();
+        assert_eq!(image, "busybox:2");
+        assert_eq!(node.api.get(&at("goes")), None);
+        let mut sandboxes: Vec<String> =
+            node.runtime.sandboxes(None).await.expect("listed").into_iter().map(|sandbox| sandbox.pod_uid).collect();
+        sandboxes.sort();
+        assert_eq!(sandboxes, ["again-2", "changes", "comes", "stays"]);
+        // The two that came, and the new container of the one that changed; what was seen for a moment at most may have
+        // been begun, but for one sandbox.
+        let [ran, started, ..] = done();
+        let brief = ran - 7;
+        assert!(brief <= usize::from(history), "{ran}");
+        assert!((8..=8 + brief).contains(&started), "{started}");
+        node.halt().await;
+    }
 }
