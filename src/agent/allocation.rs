@@ -133,6 +133,8 @@ struct Row {
     waiting: Option<(Arc<Pod>, u64)>,
     /// Granted while its worker did not look.
     granted: bool,
+    /// It ends to make room: what it has is promised to others.
+    leaves: bool,
 }
 
 impl Ledger {
@@ -157,7 +159,7 @@ impl Ledger {
         let mut rows = self.lock();
         let given = Allocation::told(pod);
         let as_given = given.apply(pod);
-        let lacking = self.lacking(&rows, &as_given);
+        let lacking = self.lacking(&rows, &as_given, |_| true);
         if lacking.is_empty() {
             insert(&mut rows, pod, as_given.clone(), given);
             return Ok(as_given);
@@ -171,6 +173,28 @@ impl Ledger {
         let as_given = given.apply(pod);
         insert(&mut self.lock(), pod, as_given.clone(), given);
         as_given
+    }
+
+    /// What the pod will lack once all that make room have ended.
+    #[must_use]
+    pub fn lacking_later(&self, pod: &Arc<Pod>) -> Vec<Lacking> {
+        self.lacking(&self.lock(), &Allocation::told(pod).apply(pod), |row| !row.leaves)
+    }
+
+    /// The pod ends to make room. It is counted until it has ended.
+    pub fn leaves(&self, uid: &str) {
+        if let Some(row) = self.lock().get_mut(uid) {
+            row.leaves = true;
+        }
+    }
+
+    /// The pods that make room and have not ended, and the others.
+    #[must_use]
+    pub fn leaving_and_staying(&self) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+        let rows = self.lock();
+        let (leaving, staying): (Vec<&Row>, Vec<&Row>) = rows.values().partition(|row| row.leaves);
+        let pods = |rows: Vec<&Row>| rows.into_iter().map(|row| row.pod.clone()).collect();
+        (pods(leaving), pods(staying))
     }
 
     /// The pods that are in.
@@ -194,7 +218,7 @@ impl Ledger {
         let Some(row) = rows.get_mut(uid(pod)) else { return (pod.clone(), Answer::Same) };
         match refused {
             None => {
-                *row = Row { pod: pod.clone(), given: wanted, waiting: None, granted: false };
+                *row = Row { pod: pod.clone(), given: wanted, waiting: None, granted: false, leaves: row.leaves };
                 (pod.clone(), Answer::Granted)
             }
             Some(refused) => {
@@ -225,7 +249,8 @@ impl Ledger {
                 continue;
             }
             if let Some(row) = rows.get_mut(uid(&pod)) {
-                *row = Row { given: Allocation::of(&pod), pod: pod.clone(), waiting: None, granted: true };
+                let given = Allocation::of(&pod);
+                *row = Row { given, pod: pod.clone(), waiting: None, granted: true, leaves: row.leaves };
                 granted.insert(uid(&pod).to_owned());
             }
         }
@@ -247,15 +272,15 @@ impl Ledger {
                 return refused("Infeasible", message);
             }
         }
-        match self.lacking(rows, pod).first() {
+        match self.lacking(rows, pod, |_| true).first() {
             Some(first) => refused("Deferred", first.to_string()),
             None => None,
         }
     }
 
-    /// What is not there for the pod beside the others. One that asks for nothing of a resource lacks none of it.
-    fn lacking(&self, rows: &BTreeMap<String, Row>, pod: &Pod) -> Vec<Lacking> {
-        let others = rows.iter().filter(|(id, _)| id.as_str() != uid(pod));
+    /// What is not there for the pod beside the others that count. One that asks for nothing of a resource lacks none of it.
+    fn lacking(&self, rows: &BTreeMap<String, Row>, pod: &Pod, counts: impl Fn(&Row) -> bool) -> Vec<Lacking> {
+        let others = rows.iter().filter(|(id, row)| id.as_str() != uid(pod) && counts(row));
         let mut used = Amounts::default();
         for (_, row) in others {
             used.add(&requests(pod_spec(&row.pod)));
@@ -290,7 +315,7 @@ fn resizes_cpus(rows: &BTreeMap<String, Row>, pod: &Pod) -> bool {
 }
 
 fn insert(rows: &mut BTreeMap<String, Row>, pod: &Pod, as_given: Arc<Pod>, given: Allocation) {
-    rows.insert(uid(pod).to_owned(), Row { pod: as_given, given, waiting: None, granted: false });
+    rows.insert(uid(pod).to_owned(), Row { pod: as_given, given, waiting: None, granted: false, leaves: false });
 }
 
 /// Those that ask for no more first, then by priority, by class, by how long they have waited.

@@ -24,6 +24,7 @@ use super::node_info::Pressure;
 use super::objects::Objects;
 use super::plugins::Directories;
 use super::pod::table::PodTable;
+use super::preemption;
 use super::topology::Aligner;
 use super::users::Users;
 use super::volumes::Tokens;
@@ -56,6 +57,7 @@ pub struct NodeContext {
     pub pods: PodTable,
     pub tokens: Tokens,
     pub probe_counts: Counts,
+    pub preemptions: preemption::Counts,
     /// How full volumes are.
     pub volume_figures: VolumeFigures,
     pub csi: Csi,

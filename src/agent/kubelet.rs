@@ -29,7 +29,7 @@ use super::pod::table::PodTable;
 use super::pod_source::PodSource;
 use super::topology::Aligner;
 use super::users::Users;
-use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, reserved, shutdown};
+use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, preemption, reserved, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -79,7 +79,7 @@ impl Kubelet {
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let shared = Shared { memory: signed(machine.memory_bytes), swap: signed(machine.swap_bytes) };
         let shared = Some(shared).filter(|_| host.limited_swap);
-        let shares = allocatable::shares(&machine, &parts.config.kubelet, parts.config.max_pods, pid_max());
+        let shares = allocatable::shares(&machine, &parts.config.kubelet, parts.config.max_pods, signals::most_tasks());
         let reserves = shares.pods_memory_bytes < i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX);
         let kubepods =
             cgroups.of_all_pods().filter(|_| reserves && parts.config.kubelet.enforce_pods).map(|directory| {
@@ -118,6 +118,7 @@ impl Kubelet {
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
             probe_counts: Counts::default(),
+            preemptions: preemption::Counts::default(),
             volume_figures: VolumeFigures::default(),
             csi: csi::Csi::default(),
             events: recorder,
@@ -216,10 +217,6 @@ async fn enforce(cx: Arc<NodeContext>, shares: allocatable::Shares, stop: Cancel
     }
     let message = "Updated Node Allocatable limit across pods";
     cx.events.node(node, events::Kind::Normal, "NodeAllocatableEnforced", message);
-}
-
-fn pid_max() -> Option<i64> {
-    std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
 }
 
 /// Passes the runtime's events to the pods' workers. After a break everyone looks at everything once.

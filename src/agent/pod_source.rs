@@ -5,14 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::try_join_all;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::allocation::Lacking;
 use super::context::NodeContext;
 use super::csi;
 use super::mirror::{self, FullName, Picture, full_name, is_mirror, is_static};
@@ -159,13 +158,13 @@ impl PodSource {
             return;
         }
         let found = self.found.remove(&id);
-        let refusal = match &found {
-            _ if gone || ended(&pod) => None,
+        let admitted = match &found {
+            _ if gone || ended(&pod) => Ok(Vec::new()),
             Some(_) => {
                 self.cx.ledger.adopt(&pod);
-                None
+                Ok(Vec::new())
             }
-            None => self.refusal(&pod).await,
+            None => self.admit(&pod).await,
         };
         let observed = match found {
             None => Observed::default(),
@@ -174,8 +173,10 @@ impl PodSource {
         let mirror = self.mirror_of(&pod);
         let (sender, receiver) = watch::channel(Desired { pod, gone, mirror });
         let mut worker = Worker::new(self.cx.clone(), receiver, observed);
-        if let Some(why) = refusal {
-            worker.refuse(&why);
+        match admitted {
+            Ok(leaving) if leaving.is_empty() => {}
+            Ok(leaving) => worker.begin_after(preemption::ended(self.cx.clone(), leaving).boxed()),
+            Err(why) => worker.refuse(&why),
         }
         let (stop, key) = (stop.clone(), id.clone());
         self.desired.insert(id, sender);
@@ -185,10 +186,10 @@ impl PodSource {
         });
     }
 
-    /// Why the node does not take the pod. One that is taken is counted from now on.
-    async fn refusal(&mut self, pod: &Arc<Pod>) -> Option<Refusal> {
+    /// Whether the node takes the pod, which is counted then from now on; returns the pods that make room for it.
+    async fn admit(&mut self, pod: &Arc<Pod>) -> Result<Vec<Arc<Pod>>, Refusal> {
         if *self.cx.going_down.borrow() {
-            return Some(shutdown::not_admitted());
+            return Err(shutdown::not_admitted());
         }
         let host = &self.cx.config.kubelet.host;
         let refused = eviction::admit::refusal(pod, *self.cx.pressure.borrow());
@@ -200,36 +201,29 @@ impl PodSource {
             }
             known => known,
         };
-        if refused.is_some() {
-            return refused;
+        if let Some(why) = refused {
+            return Err(why);
         }
         // Those that have ended, or that the API has no more, are not among them: the scheduler has not waited either.
         let others = self.cx.ledger.pods();
         let lacking = self.cx.ledger.admit(pod).err().unwrap_or_default();
-        if !lacking.is_empty() && !eviction::is_critical(pod) {
-            return lacking.first().map(admit::lacking);
+        if let Some(first) = lacking.first()
+            && !eviction::is_critical(pod)
+        {
+            return Err(admit::lacking(first));
         }
         let why = match admit::ports(pod, others.iter().map(AsRef::as_ref)) {
             Some(why) => Some(why),
             None => self.unsuited_node(pod).await,
         };
         match why {
-            Some(_) => self.cx.ledger.release(uid(pod)),
-            None if !lacking.is_empty() => return self.make_room(pod, &others, &lacking).await,
-            None => {}
-        }
-        why
-    }
-
-    /// A critical pod is only refused when no others could leave for it.
-    async fn make_room(&self, pod: &Arc<Pod>, others: &[Arc<Pod>], lacking: &[Lacking]) -> Option<Refusal> {
-        match preemption::plan(pod, others, lacking) {
-            Ok(leaving) => {
-                preemption::end(&self.cx, &leaving).await;
-                self.cx.ledger.adopt(pod);
-                None
+            Some(why) => {
+                self.cx.ledger.release(uid(pod));
+                Err(why)
             }
-            Err(why) => Some(admit::no_room(&why)),
+            // A critical pod is only refused when no others could leave for it.
+            None if !lacking.is_empty() => preemption::begin(&self.cx, pod).map_err(|why| admit::no_room(&why)),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Decides: which pods leave so that a critical one has room (`pkg/kubelet/preemption`): as few as possible, and of them
-//! those that lose least: best-effort pods before burstable ones, those before guaranteed ones.
+//! those that lose least: best-effort pods before burstable ones, those before guaranteed ones. Effects: they are told
+//! to, and the critical pod's worker waits for them, and nobody else.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::allocation::Lacking;
@@ -12,12 +15,11 @@ use super::context::NodeContext;
 use super::events::Kind as EventKind;
 use super::eviction::is_critical;
 use super::pod::ending::Ending;
-use super::pod::{describe, is_final, pod_spec, spec, uid};
+use super::pod::{describe, pod_spec, spec, uid};
 use crate::api::amounts::{Amounts, requests};
 
 const REASON: &str = "Preempting";
 const MESSAGE: &str = "Preempted in order to admit critical pod";
-const CHECK: Duration = Duration::from_millis(50);
 /// A pod gets half of its grace beyond it, and at least this long in all.
 const LEAST: Duration = Duration::from_secs(10);
 
@@ -99,23 +101,61 @@ fn nobody(short: &Short) -> String {
     format!("no set of running pods found to reclaim resources: [{}]", rows.concat())
 }
 
-/// Ends the pods and waits until they have ended, but for those that take longer than they may.
-pub async fn end(cx: &NodeContext, leaving: &[&Arc<Pod>]) {
-    for pod in leaving {
-        tracing::info!(pod = describe(pod), "ends to make room for a critical pod");
-        cx.events.pod(pod, EventKind::Warning, REASON, MESSAGE);
-        let grace = Duration::from_secs(u64::try_from(spec::grace_seconds(pod)).unwrap_or(0));
-        let ending = Ending { reason: REASON, message: MESSAGE.to_owned(), grace, disruption: true };
-        cx.pods.end(uid(pod), ending);
-        let ended = async {
-            while cx.pods.by_uid(uid(pod)).is_some_and(|entry| !is_final(&entry.status)) {
-                tokio::time::sleep(CHECK).await;
-            }
-        };
-        if tokio::time::timeout((grace + grace / 2).max(LEAST), ended).await.is_err() {
+/// Takes the critical pod in, whom others make room for, and tells these to end. Returns all that it has to wait for:
+/// some may be on their way out for another.
+///
+/// # Errors
+/// Not even all that may leave would make room.
+pub fn begin(cx: &NodeContext, pod: &Arc<Pod>) -> Result<Vec<Arc<Pod>>, String> {
+    let (mut leaving, staying) = cx.ledger.leaving_and_staying();
+    let lacking = cx.ledger.lacking_later(pod);
+    let chosen: Vec<Arc<Pod>> = plan(pod, &staying, &lacking)?.into_iter().cloned().collect();
+    for other in &chosen {
+        tracing::info!(pod = describe(other), "ends to make room for a critical pod");
+        cx.events.pod(other, EventKind::Warning, REASON, MESSAGE);
+        let ending = Ending { reason: REASON, message: MESSAGE.to_owned(), grace: grace(other), disruption: true };
+        cx.pods.end(uid(other), ending);
+        cx.ledger.leaves(uid(other));
+        cx.preemptions.count(lacking.first().map_or("", |first| &first.resource));
+    }
+    cx.ledger.adopt(pod);
+    leaving.extend(chosen);
+    Ok(leaving)
+}
+
+/// Waits until all of them have ended, but for those that take longer than they may.
+pub async fn ended(cx: Arc<NodeContext>, leaving: Vec<Arc<Pod>>) {
+    let each = leaving.iter().map(|pod| async {
+        let limit = (grace(pod) + grace(pod) / 2).max(LEAST);
+        if tokio::time::timeout(limit, cx.pods.ended(uid(pod))).await.is_err() {
             tracing::warn!(pod = describe(pod), "a pod that makes room did not end in time");
         }
         cx.ledger.release(uid(pod));
+    });
+    join_all(each).await;
+}
+
+fn grace(pod: &Pod) -> Duration {
+    Duration::from_secs(u64::try_from(spec::grace_seconds(pod)).unwrap_or(0))
+}
+
+/// How many pods had to go, by the resource that was short.
+#[derive(Default)]
+pub struct Counts(Mutex<BTreeMap<String, u64>>);
+
+impl Counts {
+    fn count(&self, resource: &str) {
+        *self.lock().entry(resource.to_owned()).or_default() += 1;
+    }
+
+    /// As they are now.
+    #[must_use]
+    pub fn by_resource(&self) -> BTreeMap<String, u64> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::context::NodeContext;
@@ -19,7 +20,6 @@ use crate::config::kubelet::Kubelet;
 
 /// From here on pods go last (`scheduling.SystemCriticalPriority`).
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
-const CHECK: Duration = Duration::from_millis(100);
 /// What the service manager is given to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// There while OpenRC stops everything.
@@ -73,12 +73,7 @@ pub async fn run(cx: &Arc<NodeContext>) {
             };
             cx.pods.end(uid(pod), ending);
         }
-        let all_ended = async {
-            let runs = |pod: &&Pod| cx.pods.by_uid(uid(pod)).is_some_and(|entry| !is_final(&entry.status));
-            while group.pods.iter().any(runs) {
-                tokio::time::sleep(CHECK).await;
-            }
-        };
+        let all_ended = join_all(group.pods.iter().map(|pod| cx.pods.ended(uid(pod))));
         if tokio::time::timeout(group.grace, all_ended).await.is_err() {
             tracing::warn!(grace = ?group.grace, "some pods did not end in time");
         }

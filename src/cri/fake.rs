@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::{
     Container, Error, ExecResult, Handler, Health, Image, Images, Result, Runtime, RuntimeEvent, Sandbox, State,
@@ -23,6 +23,8 @@ const EVENT_BUFFER: usize = 256;
 pub struct Fake {
     inner: Arc<Mutex<Inner>>,
     events: broadcast::Sender<RuntimeEvent>,
+    /// Containers do not end when they are asked to.
+    stubborn: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -46,7 +48,7 @@ struct Inner {
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { inner: Arc::default(), events: broadcast::channel(EVENT_BUFFER).0 }
+        Self { inner: Arc::default(), events: broadcast::channel(EVENT_BUFFER).0, stubborn: watch::channel(false).0 }
     }
 }
 
@@ -97,6 +99,11 @@ impl Fake {
     /// What a command prints when it is exec'd; the words joined by spaces.
     pub fn on_exec(&self, command: &str, result: ExecResult) {
         self.lock().execs.insert(command.to_owned(), result);
+    }
+
+    /// Whether containers that are asked to stop go on until told otherwise.
+    pub fn set_stubborn(&self, stubborn: bool) {
+        self.stubborn.send_replace(stubborn);
     }
 
     /// Ends the running container of this name in the pod.
@@ -258,7 +265,9 @@ impl Runtime for Fake {
     }
 
     async fn stop_container(&self, id: &str, _grace: Duration) -> Result<()> {
-        let mut inner = self.called("StopContainer", id)?;
+        drop(self.called("StopContainer", id)?);
+        let _ = self.stubborn.subscribe().wait_for(|stubborn| !stubborn).await;
+        let mut inner = self.lock();
         if let Some(c) = inner.containers.get_mut(id).filter(|c| c.state == State::Running) {
             ended(c, 143);
             let _ = self.events.send(RuntimeEvent { id: id.into() });

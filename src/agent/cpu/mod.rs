@@ -73,6 +73,11 @@ struct Kept {
 pub struct Counts {
     pub requests: u64,
     pub errors: u64,
+    /// Containers that have whole cores because they must, and those that could not.
+    pub whole_cores: u64,
+    pub no_whole_cores: u64,
+    /// Containers all of whose CPUs share a cache.
+    pub one_cache: u64,
     pub shared_milli: usize,
     pub exclusive: usize,
 }
@@ -147,9 +152,19 @@ impl Exclusive {
             let written = if next == kept.state { Ok(()) } else { inner.record.write("static", &next) };
             written.map_err(|error| policy::unexpected(&error))
         });
+        let whole_cores = u64::from(inner.policy.gives_whole_cores());
         match &given {
-            Ok(()) => kept.state = next,
-            Err(_) => kept.counts.errors += 1,
+            Ok(()) => {
+                let had = kept.state.of(uid(pod), &container.name).is_some();
+                let new = next.of(uid(pod), &container.name).filter(|_| !had);
+                kept.counts.one_cache += u64::from(new.is_some_and(|cpus| inner.policy.share_a_cache(cpus)));
+                kept.counts.whole_cores += whole_cores;
+                kept.state = next;
+            }
+            Err(_) => {
+                kept.counts.errors += 1;
+                kept.counts.no_whole_cores += whole_cores;
+            }
         }
         given
     }

@@ -128,6 +128,17 @@ impl Static {
         state.shared.without(&self.reserved)
     }
 
+    /// Whether a container has whole cores or is refused.
+    #[must_use]
+    pub fn gives_whole_cores(&self) -> bool {
+        self.options.full_cores
+    }
+
+    #[must_use]
+    pub fn share_a_cache(&self, cpus: &CpuSet) -> bool {
+        self.topology.split(cpus, Level::Cache).len() == 1
+    }
+
     fn pool(&self) -> CpuSet {
         if self.options.strict { self.allocatable() } else { self.topology.all() }
     }

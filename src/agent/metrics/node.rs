@@ -42,6 +42,11 @@ pub async fn render(cx: &NodeContext) -> String {
         ("minor", "36"),
     ];
     figures.put("kubernetes_build_info", &labels, 1.0, None);
+    let name = "kubelet_preemptions";
+    figures.family(name, Kind::Counter, "Cumulative number of pod preemptions by preemption resource");
+    for (resource, count) in cx.preemptions.by_resource() {
+        figures.put(name, &[("preemption_signal", &resource)], number(count), None);
+    }
     placement(cx, &mut figures);
     volumes::render(&mut figures, &entries, &cx.volume_figures.measure(cx, &entries).await);
     process(&mut figures);
@@ -99,6 +104,35 @@ fn placement(cx: &NodeContext, figures: &mut Figures) {
     for (name, kind, help, value) in all {
         figures.family(name, kind, help);
         figures.put(name, &[], number(value), None);
+    }
+    aligned(cx, figures);
+}
+
+/// What had to lie together, and does: in one core or cache, by the CPUs' policy, or in one NUMA node, by the other.
+fn aligned(cx: &NodeContext, figures: &mut Figures) {
+    // Caches are a wish: nothing fails for want of one.
+    let mut rows: Vec<(&str, &str, u64, Option<u64>)> = Vec::new();
+    if let Some(counts) = cx.exclusive.counts() {
+        rows.push(("container", "physical_cpu", counts.whole_cores, Some(counts.no_whole_cores)));
+        rows.push(("container", "uncore_cache", counts.one_cache, None));
+    }
+    let of_nodes = cx.aligner.aligned().into_iter().flatten();
+    rows.extend(of_nodes.map(|(scope, given, failed)| (scope, "numa_node", given, Some(failed))));
+    if rows.is_empty() {
+        return;
+    }
+    let given = "kubelet_container_aligned_compute_resources_count";
+    let help = "Cumulative number of aligned compute resources allocated to containers by alignment type.";
+    figures.family(given, Kind::Counter, help);
+    let failed = "kubelet_container_aligned_compute_resources_failure_count";
+    let help = "Cumulative number of failures to allocate aligned compute resources to containers by alignment type.";
+    figures.family(failed, Kind::Counter, help);
+    for (scope, boundary, count, failures) in rows {
+        let labels = [("boundary", boundary), ("scope", scope)];
+        figures.put(given, &labels, number(count), None);
+        if let Some(failures) = failures {
+            figures.put(failed, &labels, number(failures), None);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -9,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::ending::Ending;
 use super::observed::Observed;
-use super::{name, namespace};
+use super::{is_final, name, namespace};
 use crate::agent::volumes::AllMeasurable;
 use crate::cri::State;
 
@@ -17,6 +18,8 @@ use crate::cri::State;
 #[derive(Clone, Default)]
 pub struct PodTable {
     inner: Arc<Mutex<Inner>>,
+    /// Tells whoever waits that a pod has ended, or left.
+    over: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -177,16 +180,33 @@ impl PodTable {
         }
     }
 
+    /// Waits until the pod has ended for good or is not here any more.
+    pub async fn ended(&self, uid: &str) {
+        loop {
+            let mut news = pin!(self.over.notified());
+            // Listens before it looks: what ends in between must not be missed.
+            news.as_mut().enable();
+            if self.by_uid(uid).is_none_or(|entry| is_final(&entry.status)) {
+                return;
+            }
+            news.await;
+        }
+    }
+
     pub fn take_departed(&self) -> HashSet<String> {
         std::mem::take(&mut lock(&self.inner).departed)
     }
 
     pub(super) fn publish(&self, uid: &str, entry: PodEntry, observed: &Observed, wake: &Arc<Wake>) {
+        let has_ended = is_final(&entry.status);
         let mut inner = lock(&self.inner);
         for id in observed.ids() {
             inner.ids.insert(id.to_owned(), uid.to_owned());
         }
         inner.entries.insert(uid.to_owned(), Row { entry, wake: wake.clone() });
+        if has_ended {
+            self.over.notify_waiters();
+        }
     }
 
     /// Before a container runs, so that its first event finds the worker.
@@ -203,6 +223,7 @@ impl PodTable {
         inner.entries.remove(uid);
         inner.ids.retain(|_, owner| owner != uid);
         inner.departed.insert(uid.to_owned());
+        self.over.notify_waiters();
     }
 }
 

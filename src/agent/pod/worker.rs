@@ -119,7 +119,7 @@ impl Worker {
         let told = pod.status.clone().unwrap_or_default();
         let mut telling = Telling::new(told.clone());
         telling.mirrored(mirror.as_deref());
-        Worker {
+        let worker = Worker {
             probes: Probes::new(cx.clone(), wake.clone()),
             terminal: ended(&pod),
             ended_before: ended(&pod),
@@ -153,7 +153,15 @@ impl Worker {
             wake,
             telling,
             resizing: resize::Resizing::default(),
-        }
+        };
+        // From the beginning: the node may want it to end before it has done anything.
+        worker.publish();
+        worker
+    }
+
+    /// Nothing of the pod is started before that has ended. It can be deleted meanwhile, as in any other operation.
+    pub fn begin_after(&mut self, others: BoxFuture<'static, ()>) {
+        self.operation = Some(others);
     }
 
     /// Ends when nothing of the pod is left, or on `stop`: then its containers keep running.

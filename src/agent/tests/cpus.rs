@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::devices::fake::FakePlugin;
 use crate::agent::devices::registration;
+use crate::agent::metrics;
 use crate::agent::pod::admit::Refusal;
 use crate::agent::topology::admit;
 use crate::config::cpu_set::CpuSet;
@@ -192,6 +193,7 @@ async fn devices_and_cpus_come_from_the_same_node() {
     assert_eq!(cx.aligner.counts(), Some((3, 1)));
     let counts = cx.exclusive.counts().expect("they are counted");
     assert_eq!((counts.shared_milli, counts.exclusive, counts.errors), (2000, 5, 0));
+    assert_eq!(cx.aligner.aligned(), Some([("container", 2, 1), ("pod", 0, 0)]));
     stop.cancel();
     tasks.join_all().await;
 }
@@ -219,5 +221,39 @@ async fn all_containers_of_a_pod_come_from_the_same_node_where_asked_for() {
         cx.exclusive.release("u1");
         let given = admit(&cx, &two("u2", 3), false).await;
         assert_eq!(given.is_ok(), wide, "each fits a node, both do not");
+        let counted =
+            if whole_pods { [("container", 0, 0), ("pod", 1, 1)] } else { [("container", 4, 0), ("pod", 0, 0)] };
+        assert_eq!(cx.aligner.aligned(), Some(counted));
     }
+}
+
+#[tokio::test]
+async fn what_lies_together_is_counted() {
+    let mut node = node();
+    // Two caches of four cores with two threads each; the first core is reserved.
+    node.topology = machine(1, 1, 8, 2, false, 4);
+    node.settings.placement.cpu_options.full_cores = true;
+    let cx = node.context();
+    let pod = |uid: &str, cpus: usize| serde_json::from_value(with(uid, Some(cpus))).expect("a pod");
+    admit(&cx, &pod("u1", 4), false).await.expect("two cores");
+    let refused = admit(&cx, &pod("u2", 1), false).await.expect_err("half of a core");
+    assert_eq!(refused.reason, "SMTAlignmentError");
+    admit(&cx, &pod("u3", 6), false).await.expect("more cores than a cache has left");
+    let rows = |text: String| -> Vec<String> {
+        let name = "kubelet_container_aligned_compute_resources_";
+        let rows = text.lines().filter_map(|line| line.strip_prefix(name));
+        rows.map(|row| row.replace("boundary=", "").replace("scope=", "").replace('"', "")).collect()
+    };
+    let expect = [
+        "count{physical_cpu,container} 2",
+        "count{uncore_cache,container} 1",
+        "failure_count{physical_cpu,container} 1",
+    ];
+    assert_eq!(rows(metrics::node::render(&cx).await), expect);
+    // One that is asked about again has what it has, and is counted as upstream counts it.
+    admit(&cx, &pod("u1", 4), false).await.expect("it has them");
+    assert_eq!(rows(metrics::node::render(&cx).await)[1], expect[1]);
+    // Nothing is told where nothing is promised.
+    let plain = Node::new();
+    assert_eq!(rows(metrics::node::render(&plain.context()).await), [""; 0]);
 }

@@ -1,6 +1,7 @@
 //! Tests: users of pods' own, critical pods that need room, and a node whose address changes.
 
 use super::*;
+use crate::agent::metrics;
 use crate::cri::Handler;
 
 #[tokio::test]
@@ -49,7 +50,7 @@ async fn another_address_is_told_by_the_node_and_its_pods() {
 #[tokio::test]
 async fn others_leave_for_a_critical_pod() {
     let mut node = Node::new();
-    node.start();
+    let cx = node.start();
     let path = |name: &str| format!("/api/v1/namespaces/ns/pods/{name}");
     let asking = |name: &str, cpu: &str, priority: i32| {
         let mut pod = one("Always");
@@ -59,13 +60,35 @@ async fn others_leave_for_a_critical_pod() {
         pod
     };
     let in_phase = |name: &str, phase: &str| node.api.get(&path(name)).filter(|pod| pod["status"]["phase"] == phase);
+    let preempted = "kubelet_preemptions{preemption_signal=\"cpu\"} 1\n";
     let cpus = i64::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     for (name, cpu) in [("small", 100), ("large", cpus * 1000 - 200)] {
         node.api.put(&path(name), asking(name, &format!("{cpu}m"), 0));
         node.until(name, || in_phase(name, "Running")).await;
     }
+    assert!(!metrics::node::render(&cx).await.contains(preempted));
+    node.runtime.set_stubborn(true);
     node.api.put(&path("critical"), asking("critical", "500m", 2_000_001_000));
-    node.until("it runs", || in_phase("critical", "Running")).await;
+    node.until("large is to end", || (node.calls_of("StopContainer") == 1).then_some(())).await;
+    // Nobody else waits for that. Another critical pod fits in what it leaves, so that no more have to go.
+    node.api.put(&path("next"), asking("next", "300m", 2_000_001_000));
+    node.api.put(&path("dropped"), asking("dropped", "1m", 2_000_001_000));
+    node.api.put(&path("free"), asking("free", "0", 0));
+    node.until("it runs", || in_phase("free", "Running")).await;
+    // One that waits can be deleted.
+    let mut dropped = node.until("dropped", || in_phase("dropped", "Pending")).await;
+    dropped["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    node.api.put(&path("dropped"), dropped);
+    node.until("it is gone", || node.api.get(&path("dropped")).is_none().then_some(())).await;
+    for waiting in ["critical", "next"] {
+        assert!(in_phase(waiting, "Pending").is_some(), "{waiting} waits");
+    }
+    assert_eq!((node.calls_of("RunPodSandbox"), node.calls_of("StopContainer")), (3, 1));
+    node.runtime.set_stubborn(false);
+    for waiting in ["critical", "next"] {
+        node.until("it runs", || in_phase(waiting, "Running")).await;
+    }
+    assert!(metrics::node::render(&cx).await.contains(preempted));
     let status = node.until("it left", || in_phase("large", "Failed")).await["status"].clone();
     assert_eq!(
         (&status["reason"], &status["message"]),

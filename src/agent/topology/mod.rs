@@ -43,6 +43,9 @@ pub struct Aligner {
     admitted: Mutex<BTreeSet<String>>,
     requests: AtomicU64,
     errors: AtomicU64,
+    /// Containers, or whole pods, that have all from one NUMA node because they must, and those that could not.
+    aligned: AtomicU64,
+    misaligned: AtomicU64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,27 @@ impl Aligner {
         (self.policy != Alignment::None).then(|| (of(&self.requests), of(&self.errors)))
     }
 
+    /// Of how many containers, and of how many whole pods, all had to come from one NUMA node: those that have it so, and
+    /// those that could not. `None` without a policy.
+    #[must_use]
+    pub fn aligned(&self) -> Option<[(&'static str, u64, u64); 2]> {
+        let of = |whole_pods: bool, count: &AtomicU64| match whole_pods == self.whole_pods {
+            true => count.load(Ordering::Relaxed),
+            false => 0,
+        };
+        let both = |whole_pods| (of(whole_pods, &self.aligned), of(whole_pods, &self.misaligned));
+        let ((containers, no_containers), (pods, no_pods)) = (both(false), both(true));
+        let rows = [("container", containers, no_containers), ("pod", pods, no_pods)];
+        (self.policy != Alignment::None).then_some(rows)
+    }
+
+    /// Only one policy promises it.
+    fn count_aligned(&self, count: &AtomicU64) {
+        if self.policy == Alignment::SingleNumaNode {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Pods that are gone are not remembered.
     pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.admitted().retain(|uid| is_there(uid));
@@ -98,10 +122,13 @@ impl Aligner {
     fn merge(&self, hints: &[Hints]) -> Result<Hint, Refusal> {
         match hint::merge(self.policy, &self.nodes, hints) {
             (best, true) => Ok(best),
-            (_, false) => Err(Refusal {
-                reason: "TopologyAffinityError",
-                message: "Resources cannot be allocated with Topology locality".to_owned(),
-            }),
+            (_, false) => {
+                self.count_aligned(&self.misaligned);
+                Err(Refusal {
+                    reason: "TopologyAffinityError",
+                    message: "Resources cannot be allocated with Topology locality".to_owned(),
+                })
+            }
         }
     }
 }
@@ -197,6 +224,12 @@ async fn give_each(cx: &NodeContext, pod: &Pod, reusable: &mut Reusable) -> Resu
         let given = cx.devices.allocate_container(pod, device, &mut reusable.devices, affinity).await;
         given.map_err(|error| unexpected(&error))?;
         cx.exclusive.allocate(pod, device, affinity, &mut reusable.cpus)?;
+        if whole.is_none() {
+            aligner.count_aligned(&aligner.aligned);
+        }
+    }
+    if aligner.whole_pods {
+        aligner.count_aligned(&aligner.aligned);
     }
     cx.devices.note_admitted(pod);
     Ok(())

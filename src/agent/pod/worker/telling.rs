@@ -29,6 +29,12 @@ impl Worker {
         if self.phase != Phase::Cleaning {
             self.render_status();
         }
+        self.publish();
+        self.tell();
+    }
+
+    /// For whoever looks it up on this node, or wants it to end.
+    pub(super) fn publish(&self) {
         let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
         let entries = self.observed.containers.iter().map(|record| ContainerEntry {
             name: record.name.clone(),
@@ -53,7 +59,6 @@ impl Worker {
             },
         };
         self.cx.pods.publish(uid(&self.pod), entry, &self.observed, &self.wake);
-        self.tell();
     }
 
     pub(super) fn render_status(&mut self) {
