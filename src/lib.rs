@@ -15,6 +15,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod cri;
+pub mod disk;
 pub mod inotify;
 pub mod net;
 pub mod pki;

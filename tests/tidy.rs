@@ -23,6 +23,7 @@ const LEFT_OVERS: &[&str] = &["todo!(", "unimplemented!(", "dbg!(", "FIXME", "XX
 const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("clock", &[]),
+    ("disk", &[]),
     ("inotify", &[]),
     ("systemd", &[]),
     ("client", &["api", "clock"]),
@@ -32,8 +33,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("pki", &["api", "clock", "config", "inotify"]),
     ("cri", &["api", "clock", "inotify", "supervisor"]),
     ("net", &["api", "client", "clock", "config", "inotify", "supervisor"]),
-    ("agent", &["api", "client", "clock", "config", "cri", "inotify", "net", "pki", "splice", "supervisor", "systemd"]),
-    ("server", &["api", "client", "clock", "config", "inotify", "pki", "splice", "supervisor", "systemd"]),
+    (
+        "agent",
+        &[
+            "api",
+            "client",
+            "clock",
+            "config",
+            "cri",
+            "disk",
+            "inotify",
+            "net",
+            "pki",
+            "splice",
+            "supervisor",
+            "systemd",
+        ],
+    ),
+    ("server", &["api", "client", "clock", "config", "disk", "inotify", "pki", "splice", "supervisor", "systemd"]),
     // A whole cluster, in tests only.
     ("simulation", &["agent", "api", "client", "clock", "config", "cri", "pki", "server"]),
 ];

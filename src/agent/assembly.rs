@@ -17,6 +17,7 @@ use super::kubelet::{Kubelet, Parts};
 use super::left_over::LeftOver;
 use super::topology::machine::Topology;
 use super::topology::{self, Aligner};
+use super::volumes::memory::InMemory;
 use super::volumes::propagation;
 use crate::config::Agent;
 use crate::cri::client::Client;
@@ -137,6 +138,7 @@ pub async fn run(config: Agent, stop: CancellationToken) -> Result<(), Error> {
         exclusive,
         aligner,
         address,
+        in_memory: InMemory::probe(&config.data_dir.join("agent")),
     });
     propagation::prepare(&kubelet.context().paths);
     let tls = Arc::new(joined.kubelet_tls()?);

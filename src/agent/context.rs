@@ -29,6 +29,7 @@ use super::topology::Aligner;
 use super::users::Users;
 use super::volumes::Tokens;
 use super::volumes::fields::Allocatable;
+use super::volumes::memory::InMemory;
 use crate::net::services::View;
 use crate::{config, cri};
 
@@ -56,6 +57,8 @@ pub struct NodeContext {
     pub drivers: Drivers,
     pub pods: PodTable,
     pub tokens: Tokens,
+    /// What volumes can be kept in memory.
+    pub in_memory: InMemory,
     pub probe_counts: Counts,
     pub preemptions: preemption::Counts,
     /// How full volumes are.

@@ -147,6 +147,7 @@ static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let anyone = Arc::new(Anyone(provider.clone()));
     let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    #[expect(clippy::expect_used, reason = "ring has ciphers of both versions, which every request of a test shows")]
     let builder = versions.expect("the provider supports the default versions");
     Arc::new(builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth())
 });

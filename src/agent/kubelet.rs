@@ -29,7 +29,8 @@ use super::pod::table::PodTable;
 use super::pod_source::PodSource;
 use super::topology::Aligner;
 use super::users::Users;
-use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, preemption, reserved, shutdown};
+use super::volumes::memory::InMemory;
+use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, preemption, read_only, reserved, shutdown};
 use crate::api::amounts::Amounts;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -55,6 +56,7 @@ pub struct Parts {
     pub aligner: Aligner,
     /// The address of the node.
     pub address: watch::Receiver<IpAddr>,
+    pub in_memory: InMemory,
 }
 
 pub struct Kubelet {
@@ -86,7 +88,19 @@ impl Kubelet {
                 signals::Kubepods { directory, is_v2: cgroups.is_v2(), limit_bytes: shares.pods_memory_bytes }
             });
         let gauges = Arc::new(signals::Machine::new(&parts.config.data_dir, kubepods));
-        let Parts { config, cluster, client, runtime, images, services, imports, exclusive, aligner, address } = parts;
+        let Parts {
+            config,
+            cluster,
+            client,
+            runtime,
+            images,
+            services,
+            imports,
+            exclusive,
+            aligner,
+            address,
+            in_memory,
+        } = parts;
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let paths = Paths::new(&config.data_dir, config.kubelet_dir.as_deref());
         let pods = PodTable::default();
@@ -117,6 +131,7 @@ impl Kubelet {
             ),
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             tokens: std::sync::Mutex::default(),
+            in_memory,
             probe_counts: Counts::default(),
             preemptions: preemption::Counts::default(),
             volume_figures: VolumeFigures::default(),
@@ -174,6 +189,7 @@ impl Kubelet {
         tasks.spawn(node.run(stop.clone()));
         tasks.spawn(follow_runtime(self.cx.clone(), runtime_state, stop.clone()));
         tasks.spawn(logs::rotate(self.cx.clone(), stop.clone()));
+        tasks.spawn(read_only::run(self.cx.clone(), stop.clone()));
         tasks.spawn(gc::run(self.cx.clone(), stop.clone()));
         csi::begin(&self.cx);
         tasks.spawn(eviction::run(self.cx.clone(), stop.clone()));

@@ -1,10 +1,11 @@
 //! The node agent: turns pods into containers and tells the API about them.
 //!
 //! [`kubelet`] puts the parts together. [`pod_source`] starts one [`pod`] worker per pod; [`volumes`], [`images`],
-//! [`objects`] and [`probes`] serve the workers; [`node_status`] speaks for the node. [`join`] comes before all that;
+//! [`objects`] and [`probes`] serve the workers; [`plugins`] register here, those of [`csi`] among them; [`node_status`]
+//! speaks for the node. [`join`] comes before all that;
 //! [`api`] is the kubelet endpoint, [`metrics`] what monitoring reads there; [`uninstall`] comes after all of it.
-//! [`objects`] and [`probes`] serve the workers; [`plugins`] register here, those of [`csi`] among them; [`node_status`] speaks for the node. [`join`] comes before all that;
-//! [`api`] is the kubelet endpoint; [`uninstall`] comes after all of it.
+
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod allocatable;
 pub mod allocation;
@@ -40,6 +41,7 @@ pub mod pod_resources;
 pub mod pod_source;
 mod preemption;
 pub mod probes;
+mod read_only;
 mod reserved;
 mod running;
 mod shutdown;

@@ -24,6 +24,7 @@ use super::kubelet::{Kubelet, Parts};
 use super::topology::Aligner;
 use super::topology::machine::Topology;
 use super::topology::machine::tests::machine;
+use super::volumes::memory::InMemory;
 use crate::config::kubelet::Kubelet as Settings;
 use crate::config::{Agent, Cidr, Cluster};
 use crate::cri::fake::Fake;
@@ -72,6 +73,8 @@ impl Node {
             exclusive: self.exclusive(),
             aligner: Aligner::new(&self.settings.placement, || Ok(self.topology.clone())).expect("it suits"),
             address: self.address.subscribe(),
+            // What is mounted would outlive a story that fails.
+            in_memory: InMemory::No,
         };
         // No control groups there: pods run without.
         Kubelet::with_cgroups(parts, self.directory.path()).with_gauges(self.gauges.clone())

@@ -3,10 +3,13 @@
 //! Configurations are the protocol's own messages ([`v1`]); what comes back is in our words. [`client`] speaks gRPC,
 //! [`containerd`] supervises the daemon, [`image_import`] loads image archives, [`in_use`] tells which images must stay, [`fake`] is for tests.
 
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod client;
 pub mod containerd;
 pub mod containerd_config;
 pub mod events;
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests run it")]
 pub mod fake;
 pub mod image_archive;
 pub mod image_import;

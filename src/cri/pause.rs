@@ -44,6 +44,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// # Panics
 /// Never: writing a tar into memory cannot fail.
 #[must_use]
+#[expect(clippy::expect_used, reason = "the same bytes each time, which a test writes")]
 pub fn image() -> PauseImage {
     let program = elf();
     let mut header = tar::Header::new_ustar();

@@ -207,6 +207,11 @@ impl Lab {
         self.node_ready(&name);
     }
 
+    /// Plugs machine `n` (counted from 1) into the switch, or pulls its cable.
+    pub fn cable(&self, n: usize, plugged: bool) {
+        ip(&format!("-n {}-sw link set port{n} {}", self.id, if plugged { "up" } else { "down" }));
+    }
+
     pub fn node_ready(&self, name: &str) {
         wait_for(&format!("node {name} Ready"), || {
             let node = self.json(&["get", "node", name]).ok()?;

@@ -141,10 +141,25 @@ fn volumes_hold_what_they_should(lab: &Lab) {
     assert_eq!(read("/s/word"), "open");
     assert_eq!(read("/h/file"), "from the host\n");
     assert_eq!(lab.kubectl(&["exec", "volumes", "--", "stat", "-L", "-c", "%a", "/s/word"]), "400\n");
-    assert!(lab.kubectl(&["exec", "volumes", "--", "mount"]).contains("tmpfs on /m "));
+    // In memory, where nobody finds them on the disk, nor in its swap.
+    let mounts = lab.kubectl(&["exec", "volumes", "--", "mount"]);
+    for path in ["/m", "/s", "/var/run/secrets/kubernetes.io/serviceaccount"] {
+        let start = format!("tmpfs on {path} ");
+        let line = mounts.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{path}: {mounts}"));
+        assert_eq!(line.contains("noswap"), swap_can_be_kept_off(), "{line}");
+    }
     // A change arrives in the running pod.
     lab.kubectl(&["patch", "configmap", "settings", "-p", r#"{"data":{"color":"blue"}}"#]);
+    lab.kubectl(&["patch", "secret", "sesame", "-p", r#"{"stringData":{"word":"shut"}}"#]);
     wait_for("the new color", || (read("/c/color") == "blue").then_some(()));
+    wait_for("the new word", || (read("/s/word") == "shut").then_some(()));
+}
+
+/// Linux 6.4 and newer.
+fn swap_can_be_kept_off() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(4))
 }
 
 fn the_token_and_the_environment(lab: &Lab) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
+use skiff::agent::volumes::memory::InMemory;
 use skiff::agent::volumes::{subpath, teardown};
 
 use crate::support::skip;
@@ -60,4 +61,10 @@ fn inside() {
     assert_eq!((mounts_below(&pod), pod.exists()), (0, false));
     assert_eq!(fs::read_to_string(data.join("sub/kept")).unwrap(), "x");
     drop(open);
+
+    // What was left mounted by one that was killed while it tried is no matter.
+    fs::create_dir(root.join("in-memory")).unwrap();
+    mount(Some("tmpfs"), &root.join("in-memory"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    assert_ne!(InMemory::probe(&root), InMemory::No);
+    assert_eq!((mounts_below(&root), root.join("in-memory").exists()), (0, false));
 }

@@ -12,6 +12,7 @@
 
 mod allocate;
 pub mod capacity;
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests run it")]
 pub mod fake;
 pub mod near;
 mod plugin;

@@ -11,6 +11,7 @@
 
 pub mod cdi;
 pub mod claims;
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests run it")]
 pub mod fake;
 pub mod protocol;
 mod reach;

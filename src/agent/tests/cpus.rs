@@ -234,7 +234,11 @@ async fn what_lies_together_is_counted() {
     node.topology = machine(1, 1, 8, 2, false, 4);
     node.settings.placement.cpu_options.full_cores = true;
     let cx = node.context();
-    let pod = |uid: &str, cpus: usize| serde_json::from_value(with(uid, Some(cpus))).expect("a pod");
+    let pod = |uid: &str, cpus: usize| {
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(with(uid, Some(cpus))).expect("a pod");
+        cx.ledger.adopt(&pod.clone().into());
+        pod
+    };
     admit(&cx, &pod("u1", 4), false).await.expect("two cores");
     let refused = admit(&cx, &pod("u2", 1), false).await.expect_err("half of a core");
     assert_eq!(refused.reason, "SMTAlignmentError");

@@ -52,6 +52,11 @@ pub(super) fn write(directory: &Path, payload: &Payload, fs_group: Option<i64>) 
     Ok(())
 }
 
+/// Whether there are files.
+pub(super) fn is_written(directory: &Path) -> bool {
+    directory.join(DATA).exists()
+}
+
 /// Relative, no `..`, nothing that could leave the directory.
 fn is_clean(path: &str) -> bool {
     let parts = Path::new(path).components();

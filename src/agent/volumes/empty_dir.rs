@@ -6,6 +6,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 use nix::mount::{MsFlags, mount};
 
+use super::memory::InMemory;
 use super::{Failure, fields, teardown};
 use crate::agent::cgroups::{self, bytes};
 
@@ -58,21 +59,25 @@ fn huge_pages(pod: &Pod) -> Vec<i64> {
     sizes
 }
 
-pub(super) fn make(directory: &Path, medium: &Medium, fs_group: Option<i64>) -> Result<(), Failure> {
+pub(super) fn make(
+    directory: &Path,
+    medium: &Medium,
+    fs_group: Option<i64>,
+    in_memory: InMemory,
+) -> Result<(), Failure> {
     // A container may have changed owner and mode since: only a new directory gets ours.
     if directory.is_dir() && (*medium == Medium::Disk || teardown::is_mount_point(directory)) {
         return Ok(());
     }
     std::fs::create_dir_all(directory).map_err(Failure::io(directory))?;
-    let (kind, options) = match medium {
-        Medium::Disk => (None, String::new()),
-        Medium::Memory(size @ 1..) => (Some("tmpfs"), format!("size={size}")),
-        Medium::Memory(_) => (Some("tmpfs"), String::new()),
-        Medium::HugePages(size) => (Some("hugetlbfs"), format!("pagesize={size}")),
-    };
-    if let Some(kind) = kind {
-        let mounted = mount(Some(kind), directory, Some(kind), MsFlags::empty(), Some(options.as_str()));
-        mounted.map_err(|errno| Failure::io(directory)(errno.into()))?;
+    match medium {
+        Medium::Disk => {}
+        Medium::Memory(size) => in_memory.mount(directory, *size)?,
+        Medium::HugePages(size) => {
+            let (kind, options) = (Some("hugetlbfs"), format!("pagesize={size}"));
+            let mounted = mount(kind, directory, kind, MsFlags::empty(), Some(options.as_str()));
+            mounted.map_err(|errno| Failure::io(directory)(errno.into()))?;
+        }
     }
     let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
     if group.is_some() {

@@ -11,6 +11,7 @@ mod filled;
 mod host_path;
 pub mod image;
 pub mod local;
+pub mod memory;
 pub mod mounts;
 mod nfs;
 pub(super) mod ownership;
@@ -36,6 +37,7 @@ use atomic::Payload;
 pub use block::devices;
 use claim::Of;
 pub use filled::{AllMeasurable, By, Filled, Measurable};
+use memory::InMemory;
 pub use projected::{Tokens, account, account_token};
 
 /// Where the pod's volumes are.
@@ -157,6 +159,7 @@ enum Job {
     EmptyDir {
         directory: PathBuf,
         medium: empty_dir::Medium,
+        in_memory: InMemory,
     },
     HostPath {
         path: PathBuf,
@@ -173,6 +176,7 @@ enum Job {
     Files {
         directory: PathBuf,
         payload: Payload,
+        in_memory: InMemory,
     },
     /// All is there.
     Mounted {
@@ -218,23 +222,26 @@ async fn fetch(
     allocatable: fields::Allocatable,
 ) -> Result<Fetched, Failure> {
     let place = |plugin: &str| cx.paths.volume(uid(pod), plugin, &volume.name);
-    let (mut refresh_at, mut read_only) = (None, false);
+    let (mut refresh_at, mut read_only, in_memory) = (None, false, cx.in_memory);
     let job = if let Some(source) = &volume.empty_dir {
-        Job::EmptyDir { directory: place("empty-dir"), medium: empty_dir::medium(pod, source, &allocatable)? }
+        let medium = empty_dir::medium(pod, source, &allocatable)?;
+        Job::EmptyDir { directory: place("empty-dir"), medium, in_memory }
     } else if let Some(source) = &volume.host_path {
         Job::HostPath { path: PathBuf::from(&source.path), kind: source.type_.clone().unwrap_or_default() }
     } else if let Some(source) = &volume.config_map {
-        Job::Files { directory: place("configmap"), payload: config_map::fetch(cx, pod, source).await? }
+        // No secret: on the disk, as upstream has it.
+        let in_memory = InMemory::No;
+        Job::Files { directory: place("configmap"), payload: config_map::fetch(cx, pod, source).await?, in_memory }
     } else if let Some(source) = &volume.secret {
-        Job::Files { directory: place("secret"), payload: secret::fetch(cx, pod, source).await? }
+        Job::Files { directory: place("secret"), payload: secret::fetch(cx, pod, source).await?, in_memory }
     } else if let Some(source) = &volume.downward_api {
         let payload =
             downward::payload(pod, source.items.as_deref().unwrap_or_default(), source.default_mode, &allocatable)?;
-        Job::Files { directory: place("downward-api"), payload }
+        Job::Files { directory: place("downward-api"), payload, in_memory }
     } else if let Some(source) = &volume.projected {
         let (payload, refresh) = projected::fetch(cx, pod, &volume.name, source, &allocatable).await?;
         refresh_at = refresh;
-        Job::Files { directory: place("projected"), payload }
+        Job::Files { directory: place("projected"), payload, in_memory }
     } else if volume.image.is_some() {
         Job::Image
     } else if let Some(source) = &volume.nfs {
@@ -293,8 +300,8 @@ fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
     let folder = |path, read_only, by| MountedVolume { path, read_only, by, ..MountedVolume::default() };
     let (files, file_system) = (Some(By::Files), Some(By::FileSystem));
     match job {
-        Job::EmptyDir { directory, medium } => {
-            empty_dir::make(&directory, &medium, fs_group)?;
+        Job::EmptyDir { directory, medium, in_memory } => {
+            empty_dir::make(&directory, &medium, fs_group, in_memory)?;
             Ok(folder(directory, false, files))
         }
         Job::HostPath { path, kind } => {
@@ -310,7 +317,8 @@ fn write(job: Job, fs_group: Option<i64>) -> Result<MountedVolume, Failure> {
             local::make(&path)?;
             Ok(folder(path, false, file_system))
         }
-        Job::Files { directory, payload } => {
+        Job::Files { directory, payload, in_memory } => {
+            in_memory.prepare(&directory)?;
             atomic::write(&directory, &payload, fs_group)?;
             Ok(folder(directory, true, files))
         }

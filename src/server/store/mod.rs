@@ -34,6 +34,7 @@ use crate::api::object::ObjectRef;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::status::Status;
+use crate::disk;
 
 /// How much a crash may take away (architecture, decision 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,8 @@ pub enum Error {
     Conflict { current: Option<Revision> },
     #[error("no space left on the disk that holds {}", file.display())]
     Full { file: PathBuf },
+    #[error("{} is on a file system that nobody can write: {}", file.display(), disk::REMEDY)]
+    ReadOnly { file: PathBuf },
     #[error("cannot write {}: {reason}", file.display())]
     Disk { file: PathBuf, reason: String },
     #[error("the store is closed")]
@@ -181,7 +184,7 @@ impl Error {
         match self {
             Self::Full { .. } => Status::insufficient_storage(self.to_string()),
             Self::Closed => Status::unavailable(self.to_string(), 1),
-            Self::Conflict { .. } | Self::Disk { .. } => Status::internal(self),
+            Self::Conflict { .. } | Self::ReadOnly { .. } | Self::Disk { .. } => Status::internal(self),
         }
     }
 }
@@ -201,6 +204,8 @@ pub enum OpenError {
     Corrupt { file: PathBuf, reason: String },
     #[error("{} is not a skiff database", file.display())]
     Foreign { file: PathBuf },
+    #[error("{} is on a file system that nobody can write: {}", file.display(), disk::REMEDY)]
+    ReadOnly { file: PathBuf },
     #[error("cannot open {}", file.display())]
     Io {
         file: PathBuf,

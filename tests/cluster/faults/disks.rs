@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::belongings::processes;
+use super::belongings::{self, processes};
 use crate::lab::{IMAGE, Lab, wait_for};
 use crate::support::skip;
 
@@ -17,13 +17,7 @@ fn disks_that_are_full_or_cannot_be_written() {
     }
     let mut lab = Lab::with_image(1);
     let folder = lab.machines[0].data_dir.join("agent");
-    let disk = lab.dir.join("disk");
-    let (inside, image) = (folder.display().to_string(), disk.display().to_string());
-    run(&lab, "truncate", &["-s", &format!("{MEGABYTES}M"), &image]);
-    run(&lab, "mkfs.ext4", &["-q", "-F", &image]);
-    run(&lab, "cp", &["-a", &inside, &format!("{inside}.first")]);
-    run(&lab, "mount", &["-o", "loop,errors=remount-ro", &image, &inside]);
-    run(&lab, "cp", &["-a", &format!("{inside}.first/images"), &inside]);
+    on_its_own_disk(&lab, &folder);
     // That pods go when the disk is full is another story.
     lab.server(&["--kubelet-arg=eviction-hard=memory.available<10Mi"]);
     wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
@@ -32,6 +26,29 @@ fn disks_that_are_full_or_cannot_be_written() {
     running(&lab, "early");
     full(&mut lab, &folder);
     read_only(&lab, &folder);
+}
+
+/// What is there moves to a new disk, which is mounted in its place.
+fn on_its_own_disk(lab: &Lab, folder: &Path) -> String {
+    let (inside, image) = (folder.display().to_string(), lab.dir.join("disk").display().to_string());
+    run(lab, "truncate", &["-s", &format!("{MEGABYTES}M"), &image]);
+    run(lab, "mkfs.ext4", &["-q", "-F", &image]);
+    run(lab, "cp", &["-a", &inside, &format!("{inside}.first")]);
+    mount(lab, &image, &inside);
+    run(lab, "cp", &["-a", &format!("{inside}.first/."), &inside]);
+    image
+}
+
+fn mount(lab: &Lab, image: &str, inside: &str) {
+    run(lab, "mount", &["-o", "loop,errors=remount-ro", image, inside]);
+}
+
+/// As the kernel does when it finds an error in the file system: nobody can write any more.
+fn break_disk(lab: &Lab, folder: &Path) {
+    let mounts = lab.machines[0].command("findmnt".as_ref()).args(["-no", "SOURCE"]).arg(folder).output().unwrap();
+    let device = String::from_utf8(mounts.stdout).unwrap();
+    let device = Path::new(device.trim()).file_name().unwrap().to_str().unwrap().to_owned();
+    std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a disk that breaks").unwrap();
 }
 
 fn run(lab: &Lab, program: &str, arguments: &[&str]) {
@@ -95,15 +112,101 @@ fn full(lab: &mut Lab, folder: &Path) {
 
 /// The kernel mounts a disk with errors so: nothing but a repair brings it back.
 fn read_only(lab: &Lab, folder: &Path) {
-    let mounts = lab.machines[0].command("findmnt".as_ref()).args(["-no", "SOURCE"]).arg(folder).output().unwrap();
-    let device = String::from_utf8(mounts.stdout).unwrap();
-    let device = Path::new(device.trim()).file_name().unwrap().to_str().unwrap().to_owned();
-    std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a disk that breaks").unwrap();
+    break_disk(lab, folder);
     start(lab, "never");
     told(lab, "never", "read-only file system");
+    // The node names the cause and what to do.
+    wait_for("the node's event", || {
+        let events = lab.kubectl(&["get", "events", "-A", "--field-selector", "reason=FilesystemIsReadOnly"]);
+        events.contains("restart the machine").then_some(())
+    });
     // What runs goes on, and the node says that it is there.
     assert_eq!(sleepers(), 1);
     running(lab, "early");
     let output = lab.kubectl_output(&["logs", "early"]);
     assert!(output.status.success(), "{output:?}");
+}
+
+/// The server's records are on the disk too. Nothing but mounting it anew makes it writable, so that the machine is
+/// restarted, as the message says; here whatever runs is ended at once instead.
+#[test]
+fn a_disk_that_broke_is_mended() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let mut lab = Lab::with_image(1);
+    let folder = lab.machines[0].data_dir.clone();
+    let image = on_its_own_disk(&lab, &folder);
+    lab.server(&["--kubelet-arg=eviction-hard=memory.available<10Mi"]);
+    wait_for("the default service account", || lab.json(&["get", "serviceaccount", "default"]).ok());
+    start(&lab, "early");
+    running(&lab, "early");
+    lab.kubectl(&["create", "configmap", "kept", "--from-literal=k=v"]);
+
+    break_disk(&lab, &folder);
+    let create = |name: &str| lab.kubectl_output(&["create", "configmap", name]);
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let refused = create("refused");
+    assert!(!refused.status.success());
+    let (name, remedy) = ("state.db is on a file system that nobody can write", "restart the machine");
+    assert!(said(&refused).contains(name) && said(&refused).contains(remedy), "{}", said(&refused));
+    // What is there can be read, what runs goes on, and can be reached.
+    lab.kubectl(&["get", "configmap", "kept"]);
+    assert_eq!(lab.kubectl(&["exec", "early", "--", "echo", "here"]), "here\n");
+    assert_eq!(sleepers(), 1);
+
+    // One that starts there says why it cannot.
+    lab.machines[0].kill();
+    lab.machines[0].restart();
+    let log = lab.machines[0].log();
+    let mut skiff = lab.machines[0].skiff.take().unwrap();
+    let status = wait_for("the end of one that cannot write", || skiff.try_wait().unwrap());
+    let text = std::fs::read_to_string(log).unwrap();
+    let last = text.lines().last().unwrap_or_default();
+    assert!(!status.success() && last.contains("nobody can write") && last.contains(remedy), "{status}: {last}");
+
+    end_everything(&lab);
+    let inside = folder.display().to_string();
+    wait_for("the disk to be free", || {
+        // What pods had is mounted in it.
+        let done = lab.machines[0].command("umount".as_ref()).args(["-R", &inside]).status().unwrap();
+        done.success().then_some(())
+    });
+    // 1: errors were found and mended.
+    let checked = lab.machines[0].command("e2fsck".as_ref()).args(["-p", &image]).status().unwrap();
+    assert!(matches!(checked.code(), Some(0 | 1)), "{checked}");
+    mount(&lab, &image, &inside);
+    lab.machines[0].restart();
+    lab.node_ready("m1");
+    let pod = wait_for("the pod to run again", || {
+        let pod = lab.json(&["get", "pod", "early"]).ok()?;
+        let state = &pod["status"]["containerStatuses"][0];
+        (state["restartCount"] == 1 && state["ready"] == true).then_some(pod)
+    });
+    assert_eq!(sleepers(), 1, "{pod}");
+    lab.kubectl(&["get", "configmap", "kept"]);
+    assert!(!lab.kubectl_output(&["get", "configmap", "refused"]).status.success(), "it was refused");
+    lab.kubectl(&["create", "configmap", "new"]);
+    start(&lab, "late");
+    wait_for("one more pod", || {
+        (lab.json(&["get", "pod", "late"]).ok()?["status"]["phase"] == "Running").then_some(())
+    });
+    assert_eq!(sleepers(), 2);
+    lab.kubectl(&["delete", "pod", "early", "late", "--timeout=60s"]);
+    assert_eq!(sleepers(), 0);
+}
+
+/// Of this lab's node only: what was started with a file of its, and what these have started.
+fn end_everything(lab: &Lab) {
+    wait_for("everything to end", || {
+        let all = processes();
+        let mut doomed: Vec<i32> =
+            belongings::of_node(&lab.machines[0]).into_iter().map(|process| process.id).collect();
+        doomed.extend(all.iter().filter(|process| process.arguments.contains("sleep 4711")).map(|process| process.id));
+        let parents = doomed.clone();
+        let of_shims = all.iter().filter(|process| parents.contains(&process.parent)).map(|process| process.id);
+        doomed.extend(of_shims);
+        doomed.iter().for_each(|id| belongings::kill(*id));
+        doomed.is_empty().then_some(())
+    });
 }

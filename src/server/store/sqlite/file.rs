@@ -15,6 +15,7 @@ use crate::api::key::Key;
 use crate::api::object::Object;
 use crate::api::resource;
 use crate::api::revision::Revision;
+use crate::disk;
 
 /// `PRAGMA user_version` of files that this version writes.
 const SCHEMA: i64 = 1;
@@ -244,10 +245,11 @@ impl File {
 
 fn failure(path: &Path, e: &rusqlite::Error) -> Error {
     let file = path.to_owned();
-    if e.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-        Error::Full { file }
-    } else {
-        Error::Disk { file, reason: e.to_string() }
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Error::Full { file },
+        // SQLite says so, or that input and output failed, by what it was doing.
+        _ if disk::is_read_only(path) => Error::ReadOnly { file },
+        _ => Error::Disk { file, reason: e.to_string() },
     }
 }
 
@@ -255,7 +257,10 @@ fn failure(path: &Path, e: &rusqlite::Error) -> Error {
 fn lock(path: &Path) -> Result<fs::File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let io = |source| OpenError::Io { file: path.to_owned(), source };
+    let io = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { file: path.to_owned() },
+        _ => OpenError::Io { file: path.to_owned(), source },
+    };
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
