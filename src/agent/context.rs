@@ -29,6 +29,7 @@ use super::topology::Aligner;
 use super::users::Users;
 use super::volumes::Tokens;
 use super::volumes::fields::Allocatable;
+use super::volumes::iscsi::Iscsi;
 use super::volumes::memory::InMemory;
 use crate::net::services::View;
 use crate::{config, cri};
@@ -64,6 +65,7 @@ pub struct NodeContext {
     /// How full volumes are.
     pub volume_figures: VolumeFigures,
     pub csi: Csi,
+    pub iscsi: Arc<Iscsi>,
     pub paths: Paths,
     /// What the node gives to pods.
     pub allocatable: Allocatable,

@@ -29,6 +29,7 @@ use super::pod::table::PodTable;
 use super::pod_source::PodSource;
 use super::topology::Aligner;
 use super::users::Users;
+use super::volumes::iscsi::Iscsi;
 use super::volumes::memory::InMemory;
 use super::{allocatable, cpu, csi, events, eviction, gc, logs, plugins, preemption, read_only, reserved, shutdown};
 use crate::api::amounts::Amounts;
@@ -104,6 +105,7 @@ impl Kubelet {
         let (recorder, writer) = events::new(client.clone(), &config.node_name);
         let paths = Paths::new(&config.data_dir, config.kubelet_dir.as_deref());
         let pods = PodTable::default();
+        let iscsi = Arc::new(Iscsi::new(&paths.kubelet, &config.search_path));
         let cx = NodeContext {
             users: Users::new(&paths.pods, config.kubelet.host.ids_per_pod, config.max_pods, &config.search_path),
             paths,
@@ -136,6 +138,7 @@ impl Kubelet {
             preemptions: preemption::Counts::default(),
             volume_figures: VolumeFigures::default(),
             csi: csi::Csi::default(),
+            iscsi,
             events: recorder,
             config,
             cluster,

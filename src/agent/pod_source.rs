@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
-use super::csi;
 use super::mirror::{self, FullName, Picture, full_name, is_mirror, is_static};
 use super::own_node::OwnNode;
 use super::pod::admit::{self, Refusal};
@@ -21,7 +20,7 @@ use super::pod::observed::Observed;
 use super::pod::worker::{Desired, Worker};
 use super::pod::{ended, uid};
 use super::static_pods::StaticPods;
-use super::volumes::teardown;
+use super::volumes::{attached, teardown};
 use super::{eviction, preemption, shutdown};
 use crate::client::reflector::{self, Event, Source};
 use crate::cri::{self, Runtime};
@@ -284,7 +283,7 @@ impl PodSource {
         self.cx.exclusive.retain(is_there);
         self.cx.aligner.retain(is_there);
         self.cx.drivers.retain(is_there);
-        csi::remove_unused(&self.cx);
+        attached::remove_unused(&self.cx, is_there);
     }
 
     /// Directories of pods that neither the API nor the runtime knows.
@@ -307,8 +306,8 @@ impl PodSource {
                 continue;
             }
             self.cx.cgroups.remove_by_uid(&id);
-            if csi::has_volumes(&self.cx, &id) {
-                csi::release_orphan(&self.cx, &id);
+            if attached::has_volumes(&self.cx, &id) {
+                attached::release_orphan(&self.cx, &id);
                 continue;
             }
             match teardown::remove(&entry.path()) {

@@ -10,9 +10,13 @@ use serde_json::Value;
 
 use super::context::Paths;
 use super::running;
+use super::volumes::iscsi::Iscsi;
 use super::volumes::teardown;
 use crate::config::Server;
 use crate::cri::containerd::Layout;
+
+/// Where programs are looked for when no agent is configured.
+const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
@@ -44,6 +48,11 @@ pub async fn run(config: Server) -> Result<(), UninstallError> {
     // Of pods and plug-ins; in the data directory when that is not the default one.
     let kubelet_dir = config.agent.as_ref().and_then(|agent| agent.kubelet_dir.as_deref());
     let paths = Paths::new(data_dir, kubelet_dir);
+    // Before anything is detached: a disk goes only once all is written to it.
+    let search_path = config.agent.as_ref().map_or(SEARCH_PATH, |agent| agent.search_path.as_str());
+    if let Err(error) = Iscsi::new(&paths.kubelet, search_path).remove_all().await {
+        tracing::warn!(error, "an iSCSI volume stays logged in");
+    }
     unmount_below(data_dir);
     for namespace in namespaces {
         // A file that a namespace was mounted on; the mount went with the machine if it was started anew since.

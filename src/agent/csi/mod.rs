@@ -35,15 +35,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+
+use crate::agent::volumes::work::Work;
 
 pub use driver::Driver;
 pub use mount::{Published, publish};
 pub use node::ensure_csi_node;
+pub use paths::hex;
 pub use register::Register;
 pub use source::{Claimed, Source, inline, persistent};
-pub use unmount::{begin, has_volumes, release, release_orphan, remove_unused};
+pub use unmount::{begin, has_volumes, release, remove_unused};
 
 /// Messages, clients and servers of `csi.v1`.
 #[allow(clippy::all, missing_docs, reason = "generated")]
@@ -67,11 +69,10 @@ pub struct Failure {
 #[derive(Default)]
 pub struct Csi {
     drivers: watch::Sender<BTreeMap<String, Arc<Driver>>>,
-    /// By unique name. Held during calls about the volume.
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     done: Mutex<Done>,
     in_use: in_use::InUse,
-    tasks: Mutex<JoinSet<()>>,
+    /// Volumes go by their unique names.
+    work: Work,
 }
 
 /// What this process did, or saw done: for the rest, the calls are made again.
@@ -93,10 +94,7 @@ impl Csi {
     }
 
     fn lock_of(&self, unique: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = lock(&self.locks);
-        // Those that nobody holds are made again when they are needed.
-        locks.retain(|_, held| Arc::strong_count(held) > 1);
-        Arc::clone(locks.entry(unique.to_owned()).or_default())
+        self.work.lock_of(unique)
     }
 
     fn done(&self) -> MutexGuard<'_, Done> {
@@ -105,16 +103,12 @@ impl Csi {
 
     /// Runs what must not stop half-way when whoever asked for it goes. `None` when the agent stops.
     async fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        let (tell, told) = oneshot::channel();
-        {
-            let mut tasks = lock(&self.tasks);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(async move {
-                // Nobody may be left to hear it.
-                let _ = tell.send(work.await);
-            });
-        }
-        told.await.ok()
+        self.work.finish(work).await
+    }
+
+    /// The same, when nobody waits for it.
+    pub fn begin(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.work.begin(work);
     }
 }
 

@@ -53,7 +53,9 @@ pub(super) fn unique(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
-pub(super) fn hex(text: &str) -> String {
+/// The SHA-256 of a text, which is a name that a folder can have.
+#[must_use]
+pub fn hex(text: &str) -> String {
     let mut name = String::with_capacity(64);
     for byte in Sha256::digest(text) {
         let _ = write!(name, "{byte:02x}");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::Api;
 
-use super::{Driver, lock, node};
+use super::{Driver, node};
 use crate::agent::context::NodeContext;
 use crate::agent::plugins::{Handler, Plugin};
 
@@ -28,7 +28,7 @@ impl Handler for Register {
         let driver = Arc::new(driver);
         cx.csi.drivers.send_modify(|drivers| drop(drivers.insert(plugin.name.clone(), driver.clone())));
         if let Some(period) = room_period(cx, &plugin.name).await {
-            lock(&cx.csi.tasks).spawn(follow_room(cx.clone(), driver, period));
+            cx.csi.begin(follow_room(cx.clone(), driver, period));
         }
         Ok(())
     }

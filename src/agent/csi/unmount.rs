@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::paths::{self, Found};
 use super::v1::{NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest};
-use super::{call, in_use, lock};
+use super::{call, in_use};
 use crate::agent::context::NodeContext;
 use crate::agent::volumes::teardown;
 
@@ -133,22 +133,6 @@ async fn unstage(cx: &Arc<NodeContext>, found: &Found) -> Result<(), String> {
     Ok(())
 }
 
-/// A pod's folder that nobody knows the pod of any more: its volumes are undone first, however long that takes.
-pub fn release_orphan(cx: &Arc<NodeContext>, uid: &str) {
-    let (cx, uid) = (Arc::clone(cx), uid.to_owned());
-    let directory = cx.paths.pod(&uid);
-    let work = {
-        let cx = Arc::clone(&cx);
-        async move {
-            again("pod", &uid, || release(&cx, &uid)).await;
-            if let Err(error) = teardown::remove(&directory) {
-                tracing::warn!(%error, uid, "directory of an old pod not removed");
-            }
-        }
-    };
-    lock(&cx.csi.tasks).spawn(work);
-}
-
 /// Volumes that were staged for pods that are gone: an agent that was killed between two calls leaves them.
 pub fn remove_unused(cx: &Arc<NodeContext>) {
     for found in paths::staged(&cx.paths.kubelet) {
@@ -164,16 +148,16 @@ pub fn remove_unused(cx: &Arc<NodeContext>) {
                 unstage(&of_task, &found).await?;
                 in_use::tell(&of_task).await
             };
-            again("volume", &unique, attempt).await;
+            again(&unique, attempt).await;
         };
-        lock(&cx.csi.tasks).spawn(work);
+        cx.csi.begin(work);
     }
 }
 
-async fn again<F: Future<Output = Result<(), String>>>(what: &'static str, name: &str, attempt: impl Fn() -> F) {
+async fn again<F: Future<Output = Result<(), String>>>(volume: &str, attempt: impl Fn() -> F) {
     let mut delay = FIRST_RETRY;
     while let Err(error) = attempt().await {
-        tracing::warn!(error, what, name, "not unmounted; trying again");
+        tracing::warn!(error, volume, "not unmounted; trying again");
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(LAST_RETRY);
     }

@@ -10,8 +10,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use super::observed::Observed;
 use super::{describe, name, namespace, status, uid};
 use crate::agent::context::NodeContext;
-use crate::agent::csi;
-use crate::agent::volumes::teardown;
+use crate::agent::volumes::{attached, teardown};
 use crate::cri;
 
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -107,8 +106,8 @@ async fn release_rest(cx: &Arc<NodeContext>, pod: &Pod) {
     cx.aligner.retain(|known| known != uid(pod));
     cx.objects.release(uid(pod));
     cx.forget_tokens(uid(pod));
-    // Volumes of drivers are theirs to unmount: nothing is removed below one.
-    retry(pod, "CSI volumes", || csi::release(cx, uid(pod))).await;
+    // Those are unmounted by calls and commands: nothing is removed below one.
+    retry(pod, "attached volumes", || attached::release(cx, uid(pod))).await;
     // Before the folder, by which an agent that starts anew knows that the pod was here.
     cx.cgroups.remove(pod);
     let directory = cx.paths.pod(uid(pod));

@@ -4,13 +4,14 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::Api;
 
-use super::{Failure, Job, nfs};
+use super::{Failure, Job, iscsi, nfs};
 use crate::agent::context::NodeContext;
 use crate::agent::csi;
 use crate::agent::pod::{name, namespace, pod_spec, uid};
 use crate::api::local_storage;
 use crate::client::request;
 
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// On volumes that are folders of a node: which one.
 const NODE: &str = "local.path.provisioner/selected-node";
@@ -30,6 +31,8 @@ pub(super) enum Of {
     Node(Job, bool),
     /// Of an NFS server: the name of the PersistentVolume first.
     Share(String, nfs::Share),
+    /// Of an iSCSI target.
+    Disk(Box<iscsi::Wanted>),
     /// Of a CSI driver: the name of the PersistentVolume, and what the driver is told.
     Driver(String, Box<csi::Source>),
 }
@@ -61,16 +64,30 @@ pub(super) async fn fetch(cx: &NodeContext, pod: &Pod, volume: &Volume) -> Resul
     if let Some(source) = csi::persistent(csi::Claimed { claim, volume: found.clone(), read_only }) {
         return Ok(Some(Of::Driver(named, Box::new(source))));
     }
+    let options = mount_options(&found);
+    if let Some(wanted) = iscsi::persistent(pod, &found, options.clone(), read_only) {
+        return Ok(Some(Of::Disk(Box::new(wanted))));
+    }
     if let Some(source) = found.spec.as_ref().and_then(|spec| spec.nfs.as_ref()) {
         let share = nfs::Share {
             server: source.server.clone(),
             path: source.path.clone(),
             read_only: read_only || source.read_only == Some(true),
-            options: found.spec.as_ref().and_then(|spec| spec.mount_options.clone()).unwrap_or_default(),
+            options,
         };
         return Ok(Some(Of::Share(named, share)));
     }
     job(cx, &found, always).map_err(fail).map(|job| Some(Of::Node(job, read_only)))
+}
+
+/// The annotation is how they were given before there was a field, and still comes first.
+fn mount_options(volume: &PersistentVolume) -> Vec<String> {
+    let annotation = volume.metadata.annotations.as_ref().and_then(|all| all.get(MOUNT_OPTIONS));
+    match (annotation, &volume.spec) {
+        (Some(given), _) => given.split(',').map(str::to_owned).collect(),
+        (None, Some(spec)) => spec.mount_options.clone().unwrap_or_default(),
+        (None, None) => Vec::new(),
+    }
 }
 
 fn job(cx: &NodeContext, volume: &PersistentVolume, always: bool) -> Result<Job, String> {
@@ -84,7 +101,7 @@ fn job(cx: &NodeContext, volume: &PersistentVolume, always: bool) -> Result<Job,
     }
     let Some(source) = spec.host_path else {
         return Err(
-            "the volume's type is not supported: there are hostPath, local, nfs and those of CSI drivers".into()
+            "the volume's type is not supported: there are hostPath, local, nfs, iscsi and those of CSI drivers".into(),
         );
     };
     if block {
@@ -102,4 +119,22 @@ fn job(cx: &NodeContext, volume: &PersistentVolume, always: bool) -> Result<Job,
         return Ok(Job::LocalPath { path });
     }
     Ok(Job::HostPath { path, kind: source.type_.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_annotation_is_the_older_word() {
+        let options = |annotations: serde_json::Value, options: serde_json::Value| {
+            let volume = json!({"metadata": {"annotations": annotations}, "spec": {"mountOptions": options}});
+            mount_options(&serde_json::from_value(volume).unwrap())
+        };
+        assert_eq!(options(json!({}), json!(["noatime", "nfsvers=4.2"])), ["noatime", "nfsvers=4.2"]);
+        assert_eq!(options(json!({(MOUNT_OPTIONS): "ro,soft"}), json!(["noatime"])), ["ro", "soft"]);
+        assert_eq!(options(json!({}), json!(null)), [""; 0]);
+    }
 }

@@ -1,6 +1,7 @@
 //! Effects: a pod's volumes on this node. One file per type; data is fetched first, then written in one go.
 
 mod atomic;
+pub mod attached;
 mod block;
 mod claim;
 mod config_map;
@@ -10,16 +11,20 @@ pub mod fields;
 mod filled;
 mod host_path;
 pub mod image;
+pub mod iscsi;
 pub mod local;
 pub mod memory;
 pub mod mounts;
 mod nfs;
 pub(super) mod ownership;
+mod patience;
 mod projected;
 pub(super) mod propagation;
 mod secret;
 pub mod subpath;
 pub mod teardown;
+mod tools;
+pub(super) mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +44,7 @@ use claim::Of;
 pub use filled::{AllMeasurable, By, Filled, Measurable};
 use memory::InMemory;
 pub use projected::{Tokens, account, account_token};
+use tools::Host;
 
 /// Where the pod's volumes are.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +96,7 @@ impl Error {
     fn of(volume: &str, source: Failure) -> Error {
         match source {
             Failure::Claim { .. } => Error::Unknown { volume: volume.to_owned(), source },
-            Failure::Csi { ref volume, why: csi::Failure { step, .. } } => {
+            Failure::Step { ref volume, why: csi::Failure { step, .. } } => {
                 Error::SetUp { step, volume: volume.clone(), source }
             }
             Failure::Named { volume, why } => Error::of(&volume, *why),
@@ -137,8 +143,9 @@ pub enum Failure {
     /// A volume that events name otherwise than the pod does.
     #[error("{why}")]
     Named { volume: String, why: Box<Failure> },
+    /// Of a volume that takes several steps.
     #[error("{why}")]
-    Csi { volume: String, why: csi::Failure },
+    Step { volume: String, why: csi::Failure },
     #[error("{path}: {source}", path = path.display())]
     Io {
         path: PathBuf,
@@ -252,6 +259,9 @@ async fn fetch(
             options: Vec::new(),
         };
         shared(cx, share, place("nfs")).await?
+    } else if let Some(wanted) = iscsi::inline(pod, volume) {
+        read_only = wanted.read_only;
+        disk(cx, pod, wanted).await?
     } else if let Some(source) = csi::inline(pod, volume) {
         driven(cx, pod, &volume.name, source).await?
     } else {
@@ -264,6 +274,10 @@ async fn fetch(
                 let result = shared(cx, share, cx.paths.volume(uid(pod), "nfs", &name)).await;
                 result.map_err(|why| Failure::Named { volume: name, why: Box::new(why) })?
             }
+            Some(Of::Disk(wanted)) => {
+                read_only = wanted.read_only;
+                disk(cx, pod, *wanted).await?
+            }
             Some(Of::Driver(name, source)) => driven(cx, pod, &name, *source).await?,
             None => return Err(Failure::Unsupported(volume.name.clone())),
         }
@@ -275,14 +289,21 @@ async fn fetch(
 }
 
 async fn shared(cx: &NodeContext, share: nfs::Share, directory: PathBuf) -> Result<Job, Failure> {
-    nfs::mount(&share, &directory, &cx.config.search_path).await?;
+    nfs::mount(&share, &directory, &Host { search_path: cx.config.search_path.clone() }).await?;
     Ok(Job::Mounted { directory, read_only: share.read_only })
+}
+
+/// A disk of an iSCSI target: its folder, or the device itself.
+async fn disk(cx: &NodeContext, pod: &Pod, wanted: iscsi::Wanted) -> Result<Job, Failure> {
+    let (volume, block, read_only) = (wanted.volume().to_owned(), wanted.block(), wanted.read_only);
+    let path = iscsi::publish(cx, pod, wanted).await.map_err(|why| Failure::Step { volume, why })?;
+    Ok(if block { Job::Device { path } } else { Job::Mounted { directory: path, read_only } })
 }
 
 /// A volume of a CSI driver; `name` is how events name it.
 async fn driven(cx: &Arc<NodeContext>, pod: &Pod, name: &str, source: csi::Source) -> Result<Job, Failure> {
     let published = csi::publish(cx, pod, source).await;
-    published.map(Job::Done).map_err(|why| Failure::Csi { volume: name.to_owned(), why })
+    published.map(Job::Done).map_err(|why| Failure::Step { volume: name.to_owned(), why })
 }
 
 fn write_all(fetched: Vec<Fetched>, fs_group: Option<i64>) -> Result<Mounted, Error> {

@@ -3,12 +3,14 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::teardown;
+use super::{patience, teardown};
+use crate::supervisor::chain;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,6 +27,29 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What the volume's server is given to find a path.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same as [`bind`], of `(volume, container)`, for a volume whose server may be away.
+///
+/// # Errors
+/// As the event words it.
+pub async fn bind_patiently(
+    (volume, container): (String, String),
+    volume_path: PathBuf,
+    sub_path: String,
+    target: PathBuf,
+) -> Result<PathBuf, String> {
+    let late =
+        format!("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": no answer");
+    let bound = move || Ok(bind(&volume, &container, &volume_path, &sub_path, &target));
+    match patience::wait_within(PATIENCE, bound).await {
+        Some(Ok(bound)) => bound.map_err(|error| chain(&error)),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(late),
+    }
 }
 
 /// Binds `sub_path` of the volume at `volume_path` to `target`, making directories that are missing.

@@ -125,7 +125,24 @@ impl NodeAuthorizer {
             let named = mentions(pod, name) || (kind == Kind::Claim && may_be_ephemeral(pod, name));
             on_node(pod, node) && named && pod.value().is_ok_and(|pod| uses(&pod, kind, name))
         });
+        let related = related || (kind == Kind::Secret && self.is_secret_of_volume(node, a, name));
         if related { Opinion::Allow } else { unrelated(node) }
+    }
+
+    /// A volume names it that is bound to a claim of a pod on the node (`pkg/api/persistentvolume`, VisitPVSecretNames).
+    fn is_secret_of_volume(&self, node: &str, a: &ResourceAttributes<'_>, name: &str) -> bool {
+        self.objects.list("persistentvolumes", None).iter().any(|volume| {
+            let Some(volume) = mentions(volume, name).then(|| volume.value().ok()).flatten() else { return false };
+            let claim = &volume["spec"]["claimRef"];
+            let (Some(namespace), Some(of)) = (claim["namespace"].as_str(), claim["name"].as_str()) else {
+                return false;
+            };
+            names_secret(&volume["spec"], namespace, (a.namespace, name))
+                && matches!(
+                    self.related(node, &ResourceAttributes { namespace, name: of, ..*a }, Kind::Claim),
+                    Opinion::Allow
+                )
+        })
     }
 
     fn pod(&self, node: &str, a: &ResourceAttributes<'_>) -> Opinion {
@@ -259,6 +276,21 @@ fn uses(pod: &Value, kind: Kind, name: &str) -> bool {
                 })
         }
     }
+}
+
+/// Whether a volume's type names a Secret that is for nodes. `default`: the namespace where none is said.
+fn names_secret(spec: &Value, default: &str, secret: (&str, &str)) -> bool {
+    let is = |namespace: &Value, name: &Value| {
+        let namespace = namespace.as_str().filter(|namespace| !namespace.is_empty()).unwrap_or(default);
+        (namespace, name.as_str().unwrap_or_default()) == secret
+    };
+    spec.as_object().is_some_and(|sources| {
+        sources.values().any(|source| {
+            let references = ["secretRef", "nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"];
+            references.iter().any(|key| is(&source[*key]["namespace"], &source[*key]["name"]))
+                || is(&source["secretNamespace"], &source["secretName"])
+        })
+    })
 }
 
 /// Secrets of storage drivers: `csi.nodePublishSecretRef`, `cephfs.secretRef` and their like.

@@ -22,8 +22,13 @@ fn cluster() -> (Arc<Fake>, Authorizer) {
     objects.put(pod("p4", "n1", json!({"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}})));
     for (volume, claim) in [("pv1", "data"), ("pv2", "p4-scratch"), ("pv3", "other")] {
         objects.put(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
-            "spec": {"claimRef": {"namespace": "x", "name": claim}}}));
+            "spec": {"claimRef": {"namespace": "x", "name": claim},
+                "iscsi": {"iqn": "i", "secretRef": {"name": format!("{volume}-chap")}}}}));
     }
+    objects.put(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv4"}, "spec": {
+        "claimRef": {"namespace": "x", "name": "data"}, "csi": {"driver": "d", "volumeHandle": "h",
+            "nodeStageSecretRef": {"namespace": "storage", "name": "stage"},
+            "controllerPublishSecretRef": {"namespace": "storage", "name": "controllers"}}}}));
     objects.put(json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "a1"},
         "spec": {"attacher": "x.io", "nodeName": "n1", "source": {"persistentVolumeName": "pv1"}}}));
     let binding = |kind: &str, namespace: &str, name: &str, role: &str, subject: Value| {
@@ -115,6 +120,12 @@ admin      yes  anything whatever.io/things y/z
 n1         yes  get core/secrets x/s1
 n1         no   get core/secrets x/s2   # no relationship found between node 'n1' and this object
 n2         yes  get core/secrets x/s2
+n1         yes  get core/secrets x/pv1-chap
+n1         no   get core/secrets y/pv1-chap   # no relationship found between node 'n1' and this object
+n1         no   get core/secrets x/pv3-chap   # no relationship found between node 'n1' and this object
+n2         no   get core/secrets x/pv1-chap   # no relationship found between node 'n2' and this object
+n1         yes  get core/secrets storage/stage
+n1         no   get core/secrets storage/controllers   # no relationship found between node 'n1' and this object
 n1         yes  watch core/configmaps x/ metadata.name=p1-env
 n1         no   list core/configmaps x/   # No Object name found
 n1         no   list core/secrets   # can only read namespaced object of this type

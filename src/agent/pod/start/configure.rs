@@ -14,7 +14,6 @@ use crate::agent::objects;
 use crate::agent::pod::{env, ephemeral, host_network, hosts, name, namespace, security, spec, uid};
 use crate::agent::volumes::{self, Mounted, subpath};
 use crate::cri::{self, v1};
-use crate::supervisor::chain;
 
 /// How long a start waits for the first list of Services.
 const SERVICES_LIMIT: Duration = Duration::from_secs(5);
@@ -41,7 +40,7 @@ impl Operation {
                 .health()
                 .await
                 .is_ok_and(|health| health.default_handler().is_some_and(|handler| handler.recursive_read_only));
-        let mounts = self.mounts(start, container, sandbox, mounted, (&env, recursion))?;
+        let mounts = self.mounts(start, container, sandbox, mounted, (&env, recursion)).await?;
         let logs = self.cx.paths.pod_logs(namespace(&self.pod), name(&self.pod), uid(&self.pod));
         let directory = logs.join(&container.name);
         std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -115,7 +114,7 @@ impl Operation {
         env::environment(container, &sources).map_err(|error| error.to_string())
     }
 
-    fn mounts(
+    async fn mounts(
         &self,
         start: &Start,
         container: &Container,
@@ -140,8 +139,8 @@ impl Operation {
             } else {
                 let place = self.cx.paths.pod(uid(&self.pod)).join("volume-subpaths");
                 let target = place.join(&wanted.name).join(&container.name).join(index.to_string());
-                let bound = subpath::bind(&wanted.name, &container.name, &volume.path, &sub_path, &target);
-                bound.map_err(|error| chain(&error))?
+                let at = (wanted.name.clone(), container.name.clone());
+                subpath::bind_patiently(at, volume.path.clone(), sub_path, target).await?
             };
             mounts.push(v1::Mount {
                 container_path: absolute(&wanted.mount_path),

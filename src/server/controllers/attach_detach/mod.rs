@@ -13,7 +13,8 @@
 //! that has the volume in neither list shows that it can be detached, if that state is not older than what was written to
 //! it: those writes and the deletions are plans of one key.
 //!
-//! Volumes of other kinds (iSCSI, Fibre Channel, those of clouds) need nothing here: no node of ours mounts them.
+//! Volumes of other kinds need nothing here: a node logs in to an iSCSI target by itself, and mounts none of Fibre Channel
+//! or of clouds.
 //!
 //! - [`wanted`]: what the pods of a node use
 //! - [`attach`]: what is made for a volume; [`detach`]: what is told to a node, and taken from it
