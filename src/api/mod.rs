@@ -7,7 +7,7 @@
 //! - [`protobuf`]: the binary form of request bodies
 //! - [`patch`], [`strategic`]: the three kinds of patches
 //! - [`table`]: rows and columns of `kubectl get`
-//! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name
+//! - [`status`], [`field`]: errors in Kubernetes' words, and the field paths they name; [`trail`]: where a walk is
 //! - [`selector`], [`label`], [`quantity`]: label and field selectors; label syntax; `500m`, `1Gi`; [`quota`]: what is used
 //! - [`priority_class`], [`flowcontrol`]: the priority classes, priority levels and flow schemas that every cluster has
 //! - [`storage_class`]: its annotations; [`local_storage`]: volumes that are folders on a node's disk
@@ -51,6 +51,7 @@ pub mod status;
 pub mod storage_class;
 pub mod strategic;
 pub mod table;
+pub mod trail;
 pub mod type_check;
 pub mod user;
 pub mod version;

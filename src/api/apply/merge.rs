@@ -1,11 +1,12 @@
 //! Decides: puts an applied document into an object, and takes fields out of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use super::place::{Expected, Place, View};
 use super::set::{self, Element, Set};
+use crate::api::trail::{Step, Trail};
 
 /// The live object with what the document says. Items of lists come in the order of the document; those that it does
 /// not have keep their place before the next one that it has.
@@ -117,11 +118,22 @@ pub fn without(place: Place<'_>, value: Value, fields: &Set) -> Option<Value> {
 #[must_use]
 pub fn problems(place: Place<'_>, document: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    check(place, document, &mut String::new(), &mut out);
+    check(place, document, &Trail::ROOT, &mut out);
     out
 }
 
-fn check(place: Place<'_>, value: &Value, path: &mut String, out: &mut Vec<String>) {
+/// A path as upstream's messages have it: `.spec.containers[name="web"].image`.
+fn shown(at: &Trail<'_>) -> String {
+    at.text(|step, text| match step {
+        Step::Field(name) => text.extend([".", name]),
+        Step::Key(element) => text.push_str(&set::shown(element)),
+        Step::Index(i) => text.push_str(&format!("[{i}]")),
+        Step::Root => {}
+    })
+}
+
+/// A step into a list is the element of its item, where it has one.
+fn check(place: Place<'_>, value: &Value, at: &Trail<'_>, out: &mut Vec<String>) {
     if value.is_null() {
         return;
     }
@@ -144,46 +156,38 @@ fn check(place: Place<'_>, value: &Value, path: &mut String, out: &mut Vec<Strin
         (Expected::Scalar, _) => None,
     };
     if let Some(expected) = expected {
-        out.push(format!("{path}: expected {expected}, got &value.valueUnstructured{{Value:{}}}", go(value)));
+        out.push(format!("{}: expected {expected}, got &value.valueUnstructured{{Value:{}}}", shown(at), go(value)));
         return;
     }
-    let length = path.len();
     match value {
         Value::Object(object) => {
             // The fields of a struct are known however it is owned.
             let view = place.fields();
             for (name, value) in object {
-                path.push('.');
-                path.push_str(name);
+                let at = at.field(name);
                 match Place::field(view, name) {
-                    Some(place) => check(place, value, path, out),
-                    None => out.push(format!("{path}: field not declared in schema")),
+                    Some(place) => check(place, value, &at, out),
+                    None => out.push(format!("{}: field not declared in schema", shown(&at))),
                 }
-                path.truncate(length);
             }
         }
         Value::Array(items) => {
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             for (i, item) in items.iter().enumerate() {
-                let shown = match view {
-                    View::Leaf => format!("[{i}]"),
-                    _ => match view.element(item) {
-                        Ok(element) => {
-                            let shown = set::shown(&element);
-                            if !seen.insert(element) {
-                                out.push(format!("{path}: duplicate entries for key {shown}"));
-                            }
-                            shown
+                if let View::Leaf = view {
+                    check(place.element(), item, &at.index(i), out);
+                    continue;
+                }
+                match view.element(item) {
+                    Ok(element) => {
+                        if seen.contains(&element) {
+                            out.push(format!("{}: duplicate entries for key {}", shown(at), set::shown(&element)));
                         }
-                        Err(why) => {
-                            out.push(format!("{path}: element {i}: {why}"));
-                            continue;
-                        }
-                    },
-                };
-                path.push_str(&shown);
-                check(place.element(), item, path, out);
-                path.truncate(length);
+                        check(place.element(), item, &at.then(Step::Key(&element)), out);
+                        seen.insert(element);
+                    }
+                    Err(why) => out.push(format!("{}: element {i}: {why}", shown(at))),
+                }
             }
         }
         _ => {}

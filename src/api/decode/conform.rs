@@ -2,14 +2,13 @@
 //! is empty, checks types, brings quantities and times into their canonical form. Type errors read like those of Go's
 //! JSON package.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Number, Value};
 
 use crate::api::quantity::Quantity;
 use crate::api::schema::{Item, Other, Shape, Type, Wrap};
+use crate::api::trail::{Step, Trail};
 
 use super::MAX_STRICT_ERRORS;
 
@@ -23,12 +22,12 @@ pub struct Outcome {
 /// # Errors
 /// The first field whose type is wrong.
 pub fn object(value: Value, schema: &'static Type) -> Result<Outcome, String> {
-    let mut walk = Walk { path: String::new(), go_path: Vec::new(), owner: schema.short_name(), unknown: Vec::new() };
+    let mut walk = Walk { owner: schema, unknown: Vec::new() };
     let map = match value {
         Value::Object(map) => map,
         _ => Map::new(),
     };
-    let value = walk.fields(map, schema)?;
+    let value = walk.fields(&Trail::ROOT, map, schema)?;
     Ok(Outcome { value, unknown: walk.unknown })
 }
 
@@ -45,23 +44,19 @@ pub fn json_kind(value: &Value) -> &'static str {
 }
 
 struct Walk {
-    /// Where we are, with list indexes: `.spec.containers[0].image`.
-    path: String,
-    /// The same without indexes and map keys, as Go's type errors show it.
-    go_path: Vec<&'static str>,
     /// The Go struct that holds the field.
-    owner: &'static str,
+    owner: &'static Type,
     unknown: Vec<String>,
 }
 
 impl Walk {
     /// In place: most of what comes conforms.
-    fn fields(&mut self, mut map: Map<String, Value>, schema: &'static Type) -> Result<Value, String> {
-        let owner = std::mem::replace(&mut self.owner, schema.short_name());
+    fn fields(&mut self, at: &Trail<'_>, mut map: Map<String, Value>, schema: &'static Type) -> Result<Value, String> {
+        let owner = std::mem::replace(&mut self.owner, schema);
         let mut mismatch = None;
         map.retain(|key, value| {
             if mismatch.is_none() {
-                match self.field(key, value, schema) {
+                match self.field(&at.field(key), key, value, schema) {
                     Ok(stays) => return stays,
                     Err(why) => mismatch = Some(why),
                 }
@@ -73,60 +68,43 @@ impl Walk {
     }
 
     /// Whether the field stays.
-    fn field(&mut self, key: &str, value: &mut Value, schema: &'static Type) -> Result<bool, String> {
-        let Some(field) = schema.field(key) else {
+    fn field(&mut self, at: &Trail<'_>, name: &str, value: &mut Value, schema: &'static Type) -> Result<bool, String> {
+        let Some(field) = schema.field(name) else {
             if self.unknown.len() < MAX_STRICT_ERRORS {
-                self.unknown.push(format!("{}.{key}", self.path).trim_start_matches('.').to_owned());
+                self.unknown.push(at.plain());
             }
             return Ok(false);
         };
         if value.is_null() {
             return Ok(false);
         }
-        let length = self.enter(key);
-        self.go_path.push(field.name);
-        *value = self.shape(value.take(), field.shape)?;
-        self.go_path.pop();
-        self.path.truncate(length);
+        *value = self.shape(at, value.take(), field.shape)?;
         Ok(!field.omits(value))
     }
 
-    /// Returns what the path is to be cut to afterwards.
-    fn enter(&mut self, key: &str) -> usize {
-        let length = self.path.len();
-        self.path.push('.');
-        self.path.push_str(key);
-        length
-    }
-
-    fn shape(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+    fn shape(&mut self, at: &Trail<'_>, value: Value, shape: Shape) -> Result<Value, String> {
         match (shape.wrap, value) {
-            (Wrap::One, value) => self.item(value, shape),
+            (Wrap::One, value) => self.item(at, value, shape),
             (Wrap::List, Value::Array(mut list)) => {
                 for (i, value) in list.iter_mut().enumerate() {
-                    let length = self.path.len();
-                    let _ = write!(self.path, "[{i}]");
-                    *value = self.element(value.take(), shape.element())?;
-                    self.path.truncate(length);
+                    *value = self.element(&at.index(i), value.take(), shape.element())?;
                 }
                 Ok(Value::Array(list))
             }
             (Wrap::Map | Wrap::MapOfLists, Value::Object(mut map)) => {
                 for (key, value) in &mut map {
-                    let length = self.enter(key);
-                    *value = self.element(value.take(), shape.element())?;
-                    self.path.truncate(length);
+                    *value = self.element(&at.then(Step::Key(key)), value.take(), shape.element())?;
                 }
                 Ok(Value::Object(map))
             }
-            (_, other) => Err(self.mismatch(json_kind(&other), shape)),
+            (_, other) => Err(self.mismatch(at, json_kind(&other), shape)),
         }
     }
 
     /// In lists and maps a null is the type's zero value.
-    fn element(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+    fn element(&mut self, at: &Trail<'_>, value: Value, shape: Shape) -> Result<Value, String> {
         if !value.is_null() {
-            return self.shape(value, shape);
+            return self.shape(at, value, shape);
         }
         Ok(match (shape.wrap, shape.item) {
             (Wrap::List, _) => Value::Array(Vec::new()),
@@ -139,16 +117,16 @@ impl Walk {
         })
     }
 
-    fn item(&mut self, value: Value, shape: Shape) -> Result<Value, String> {
+    fn item(&mut self, at: &Trail<'_>, value: Value, shape: Shape) -> Result<Value, String> {
         match (shape.item, value) {
-            (Item::Object(schema), Value::Object(map)) => self.fields(map, schema),
+            (Item::Object(schema), Value::Object(map)) => self.fields(at, map, schema),
             (Item::Any | Item::Json, value) => Ok(value),
             (Item::Either(schema, other), value) => either(value, schema, other),
             (Item::String, value @ Value::String(_)) | (Item::Bool, value @ Value::Bool(_)) => Ok(value),
             (Item::Double, Value::Number(n)) => Ok(double(n)),
             (Item::Int32 | Item::Int64, Value::Number(n)) => {
                 let fits = n.as_i64().is_some_and(|n| !matches!(shape.item, Item::Int32) || i32::try_from(n).is_ok());
-                if fits { Ok(n.into()) } else { Err(self.mismatch(&format!("number {n}"), shape)) }
+                if fits { Ok(n.into()) } else { Err(self.mismatch(at, &format!("number {n}"), shape)) }
             }
             (Item::IntOrString, value @ Value::String(_)) => Ok(value),
             (Item::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
@@ -169,12 +147,12 @@ impl Walk {
             (Item::Time | Item::MicroTime, other) => {
                 Err(format!("json: cannot unmarshal {} into Go value of type string", json_kind(&other)))
             }
-            (_, other) => Err(self.mismatch(json_kind(&other), shape)),
+            (_, other) => Err(self.mismatch(at, json_kind(&other), shape)),
         }
     }
 
-    fn mismatch(&self, given: &str, wanted: Shape) -> String {
-        let (owner, path, wanted) = (self.owner, self.go_path.join("."), wanted.go_name());
+    fn mismatch(&self, at: &Trail<'_>, given: &str, wanted: Shape) -> String {
+        let (owner, path, wanted) = (self.owner.short_name(), at.fields(), wanted.go_name());
         format!("json: cannot unmarshal {given} into Go struct field {owner}.{path} of type {wanted}")
     }
 }

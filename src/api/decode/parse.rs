@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::{MAX_DEPTH, MAX_STRICT_ERRORS, syntax};
+use crate::api::trail::Trail;
 
 /// A body as it was read. The last of several fields of one name counts.
 #[derive(Debug)]
@@ -20,11 +22,12 @@ pub struct Document {
 /// # Errors
 /// What is wrong, in the words of Go's JSON package.
 pub fn json(bytes: &[u8]) -> Result<Document, String> {
-    let notes = Notes::default();
+    let duplicates = RefCell::default();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Node { notes: &notes, yaml: false }.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
+    let root = Node { at: &Trail::ROOT, duplicates: &duplicates, yaml: false };
+    let value = root.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
     match value {
-        Ok(value) => Ok(Document { value, duplicates: notes.0.into_inner().duplicates }),
+        Ok(value) => Ok(Document { value, duplicates: duplicates.into_inner() }),
         Err(error) => {
             let why = syntax::explain(bytes).unwrap_or_else(|| error.to_string());
             Err(format!("couldn't get version/kind; json parse error: {why}"))
@@ -64,50 +67,30 @@ fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Document, serd
         legacy_octal_numbers: true,
         with_snippet: false,
     };
-    let notes = Notes::default();
+    let duplicates = RefCell::default();
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |reader| {
-        Node { notes: &notes, yaml: true }.deserialize(reader)
+        Node { at: &Trail::ROOT, duplicates: &duplicates, yaml: true }.deserialize(reader)
     });
-    Ok(Document { value: value?, duplicates: notes.0.into_inner().duplicates })
+    Ok(Document { value: value?, duplicates: duplicates.into_inner() })
 }
 
-#[derive(Default)]
-struct Notes(RefCell<Noted>);
-
-#[derive(Default)]
-struct Noted {
-    path: String,
-    duplicates: Vec<String>,
-}
-
-impl Notes {
-    /// Goes one step down; the length to return to.
-    fn enter(&self, step: fmt::Arguments<'_>) -> usize {
-        use fmt::Write as _;
-        let mut noted = self.0.borrow_mut();
-        let length = noted.path.len();
-        let _ = noted.path.write_fmt(step);
-        length
-    }
-
-    fn leave(&self, length: usize) {
-        self.0.borrow_mut().path.truncate(length);
-    }
-
-    fn duplicate(&self) {
-        let mut noted = self.0.borrow_mut();
-        let path = noted.path.trim_start_matches('.').to_owned();
-        if noted.duplicates.len() < MAX_STRICT_ERRORS && !noted.duplicates.contains(&path) {
-            noted.duplicates.push(path);
-        }
-    }
-}
-
-/// Reads one value at the noted path.
+/// Reads one value.
 #[derive(Clone, Copy)]
 struct Node<'a> {
-    notes: &'a Notes,
+    at: &'a Trail<'a>,
+    duplicates: &'a RefCell<Vec<String>>,
     yaml: bool,
+}
+
+impl Node<'_> {
+    /// Notes that there was a field of this name before.
+    fn repeats(&self) {
+        let mut known = self.duplicates.borrow_mut();
+        let path = self.at.plain();
+        if known.len() < MAX_STRICT_ERRORS && !known.contains(&path) {
+            known.push(path);
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -169,10 +152,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let length = self.notes.enter(format_args!("[{}]", list.len()));
-            let item = access.next_element_seed(self)?;
-            self.notes.leave(length);
-            match item {
+            let at = self.at.index(list.len());
+            match access.next_element_seed(Node { at: &at, ..self })? {
                 Some(item) => list.push(item),
                 None => return Ok(list.into()),
             }
@@ -182,13 +163,21 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let length = self.notes.enter(format_args!(".{key}"));
-            if map.contains_key(&key) {
-                self.notes.duplicate();
+            let entry = map.entry(key);
+            let at = self.at.field(entry.key());
+            let inside = Node { at: &at, ..self };
+            if matches!(entry, Entry::Occupied(_)) {
+                inside.repeats();
             }
-            let value = access.next_value_seed(self)?;
-            self.notes.leave(length);
-            map.insert(key, value);
+            let value = access.next_value_seed(inside)?;
+            match entry {
+                Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                Entry::Occupied(mut entry) => {
+                    entry.insert(value);
+                }
+            }
         }
         Ok(map.into())
     }

@@ -22,7 +22,6 @@ pub mod prune;
 pub mod rules;
 pub mod shown;
 pub mod strategy;
-pub mod trail;
 pub mod validate;
 
 pub use crate::api::schema::{format, pattern, structural};

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::structural::Structural;
-use super::trail::{Step, Trail};
+use crate::api::trail::{Step, Trail};
 
 /// Removes the fields that the schema does not have, and returns where they were, sorted: `spec.list[0].bar`. At the
 /// root of an object (`root`) and in embedded ones `apiVersion`, `kind` and `metadata` stay as they are.

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::definition::{Definition, Version};
-use super::trail::nowhere;
 use super::{embedded, rules, validate};
 use crate::api::field::{FieldError, Path, Reason};
 use crate::api::object::Object;
 use crate::api::resource::Resource;
 use crate::api::revision::Revision;
 use crate::api::status::Status;
+use crate::api::trail::nowhere;
 use crate::server::registry::metadata;
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{NameRule, Part, Prepared, Strategy};

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::keywords::{Outcome, Walk};
+use crate::api::trail::Trail;
 use crate::server::crd::shown::quoted;
 use crate::server::crd::structural::{Limits, Structural};
-use crate::server::crd::trail::Trail;
 
 impl Walk<'_> {
     /// Alternatives know no old value: the value they are about does.

@@ -6,11 +6,11 @@ use super::MAX_ERRORS;
 use super::number;
 use super::ratchet::unchanged;
 use crate::api::field::{BadValue, FieldError, Path, Reason};
+use crate::api::trail::{Step, Trail, nowhere};
 use crate::server::crd::map_list::MapList;
 use crate::server::crd::prune::inside;
 use crate::server::crd::shown::{Shown, Text, Verbatim, json, quoted};
 use crate::server::crd::structural::{Kind, Limits, Structural};
-use crate::server::crd::trail::{Step, Trail, nowhere};
 
 /// What validating a value against a schema comes to.
 #[derive(Default)]

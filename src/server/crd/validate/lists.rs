@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::MAX_ERRORS;
 use crate::api::field::FieldError;
+use crate::api::trail::Trail;
 use crate::server::crd::prune::inside;
 use crate::server::crd::shown::Shown;
 use crate::server::crd::structural::{ListType, Structural};
-use crate::server::crd::trail::Trail;
 
 /// Lists that are sets or maps and have something twice. An object that was so before may stay so.
 #[must_use]

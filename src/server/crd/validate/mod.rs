@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use self::keywords::{Outcome, Walk};
 use super::structural::Structural;
-use super::trail::Trail;
 use crate::api::field::{FieldError, Path};
+use crate::api::trail::Trail;
 
 pub use self::lists::lists;
 

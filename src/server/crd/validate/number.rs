@@ -7,10 +7,10 @@ use serde_json::Number;
 
 use super::keywords::{Outcome, Walk};
 use crate::api::field::FieldError;
+use crate::api::trail::Trail;
 use crate::server::crd::format::Format;
 use crate::server::crd::shown::{Verbatim, float};
 use crate::server::crd::structural::{Kind, Limits};
-use crate::server::crd::trail::Trail;
 
 /// As upstream's decoder reads it.
 #[derive(Clone, Copy)]

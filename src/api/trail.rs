@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::field::Path;
+use super::field::Path;
 
 /// A step from a value to one inside it.
 #[derive(Clone, Copy, Debug)]
@@ -49,22 +49,24 @@ impl<'a> Trail<'a> {
     /// starts with a dot.
     #[must_use]
     pub fn dotted(&self) -> String {
-        let mut text = String::new();
-        self.write(
-            &mut |step, text| match step {
-                Step::Field(name) if text.is_empty() => text.push_str(name),
-                Step::Field(name) | Step::Key(name) => {
-                    text.push('.');
-                    text.push_str(name);
-                }
-                Step::Index(index) => {
-                    let _ = write!(text, "[{index}]");
-                }
-                Step::Root => {}
-            },
-            &mut text,
-        );
-        text
+        self.text(|step, text| match step {
+            Step::Field(name) if text.is_empty() => text.push_str(name),
+            Step::Field(name) | Step::Key(name) => text.extend([".", name]),
+            Step::Index(index) => {
+                let _ = write!(text, "[{index}]");
+            }
+            Step::Root => {}
+        })
+    }
+
+    /// The fields alone, as type errors of Go's JSON package name a place: `spec.ports`.
+    #[must_use]
+    pub fn fields(&self) -> String {
+        self.text(|step, text| {
+            if let Step::Field(name) = step {
+                text.extend([if text.is_empty() { "" } else { "." }, name]);
+            }
+        })
     }
 
     /// As warnings about unknown fields name them: like [`Self::dotted`], but never with a dot at the start.
@@ -88,6 +90,14 @@ impl<'a> Trail<'a> {
             Step::Index(index) => at.index(index),
             Step::Root => at,
         }
+    }
+
+    /// What `add` makes of one step after the other.
+    #[must_use]
+    pub fn text(&self, mut add: impl FnMut(Step<'a>, &mut String)) -> String {
+        let mut text = String::new();
+        self.write(&mut add, &mut text);
+        text
     }
 
     fn write(&self, add: &mut impl FnMut(Step<'a>, &mut String), text: &mut String) {
@@ -116,7 +126,7 @@ mod tests {
         let first = ports.index(0);
         let labels = first.field("labels");
         let app = labels.then(Step::Key("app"));
-        assert_eq!(app.dotted(), "spec.ports[0].labels.app");
+        assert_eq!((app.dotted().as_str(), app.fields().as_str()), ("spec.ports[0].labels.app", "spec.ports.labels"));
         assert_eq!(app.below(None).to_string(), "spec.ports[0].labels[app]");
         assert_eq!(app.below(Some(&Path::new("x"))).to_string(), "x.spec.ports[0].labels[app]");
         assert_eq!((root.dotted().as_str(), root.below(None).to_string().as_str()), ("", "<nil>"));
