@@ -50,7 +50,7 @@ impl Object {
     /// # Errors
     /// When the bytes are not JSON.
     pub fn value(&self) -> Result<Value, serde_json::Error> {
-        serde_json::from_slice(&self.json)
+        self.typed()
     }
 
     /// Decodes the bytes into a typed struct.

@@ -32,7 +32,9 @@ impl Comparison {
     #[must_use]
     pub fn of(place: Place<'_>, before: &Value, after: &Value) -> Self {
         let mut out = Self::default();
-        out.descend(place, Some(before), Some(after));
+        if before != after {
+            out.descend(place, Some(before), Some(after));
+        }
         out
     }
 
@@ -55,11 +57,8 @@ impl Comparison {
         }
     }
 
-    /// Fills in what differs below a value, and says what happened to the value itself.
+    /// Fills in what differs below a value that differs, and says what happened to the value itself.
     fn descend(&mut self, place: Place<'_>, before: Option<&Value>, after: Option<&Value>) -> Option<Change> {
-        if before == after {
-            return None;
-        }
         let (left, right) = (before.unwrap_or(&NULL), after.unwrap_or(&NULL));
         let own = match (before, after) {
             (None, _) => Some(Change::Added),
@@ -88,11 +87,21 @@ impl Comparison {
         let (left, right) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
         let only_before = left.into_iter().flatten().filter(|(name, _)| right.is_none_or(|r| !r.contains_key(*name)));
         for (name, _) in right.into_iter().flatten().chain(only_before) {
+            let (mut l, mut r) = (left.and_then(|o| o.get(name)), right.and_then(|o| o.get(name)));
+            // Most are the same, and nothing is made for them.
+            if l == r {
+                continue;
+            }
             let Some(place) = Place::field(view, name) else { continue };
-            // What Go always writes is there, in a struct that is.
-            let implied = if let View::Struct(t) = view { t.field(name).and_then(zero) } else { None };
-            let l = left.and_then(|o| o.get(name)).or(implied.filter(|_| before.is_some()));
-            let r = right.and_then(|o| o.get(name)).or(implied.filter(|_| after.is_some()));
+            if let (View::Struct(t), true) = (view, l.is_none() || r.is_none()) {
+                // What Go always writes is there, in a struct that is.
+                let implied = t.field(name).and_then(zero);
+                l = l.or(implied.filter(|_| before.is_some()));
+                r = r.or(implied.filter(|_| after.is_some()));
+                if l == r {
+                    continue;
+                }
+            }
             self.step(set::field(name), place, l, r);
         }
         // A struct that is new, or no more, has its zeros too.
@@ -101,7 +110,9 @@ impl Comparison {
         for field in t.fields.iter().filter(|f| there.is_none_or(|o| !o.contains_key(f.name))) {
             let zero = zero(field);
             let (l, r) = if before.is_some() { (zero, None) } else { (None, zero) };
-            self.step(set::field(field.name), field.into(), l, r);
+            if l != r {
+                self.step(set::field(field.name), field.into(), l, r);
+            }
         }
     }
 
@@ -117,7 +128,8 @@ impl Comparison {
         }
         for (element, (l, r)) in all {
             let below = |out: &mut Self, element, l: Option<&Value>, r: Option<&Value>| match item {
-                Some(place) => out.step(element, place, l, r),
+                Some(place) if l != r => out.step(element, place, l, r),
+                Some(_) => {}
                 None if l.is_none() => out.added.insert(element),
                 None if r.is_none() => out.removed.insert(element),
                 None => {}
@@ -146,10 +158,8 @@ impl Comparison {
         }
     }
 
+    /// Into a value that differs.
     fn step(&mut self, element: Element, place: Place<'_>, before: Option<&Value>, after: Option<&Value>) {
-        if before.is_none() && after.is_none() {
-            return;
-        }
         let mut below = Self::default();
         let own = below.descend(place, before, after);
         let sets = [

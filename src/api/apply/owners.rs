@@ -165,13 +165,12 @@ impl Owners {
     /// Joins the oldest updates when there are too many of them.
     pub fn limit(&mut self) {
         let is_update = |o: &Owner| o.operation == Operation::Update;
-        let mut updates: Vec<Owner> = self.0.iter().filter(|o| is_update(o)).cloned().collect();
-        if updates.len() <= MAX_UPDATERS {
+        let mut too_many = self.0.iter().filter(|o| is_update(o)).count().saturating_sub(MAX_UPDATERS);
+        if too_many == 0 {
             return;
         }
-        self.0.retain(|o| !is_update(o));
+        let mut updates: Vec<Owner> = self.0.extract_if(.., |o| is_update(o)).collect();
         updates.sort_by(|a, b| (&a.time, &a.manager, &a.subresource).cmp(&(&b.time, &b.manager, &b.subresource)));
-        let mut too_many = updates.len() - MAX_UPDATERS;
         let mut joined = Self::default();
         let mut first: Vec<Owner> = Vec::new();
         for old in updates {

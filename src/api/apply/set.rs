@@ -11,6 +11,8 @@ use std::iter::Peekable;
 
 use serde_json::{Map, Value};
 
+use crate::api::encode;
+
 /// Deepest path that is read; objects themselves are less deep.
 const MAX_DEPTH: usize = 256;
 
@@ -45,13 +47,12 @@ pub fn value(item: &Value) -> Element {
 pub fn key<'a>(keys: impl Iterator<Item = (&'a str, Cow<'a, Value>)>) -> Element {
     let mut keys: Vec<_> = keys.collect();
     keys.sort_unstable_by_key(|(name, _)| *name);
-    let mut text = b"k:{".to_vec();
+    // Most names fit.
+    let mut text = Vec::with_capacity(64);
+    text.extend_from_slice(b"k:{");
     for (i, (name, value)) in keys.iter().enumerate() {
         text.extend((i > 0).then_some(b','));
-        // A text and a value of JSON can be written, and a vector takes all of it.
-        let _ = serde_json::to_writer(&mut text, name);
-        text.push(b':');
-        let _ = serde_json::to_writer(&mut text, value.as_ref());
+        encode::push_field(&mut text, name, value);
     }
     text.push(b'}');
     String::from_utf8(text).unwrap_or_default().into()

@@ -198,7 +198,8 @@ impl Service {
         } else {
             let mutating = !matches!(*call.method, Method::GET | Method::HEAD | Method::OPTIONS);
             let _counted = backend.metrics.in_flight(mutating);
-            let in_time = tokio::time::timeout_at(started + allowed, ordinary(&call, body)).await;
+            // Boxed: the state of any verb is kilobytes, which every request would be moved around with.
+            let in_time = tokio::time::timeout_at(started + allowed, Box::pin(ordinary(&call, body))).await;
             in_time.unwrap_or_else(|_| Err(turn::too_late()))
         };
         notes.warnings = std::mem::take(&mut *cx.warnings.lock().map_err(Status::internal)?);

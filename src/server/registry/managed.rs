@@ -115,13 +115,12 @@ impl Registry {
     }
 
     /// What an applied document makes of an object in the version of the request, and its `managedFields` then. `live` is
-    /// `None` when it creates one.
+    /// `None` when it creates one; `held` are the `managedFields` that were taken out of it.
     pub(super) fn applied_fields(
         &self,
         t: &Target,
-        part: Part,
-        manager: &str,
-        live: Option<&Value>,
+        (part, manager): (Part, &str),
+        (live, held): (Option<&Value>, &Value),
         document: &Value,
         force: bool,
     ) -> Result<Merged, Status> {
@@ -137,7 +136,6 @@ impl Registry {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         let live = live.map_or_else(|| Cow::Owned(empty()), |live| wire(entry, live));
-        let held = &live["metadata"]["managedFields"];
         let owners = Owners::read(held).unwrap_or_default();
         let (limits, now) = (Limits::of(entry, part), meta::now());
         let versions = Forms { catalog: self.catalog(), entry };
@@ -163,7 +161,6 @@ impl Registry {
         }
         let fields = applied.owners.to_json();
         let unchanged = applied.object == *live && same_but_for_times(fields.as_ref().unwrap_or(&Value::Null), held);
-        take(&mut applied.object);
         Ok(Merged { object: applied.object, fields, unchanged })
     }
 }
@@ -213,6 +210,10 @@ struct Forms<'a> {
 
 impl Forms<'_> {
     fn entry(&self, api_version: &str) -> Option<&Entry> {
+        // Mostly that of the request.
+        if self.entry.strategy.resource().api_version() == api_version {
+            return Some(self.entry);
+        }
         self.catalog.version(&self.entry.storage, api_version)
     }
 }

@@ -1,5 +1,6 @@
 //! Decides: what is wrong with `metadata`, for every kind (`k8s.io/apimachinery/pkg/api/validation/objectmeta.go`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -26,6 +27,12 @@ pub fn invalid(errors: &mut Errors, path: &Path, value: &dyn BadValue, problems:
 #[must_use]
 pub fn shown(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+/// What a field holds, or nothing of it. Borrowed: a spec is large, and is there.
+#[must_use]
+pub fn or_default<T: Clone + Default>(field: Option<&T>) -> Cow<'_, T> {
+    field.map_or_else(Cow::default, Cow::Borrowed)
 }
 
 pub fn immutable<T: PartialEq + Serialize>(errors: &mut Errors, path: &Path, new: &T, old: &T) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::managed::Ownership;
+use super::managed::{self, Ownership};
 use super::request::{
     APPLY_PATCH, Context, JSON_PATCH, MERGE_PATCH, Patch, STRATEGIC_PATCH, Target, WriteOptions, Written,
 };
@@ -65,18 +65,20 @@ impl Registry {
             (part(t)?, document)
         };
         for _ in 0..MAX_ATTEMPTS {
-            let old = self.look(entry, t)?;
-            let old = match old {
+            let old = match self.look(entry, t)? {
                 Some(old) => {
                     let before = entry.live(&old).await?;
                     Some((old, before))
                 }
                 None => None,
             };
-            let live = old.as_ref().map(|(_, before)| before);
-            let merge = || self.applied_fields(t, part, &o.field_manager, live, document, o.force);
+            let (old, mut before) = old.unzip();
+            // They say nothing of the fields, and are larger than many an object: neither merged nor compared.
+            let held = before.as_mut().map(managed::take).unwrap_or_default();
+            let live = (before.as_ref(), &held);
+            let merge = || self.applied_fields(t, (part, &o.field_manager), live, document, o.force);
             let merged = merge()?;
-            if let (Some((old, _)), true) = (&old, merged.unchanged) {
+            if let (Some(old), true) = (&old, merged.unchanged) {
                 // As most applies: whoever applies says again and again what is so.
                 return answer(t, entry, entry.wire(old.clone()).await?, false).await;
             }
@@ -84,8 +86,11 @@ impl Registry {
             meta::check_name(t, &new)?;
             let writer = Ownership::Applied(merged.fields);
             let creates = old.is_none();
-            let attempt = match old {
-                Some((old, before)) => self.replace(cx, t, entry, (part, writer), (&old, before), new, o).await,
+            let attempt = match old.zip(before) {
+                Some((old, mut before)) => {
+                    managed::put(&mut before, Some(held).filter(|h| !h.is_null()));
+                    self.replace(cx, t, entry, (part, writer), (&old, before), new, o).await
+                }
                 None => {
                     let uid = meta::text(&new, "uid");
                     if !uid.is_empty() {

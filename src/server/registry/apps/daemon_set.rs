@@ -8,7 +8,7 @@ use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::{defaults, warnings};
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, immutable, not_negative, shown};
+use crate::server::registry::metadata::{Errors, immutable, not_negative, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -65,7 +65,7 @@ impl Kind for DaemonSetKind {
 
     fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        check(&mut errors, &Path::new("spec"), &set.spec.clone().unwrap_or_default());
+        check(&mut errors, &Path::new("spec"), &or_default(set.spec.as_ref()));
         errors
     }
 
@@ -137,7 +137,7 @@ fn strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdateStrategy
 fn status(new: &DaemonSet, old: &DaemonSet) -> Errors {
     let mut errors = Vec::new();
     let path = Path::new("status");
-    let status = new.status.clone().unwrap_or_default();
+    let status = or_default(new.status.as_ref());
     let before = old.status.as_ref().and_then(|s| s.collision_count);
     for (field, value) in [
         ("currentNumberScheduled", Some(status.current_number_scheduled)),

@@ -8,7 +8,7 @@ use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::{defaults, warnings};
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, immutable, not_negative, shown};
+use crate::server::registry::metadata::{Errors, immutable, not_negative, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -65,7 +65,7 @@ impl Kind for DeploymentKind {
 
     fn validate(&self, deployment: &Deployment) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        check(&mut errors, &Path::new("spec"), &deployment.spec.clone().unwrap_or_default());
+        check(&mut errors, &Path::new("spec"), &or_default(deployment.spec.as_ref()));
         errors
     }
 
@@ -138,7 +138,7 @@ fn strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStrategy) {
 fn status(new: &Deployment, old: &Deployment) -> Errors {
     let mut errors = Vec::new();
     let path = Path::new("status");
-    let status = new.status.clone().unwrap_or_default();
+    let status = or_default(new.status.as_ref());
     not_negative(&mut errors, &path.child("observedGeneration"), status.observed_generation.unwrap_or_default());
     for (field, value) in [
         ("replicas", status.replicas),

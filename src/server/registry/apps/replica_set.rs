@@ -7,7 +7,7 @@ use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::{defaults, warnings};
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, immutable, not_negative};
+use crate::server::registry::metadata::{Errors, immutable, not_negative, or_default};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -37,14 +37,14 @@ impl Kind for ReplicaSetKind {
 
     fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let (path, spec) = (Path::new("spec"), set.spec.clone().unwrap_or_default());
+        let (path, spec) = (Path::new("spec"), or_default(set.spec.as_ref()));
         not_negative(&mut errors, &path.child("replicas"), i64::from(spec.replicas.unwrap_or_default()));
         not_negative(
             &mut errors,
             &path.child("minReadySeconds"),
             i64::from(spec.min_ready_seconds.unwrap_or_default()),
         );
-        let template = spec.template.unwrap_or_default();
+        let template = or_default(spec.template.as_ref());
         selector_and_template(&mut errors, &path, &spec.selector, &template, "ReplicaSet");
         errors
     }
@@ -67,7 +67,7 @@ impl Kind for ReplicaSetKind {
 }
 
 fn status(set: &ReplicaSet) -> Errors {
-    let status = set.status.clone().unwrap_or_default();
+    let status = or_default(set.status.as_ref());
     replica_counts(&Counts {
         replicas: status.replicas,
         fully_labeled: status.fully_labeled_replicas,

@@ -11,7 +11,7 @@ use crate::server::registry::core::pod::defaults::{self, fill};
 use crate::server::registry::core::pod::{spec as pod_spec, warnings};
 use crate::server::registry::format;
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{self, Errors, invalid, not_negative, shown};
+use crate::server::registry::metadata::{self, Errors, invalid, not_negative, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, NameRule, Part};
 
@@ -64,7 +64,7 @@ impl Kind for StatefulSetKind {
 
     fn validate(&self, set: &StatefulSet) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        check(&mut errors, &Path::new("spec"), &set.spec.clone().unwrap_or_default());
+        check(&mut errors, &Path::new("spec"), &or_default(set.spec.as_ref()));
         errors
     }
 
@@ -174,7 +174,7 @@ fn template(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
         errors.push(FieldError::invalid(&at, &shown(&spec.selector), message));
     }
     let path = path.child("template");
-    let meta = spec.template.metadata.clone().unwrap_or_default();
+    let meta = or_default(spec.template.metadata.as_ref());
     if !empty && !metadata::matches(&spec.selector, meta.labels.as_ref()) {
         let at = path.child("metadata").child("labels");
         let message = "`selector` does not match template `labels`";
@@ -191,7 +191,7 @@ fn template(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
 fn status(new: &StatefulSet, old: &StatefulSet) -> Errors {
     let mut errors = Vec::new();
     let path = Path::new("status");
-    let status = new.status.clone().unwrap_or_default();
+    let status = or_default(new.status.as_ref());
     let parts = [
         ("readyReplicas", status.ready_replicas),
         ("currentReplicas", status.current_replicas),

@@ -8,7 +8,7 @@ use crate::api::resource::Resource;
 use crate::api::schedule::{self, Schedule};
 use crate::server::registry::core::pod::defaults;
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, not_negative, shown};
+use crate::server::registry::metadata::{Errors, not_negative, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -82,7 +82,7 @@ impl Kind for CronJobKind {
 
     fn warnings(&self, cron_job: &CronJob) -> Vec<String> {
         let name = cron_job.metadata.name.as_deref().unwrap_or_default();
-        let job = cron_job.spec.job_template.spec.clone().unwrap_or_default();
+        let job = or_default(cron_job.spec.job_template.spec.as_ref());
         warn(&Path::new("spec").child("jobTemplate").child("spec"), name, &job)
     }
 }
@@ -118,7 +118,7 @@ fn check(errors: &mut Errors, path: &Path, spec: &CronJobSpec) {
 }
 
 fn job_template(errors: &mut Errors, path: &Path, template: &JobTemplateSpec) {
-    let job = template.spec.clone().unwrap_or_default();
+    let job = or_default(template.spec.as_ref());
     spec::validate(errors, path, &job);
     if let Some(selector) = &job.selector {
         let message = "`selector` will be auto-generated";

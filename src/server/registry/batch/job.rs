@@ -10,7 +10,7 @@ use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::core::pod::defaults;
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{self, Errors, immutable, shown};
+use crate::server::registry::metadata::{self, Errors, immutable, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -68,7 +68,7 @@ impl Kind for JobKind {
 
     fn validate(&self, job: &Job) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let (path, spec) = (Path::new("spec"), job.spec.clone().unwrap_or_default());
+        let (path, spec) = (Path::new("spec"), or_default(job.spec.as_ref()));
         if !is_manual(Some(&spec)) {
             generated_selector(&mut errors, job, &spec);
         }
@@ -93,7 +93,7 @@ impl Kind for JobKind {
             return status::validate(new, old);
         }
         let mut errors = self.validate(new);
-        let (spec, before) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+        let (spec, before) = (or_default(new.spec.as_ref()), or_default(old.spec.as_ref()));
         let path = Path::new("spec");
         completions(&mut errors, &path.child("completions"), &spec, &before);
         immutable(&mut errors, &path.child("selector"), &spec.selector, &before.selector);
@@ -114,7 +114,7 @@ impl Kind for JobKind {
 
     fn warnings(&self, job: &Job) -> Vec<String> {
         let name = job.metadata.name.as_deref().unwrap_or_default();
-        warn(&Path::new("spec"), name, &job.spec.clone().unwrap_or_default())
+        warn(&Path::new("spec"), name, &or_default(job.spec.as_ref()))
     }
 }
 
@@ -188,17 +188,17 @@ fn completions(errors: &mut Errors, path: &Path, new: &JobSpec, old: &JobSpec) {
 /// A template changes only while the Job is suspended and none of its pods runs, and then only in where its pods may
 /// run and in what they need.
 fn template(errors: &mut Errors, path: &Path, new: &PodTemplateSpec, old: &Job) {
-    let spec = old.spec.clone().unwrap_or_default();
-    let status = old.status.clone().unwrap_or_default();
+    let spec = or_default(old.spec.as_ref());
+    let status = or_default(old.status.as_ref());
     let stopped = status.start_time.is_none() || status::is(&status, "Suspended");
     if spec.suspend != Some(true) || status.active.unwrap_or_default() != 0 || !stopped {
         immutable(errors, path, new, &spec.template);
         return;
     }
-    let (new, mut old) = (new.spec.clone().unwrap_or_default(), spec.template.spec.unwrap_or_default());
+    let (new, mut old) = (or_default(new.spec.as_ref()), spec.template.spec.clone().unwrap_or_default());
     allow_placement(&new, &mut old);
     allow_resources(&new, &mut old);
-    immutable(errors, &path.child("spec"), &new, &old);
+    immutable(errors, &path.child("spec"), &*new, &old);
 }
 
 /// Takes over what says where pods may run. Labels and annotations, which belong to it, are outside of the pod's spec.

@@ -16,6 +16,7 @@ use k8s_openapi::api::batch::v1::JobSpec;
 use super::core::pod::warnings;
 use super::format;
 use crate::api::field::{FieldError, Path, Reason};
+use crate::server::registry::metadata::or_default;
 
 /// Above this many completions, and with this many pods at once, failed indexes may be too many to write down.
 const MANY_COMPLETIONS: i32 = 100_000;
@@ -59,7 +60,7 @@ fn warn(path: &Path, name: &str, spec: &JobSpec) -> Vec<String> {
         ));
     }
     let annotations = spec.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
-    let pod = spec.template.spec.clone().unwrap_or_default();
+    let pod = or_default(spec.template.spec.as_ref());
     found.extend(warnings::of(&path.child("template"), &pod, annotations));
     found
 }

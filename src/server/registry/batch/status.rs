@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 
 use super::{indexes, is_indexed, wrong};
 use crate::api::field::{FieldError, Path};
-use crate::server::registry::metadata::{Errors, not_negative, shown};
+use crate::server::registry::metadata::{Errors, not_negative, or_default, shown};
 
 const COMPLETE: &str = "Complete";
 const FAILED: &str = "Failed";
@@ -28,8 +28,8 @@ fn finished(status: &JobStatus) -> bool {
 
 pub fn validate(new: &Job, old: &Job) -> Errors {
     let mut errors = Vec::new();
-    let spec = new.spec.clone().unwrap_or_default();
-    let (new, old) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let spec = or_default(new.spec.as_ref());
+    let (new, old) = (or_default(new.status.as_ref()), or_default(old.status.as_ref()));
     let path = Path::new("status");
     counts(&mut errors, &path, &new);
     conditions(&mut errors, &path.child("conditions"), &spec, &new, &old);

@@ -7,7 +7,7 @@ use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::apps::{Counts, replica_counts, runs_forever};
 use crate::server::registry::kinds::row;
-use crate::server::registry::metadata::{Errors, not_negative, shown};
+use crate::server::registry::metadata::{Errors, not_negative, or_default, shown};
 use crate::server::registry::request::Context;
 use crate::server::registry::strategy::{Kind, Part};
 
@@ -48,7 +48,7 @@ impl Kind for ReplicationControllerKind {
 
     fn validate(&self, controller: &ReplicationController) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        check(&mut errors, &Path::new("spec"), &controller.spec.clone().unwrap_or_default());
+        check(&mut errors, &Path::new("spec"), &or_default(controller.spec.as_ref()));
         errors
     }
 
@@ -88,7 +88,7 @@ fn check(errors: &mut Errors, path: &Path, spec: &ReplicationControllerSpec) {
 }
 
 fn status(controller: &ReplicationController) -> Errors {
-    let status = controller.status.clone().unwrap_or_default();
+    let status = or_default(controller.status.as_ref());
     replica_counts(&Counts {
         replicas: status.replicas,
         fully_labeled: status.fully_labeled_replicas,

@@ -30,6 +30,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::api::field::{FieldError, Path};
 use crate::api::resource::Resource;
 use crate::server::registry::kinds::row;
+use crate::server::registry::metadata::or_default;
 use crate::server::registry::request::{Context, DeleteOptions};
 use crate::server::registry::strategy::{Kind, Part, Removal};
 
@@ -131,7 +132,7 @@ impl Kind for PodKind {
     }
 
     fn validate(&self, pod: &Pod) -> Vec<FieldError> {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let spec = or_default(pod.spec.as_ref());
         let mut errors = Vec::new();
         spec::annotations(&mut errors, pod.metadata.annotations.as_ref(), &spec);
         spec::validate(&mut errors, &Path::new("spec"), &spec, true);
@@ -141,7 +142,7 @@ impl Kind for PodKind {
 
     fn validate_create(&self, pod: &Pod) -> Vec<FieldError> {
         let mut errors = self.validate(pod);
-        let spec = pod.spec.clone().unwrap_or_default();
+        let spec = or_default(pod.spec.as_ref());
         let path = Path::new("spec");
         if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
             errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
@@ -192,7 +193,7 @@ impl Kind for PodKind {
     }
 
     fn warnings(&self, pod: &Pod) -> Vec<String> {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let spec = or_default(pod.spec.as_ref());
         warnings::of(&Path::default(), &spec, pod.metadata.annotations.as_ref())
     }
 }

@@ -9,7 +9,7 @@ use super::{MIRROR, ephemeral, security, volumes};
 use crate::api::field::{FieldError, Path};
 use crate::server::registry::core::scheduling;
 use crate::server::registry::format;
-use crate::server::registry::metadata::{self, Errors, invalid, shown};
+use crate::server::registry::metadata::{self, Errors, invalid, or_default, shown};
 use crate::server::registry::quantity;
 
 const MAX_NAMESERVERS: usize = 3;
@@ -242,10 +242,10 @@ pub fn annotations(errors: &mut Errors, annotations: Option<&BTreeMap<String, St
 
 /// A pod template of a workload.
 pub fn template(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
-    let meta = template.metadata.clone().unwrap_or_default();
+    let meta = or_default(template.metadata.as_ref());
     metadata::labels(errors, &path.child("labels"), meta.labels.as_ref());
     metadata::annotations(errors, &path.child("annotations"), meta.annotations.as_ref());
-    let spec = template.spec.clone().unwrap_or_default();
+    let spec = or_default(template.spec.as_ref());
     validate(errors, &path.child("spec"), &spec, false);
     if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
         let at = path.child("spec").child("ephemeralContainers");

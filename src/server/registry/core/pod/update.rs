@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{MIRROR, claims};
 use crate::api::field::{FieldError, Path};
 use crate::server::registry::format;
-use crate::server::registry::metadata::{Errors, immutable, invalid, shown};
+use crate::server::registry::metadata::{Errors, immutable, invalid, or_default, shown};
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
     `spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be \
@@ -29,7 +29,7 @@ pub fn mirror(errors: &mut Errors, new: &Pod, old: &Pod) {
 pub fn spec(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Vec::new();
     let path = Path::new("spec");
-    let (new, old) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    let (new, old) = (or_default(new.spec.as_ref()), or_default(old.spec.as_ref()));
     let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     for (field, after, before) in [
         ("containers", new.containers.len(), old.containers.len()),
@@ -54,7 +54,7 @@ pub fn spec(new: &Pod, old: &Pod) -> Errors {
         errors.push(FieldError::forbidden(&path.child("schedulingGates").index(i).child("name"), &message));
     }
 
-    let mut rest = new.clone();
+    let mut rest = new.into_owned();
     let images = |to: &mut [Container], from: &[Container]| {
         to.iter_mut().zip(from).for_each(|(t, f)| t.image.clone_from(&f.image));
     };
@@ -70,8 +70,8 @@ pub fn spec(new: &Pod, old: &Pod) -> Errors {
     if !gates.is_empty() {
         gated(&mut errors, &path, &mut rest, &old);
     }
-    if rest != old {
-        let message = format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(&old, &rest));
+    if rest != *old {
+        let message = format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(&*old, &rest));
         errors.push(FieldError::forbidden(&path, &message));
     }
     errors
@@ -137,8 +137,8 @@ pub(super) fn difference<T: Serialize>(old: &T, new: &T) -> String {
 pub fn status(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Vec::new();
     let path = Path::new("status");
-    let (after, before) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    let (spec, old_spec) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    let (after, before) = (or_default(new.status.as_ref()), or_default(old.status.as_ref()));
+    let (spec, old_spec) = (or_default(new.spec.as_ref()), or_default(old.spec.as_ref()));
     for (i, condition) in after.conditions.iter().flatten().enumerate() {
         let at = path.child("conditions").index(i);
         if condition.observed_generation.is_some_and(|g| g < 0) {
