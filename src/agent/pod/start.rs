@@ -279,8 +279,16 @@ impl Operation {
         let config = self.configure(start, &container, image, sandbox, mounted).await;
         let mut config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
         users::share(&mut config, sandbox_config);
-        let created = self.cx.runtime.create_container(&sandbox.id, &config, sandbox_config).await;
-        let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?;
+        let id = match self.cx.runtime.create_container(&sandbox.id, &config, sandbox_config).await {
+            Ok(id) => id,
+            Err(error) => {
+                // It calls it ready, and what held it is gone: nothing would ever start in it.
+                if is_of_a_lost_sandbox(&error) {
+                    self.stop_sandbox(&sandbox.id).await;
+                }
+                return Err(failed("CreateContainerError", error.to_string()));
+            }
+        };
         self.cx.pods.register(&id, uid(&self.pod));
         event(EventKind::Normal, "Created", "Container created".into());
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
@@ -319,6 +327,12 @@ impl Operation {
             Err(error) => tracing::warn!(%error, id, "status of a new container not known"),
         }
     }
+}
+
+/// Whether the runtime looked for the sandbox and did not find it, or its process. Killed with everything else, it leaves
+/// containerd with a record that it was ready.
+fn is_of_a_lost_sandbox(error: &cri::Error) -> bool {
+    matches!(error, cri::Error::NotFound(said) if said.contains("sandbox"))
 }
 
 /// When a failed step is tried again: half a second at first, doubling up to two minutes.

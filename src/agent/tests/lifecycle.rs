@@ -49,6 +49,22 @@ fn cpu_told(status: &Value) -> Value {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_is_lost_is_made_anew() {
+    let mut node = Node::new();
+    node.start();
+    node.api.put(POD, one("Always"));
+    let before = node.status_when("ready", is_ready).await;
+    // As containerd says it, which keeps calling the sandbox ready.
+    let lost = "failed to get sandbox container task: no running task found: task s not found";
+    node.runtime.fail_next("CreateContainer", crate::cri::Error::NotFound(lost.into()));
+    node.runtime.exit("u1", "web", 137);
+    let restarted = |status: &Value| is_ready(status) && status["containerStatuses"][0]["restartCount"] == 1;
+    let after = node.status_when("ready again", restarted).await;
+    assert_eq!((node.calls_of("RunPodSandbox"), node.calls_of("StopPodSandbox")), (2, 1));
+    assert_eq!(before["startTime"], after["startTime"]);
+}
+
+#[tokio::test]
 async fn an_ephemeral_container_comes_into_a_running_pod() {
     let mut node = Node::new();
     node.start();
