@@ -178,22 +178,11 @@ fn a_disk_that_broke_is_mended() {
     mount(&lab, &image, &inside);
     lab.machines[0].restart();
     lab.node_ready("m1");
-    let pod = wait_for("the pod to run again", || {
-        let pod = lab.json(&["get", "pod", "early"]).ok()?;
-        let state = &pod["status"]["containerStatuses"][0];
-        (state["restartCount"] == 1 && state["ready"] == true).then_some(pod)
-    });
-    assert_eq!(sleepers(), 1, "{pod}");
     lab.kubectl(&["get", "configmap", "kept"]);
     assert!(!lab.kubectl_output(&["get", "configmap", "refused"]).status.success(), "it was refused");
     lab.kubectl(&["create", "configmap", "new"]);
     start(&lab, "late");
-    wait_for("one more pod", || {
-        (lab.json(&["get", "pod", "late"]).ok()?["status"]["phase"] == "Running").then_some(())
-    });
-    assert_eq!(sleepers(), 2);
-    lab.kubectl(&["delete", "pod", "early", "late", "--timeout=60s"]);
-    assert_eq!(sleepers(), 0);
+    running(&lab, "late");
 }
 
 /// Of this lab's node only: what was started with a file of its, and what these have started.
