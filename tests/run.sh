@@ -46,22 +46,11 @@ SKIFF_TEST_BINARY=$PWD/target/static/$(uname -m)/skiff
 export SKIFF_TEST_BINARY
 
 step "tests"
-cargo test --locked --lib --test tidy --test api
-# In the time in which whole machines mostly wait for each other; it gives way to them. It begins a little later, when
-# cargo has seen that there is nothing to build for those: two of it do not build at once.
-mkdir -p target/fuzz
-nice -n 19 sh -c "sleep 20; exec sh tests/fuzz.sh" >target/fuzz/log 2>&1 &
-fuzzing=$!
 # One at a time where the kernel is shared: namespaces, bridges and rulesets of one test are not another's.
-failed=
-cargo test --locked --test kernel --test cluster -- --test-threads=1 || failed="kernel or cluster"
-step "fuzzing, which began with the tests before"
-wait $fuzzing || failed="$failed fuzzing"
-cat target/fuzz/log
-[ -z "$failed" ] || {
-    echo "run.sh: failed: $failed" >&2
-    exit 1
-}
+cargo test --locked --lib --test tidy --test api
+cargo test --locked --test kernel --test cluster -- --test-threads=1
+step "fuzzing"
+sh tests/fuzz.sh
 step "installing"
 sh tests/install.sh
 step "whole machines"
