@@ -22,6 +22,8 @@ use crate::config::kubelet::Kubelet;
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 /// What the service manager is given to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The API is given to take what became of the pods. It may be gone, and no pod waits for this.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// There while OpenRC stops everything.
 const OPENRC_STOPPING: &str = "/run/openrc/rc.stopping";
 
@@ -77,6 +79,11 @@ pub async fn run(cx: &Arc<NodeContext>) {
         if tokio::time::timeout(group.grace, all_ended).await.is_err() {
             tracing::warn!(grace = ?group.grace, "some pods did not end in time");
         }
+    }
+    // Nobody could tell it after the agent has stopped: at the next start the pods would be taken to go on.
+    let told = join_all(entries.iter().map(|entry| cx.pods.told_of_end(uid(&entry.pod))));
+    if tokio::time::timeout(LAST_WORDS, told).await.is_err() {
+        tracing::warn!("the API was not told of the end of all pods");
     }
 }
 
@@ -154,7 +161,8 @@ mod tests {
             |name: &str, phase: &str| node.api.get(&path(name)).filter(|pod| pod["status"]["phase"] == phase);
         node.until("it runs", || in_phase("p", "Running")).await;
         run(&cx).await;
-        let status = node.until("it ended", || in_phase("p", "Failed")).await["status"].clone();
+        // Told by then: the agent stops next.
+        let status = in_phase("p", "Failed").expect("told")["status"].clone();
         assert_eq!(status["reason"], "Terminated");
         assert_eq!(status["message"], "Pod was terminated in response to imminent node shutdown.");
         node.api.put(&path("late"), pod("late"));

@@ -33,6 +33,8 @@ struct Inner {
 
 struct Row {
     entry: PodEntry,
+    /// The API has its status.
+    is_told: bool,
     wake: Arc<Wake>,
 }
 
@@ -182,11 +184,21 @@ impl PodTable {
 
     /// Waits until the pod has ended for good or is not here any more.
     pub async fn ended(&self, uid: &str) {
+        self.over(uid, |_| true).await;
+    }
+
+    /// Waits until that has been told, too.
+    pub async fn told_of_end(&self, uid: &str) {
+        self.over(uid, |row| row.is_told).await;
+    }
+
+    async fn over(&self, uid: &str, enough: impl Fn(&Row) -> bool) {
         loop {
             let mut news = pin!(self.over.notified());
             // Listens before it looks: what ends in between must not be missed.
             news.as_mut().enable();
-            if self.by_uid(uid).is_none_or(|entry| is_final(&entry.status)) {
+            let is_over = |row: &Row| is_final(&row.entry.status) && enough(row);
+            if lock(&self.inner).entries.get(uid).is_none_or(is_over) {
                 return;
             }
             news.await;
@@ -197,13 +209,13 @@ impl PodTable {
         std::mem::take(&mut lock(&self.inner).departed)
     }
 
-    pub(super) fn publish(&self, uid: &str, entry: PodEntry, observed: &Observed, wake: &Arc<Wake>) {
+    pub(super) fn publish(&self, uid: &str, entry: PodEntry, is_told: bool, observed: &Observed, wake: &Arc<Wake>) {
         let has_ended = is_final(&entry.status);
         let mut inner = lock(&self.inner);
         for id in observed.ids() {
             inner.ids.insert(id.to_owned(), uid.to_owned());
         }
-        inner.entries.insert(uid.to_owned(), Row { entry, wake: wake.clone() });
+        inner.entries.insert(uid.to_owned(), Row { entry, is_told, wake: wake.clone() });
         if has_ended {
             self.over.notify_waiters();
         }

@@ -66,6 +66,12 @@ impl Telling {
         self.uid.is_some()
     }
 
+    /// Whether the API has said that it has this status.
+    #[must_use]
+    pub fn has_told(&self, current: &PodStatus) -> bool {
+        self.on_the_way.is_none() && *current == self.told
+    }
+
     #[cfg(test)]
     pub fn is_on_the_way(&self) -> bool {
         self.on_the_way.is_some()

@@ -58,7 +58,8 @@ impl Worker {
                 _ => Arc::default(),
             },
         };
-        self.cx.pods.publish(uid(&self.pod), entry, &self.observed, &self.wake);
+        let is_told = self.nobody_knows() || self.telling.has_told(&self.status);
+        self.cx.pods.publish(uid(&self.pod), entry, is_told, &self.observed, &self.wake);
     }
 
     pub(super) fn render_status(&mut self) {
@@ -96,13 +97,17 @@ impl Worker {
         }
     }
 
+    /// A static pod without a mirror.
+    fn nobody_knows(&self) -> bool {
+        is_static(&self.pod) && !self.telling.is_mirrored()
+    }
+
     fn tell(&mut self) {
         // All containers have stopped: the clean-up tells that as its first step.
         let last = matches!(self.phase, Phase::Terminating(_)) && self.observed.running().next().is_none();
-        let nobody_knows = is_static(&self.pod) && !self.telling.is_mirrored();
         // Others would be given its devices while they are still prepared for it.
         let last = last || (is_final(&self.status) && self.cx.drivers.serve(uid(&self.pod)));
-        if !last && !self.gone && !nobody_knows && self.phase != Phase::Cleaning {
+        if !last && !self.gone && !self.nobody_knows() && self.phase != Phase::Cleaning {
             self.telling.start(&self.cx.client, &self.pod, &self.status);
         }
     }
