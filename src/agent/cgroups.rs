@@ -283,10 +283,22 @@ mod tests {
 
     use super::*;
 
+    /// A folder as the kernel has it, of version 2 or 1.
+    pub(super) fn tree(is_v2: bool) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("temporary directory");
+        if is_v2 {
+            std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("written");
+        } else {
+            for controller in ["cpu", "memory", "pids"] {
+                std::fs::create_dir(root.path().join(controller)).expect("made");
+            }
+        }
+        root
+    }
+
     #[test]
     fn a_version_2_tree() {
-        let root = tempfile::tempdir().expect("temporary directory");
-        std::fs::write(root.path().join("cgroup.controllers"), "cpu memory").expect("written");
+        let root = tree(true);
         let cgroups = Cgroups::new(root.path());
         let both = json!({"cpu": "500m", "memory": "64Mi"});
         let pod = json!({"metadata": {"uid": "u1"}, "spec": {"containers": [

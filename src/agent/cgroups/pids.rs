@@ -25,19 +25,13 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
+    use super::super::tests::tree;
     use super::*;
 
     #[test]
     fn a_pod_has_so_many_processes_in_both_layouts() {
         for is_v2 in [true, false] {
-            let root = tempfile::tempdir().expect("temporary directory");
-            if is_v2 {
-                std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("written");
-            } else {
-                for controller in ["cpu", "memory", "pids"] {
-                    std::fs::create_dir_all(root.path().join(controller)).expect("made");
-                }
-            }
+            let root = tree(is_v2);
             let file = root.path().join(if is_v2 { "" } else { "pids" }).join("kubepods/besteffort/podu1/pids.max");
             let pod: Pod =
                 serde_json::from_value(json!({"metadata": {"uid": "u1"}, "spec": {"containers": [{"name": "c"}]}}))

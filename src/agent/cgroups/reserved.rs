@@ -56,6 +56,7 @@ impl Cgroups {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::tree;
     use super::*;
 
     #[test]
@@ -65,13 +66,8 @@ mod tests {
             .into();
         let part = |enforced| Reserved { group: "/system.slice".into(), enforced };
         for is_v2 in [true, false] {
-            let root = tempfile::tempdir().expect("temporary directory");
+            let root = tree(is_v2);
             let make = |path: &str| std::fs::create_dir_all(root.path().join(path)).expect("made");
-            if is_v2 {
-                std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("written");
-            } else {
-                ["cpu", "memory", "pids"].iter().for_each(|path| make(path));
-            }
             let cgroups = Cgroups::new(root.path());
             let error = cgroups.enforce_reserved(&part(Enforced::All), &amounts).expect_err("not there");
             assert!(error.to_string().starts_with("cgroup [\"system.slice\"] has some missing paths: "), "{error}");

@@ -65,19 +65,13 @@ impl Cgroups {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::tree;
     use super::*;
 
     #[test]
     fn all_pods_are_limited_in_both_layouts() {
         for is_v2 in [true, false] {
-            let root = tempfile::tempdir().expect("temporary directory");
-            if is_v2 {
-                std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("written");
-            } else {
-                for controller in ["cpu", "memory", "pids"] {
-                    std::fs::create_dir_all(root.path().join(controller)).expect("made");
-                }
-            }
+            let root = tree(is_v2);
             let cgroups = Cgroups::new(root.path());
             // The kernel makes it with the group, where processes are counted.
             let pids = root.path().join(if is_v2 { "kubepods" } else { "pids/kubepods" }).join("pids.max");

@@ -56,15 +56,6 @@ pub mod v1 {
 /// How long a pod waits for a driver that is about to register: that of a node that has just started.
 const DRIVER_WAIT: Duration = Duration::from_secs(5);
 
-/// Why a volume is not there, with the step as the event words it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{why}")]
-pub struct Failure {
-    /// `MountVolume.SetUp`…
-    pub step: &'static str,
-    pub why: String,
-}
-
 /// Drivers and volumes of this node.
 #[derive(Default)]
 pub struct Csi {

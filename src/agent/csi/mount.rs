@@ -15,10 +15,11 @@ use super::driver::{Driver, Error};
 use super::paths::{self, Places, Record};
 use super::source::{Secret, Source, pod_information};
 use super::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
-use super::{Failure, attach, call, expand, in_use};
+use super::{attach, call, expand, in_use};
 use crate::agent::context::NodeContext;
 use crate::agent::events::Kind as EventKind;
 use crate::agent::pod::{pod_spec, uid};
+use crate::agent::volumes::steps::{self, Failure, Steps, at};
 use crate::agent::volumes::{self, ownership, teardown};
 use crate::client::request;
 
@@ -41,22 +42,6 @@ pub struct Published {
     pub again_after: Option<Duration>,
 }
 
-/// Names of the steps, as events have them.
-struct Steps {
-    attach: &'static str,
-    stage: &'static str,
-    publish: &'static str,
-}
-
-const MOUNT: Steps =
-    Steps { attach: "MountVolume.WaitForAttach", stage: "MountVolume.MountDevice", publish: "MountVolume.SetUp" };
-const MAP: Steps =
-    Steps { attach: "MapVolume.WaitForAttach", stage: "MapVolume.SetUpDevice", publish: "MapVolume.MapPodDevice" };
-
-fn at(step: &'static str) -> impl Fn(String) -> Failure {
-    move |why| Failure { step, why }
-}
-
 /// All that was asked of the API before the driver is called.
 struct Prepared {
     cx: Arc<NodeContext>,
@@ -77,7 +62,7 @@ struct Prepared {
 /// # Errors
 /// The step that failed.
 pub async fn publish(cx: &Arc<NodeContext>, pod: &Pod, source: Source) -> Result<Published, Failure> {
-    let steps = if source.block { &MAP } else { &MOUNT };
+    let steps = steps::of(source.block);
     let record = Record {
         driver_name: source.driver.clone(),
         volume_handle: source.handle.clone(),
@@ -108,7 +93,7 @@ pub async fn publish(cx: &Arc<NodeContext>, pod: &Pod, source: Source) -> Result
         _ => {
             let prepared = prepare(cx, pod, &source, &driver, places, record, steps).await?;
             let done = cx.csi.finish(carry_out(prepared, steps)).await;
-            done.ok_or_else(|| at(steps.publish)("the agent stops".into()))??
+            done.ok_or_else(|| at(steps.set_up)("the agent stops".into()))??
         }
     };
     expand::if_larger(cx, pod, &source, &driver).await;
@@ -117,8 +102,8 @@ pub async fn publish(cx: &Arc<NodeContext>, pod: &Pod, source: Source) -> Result
 
 fn no_driver(source: &Source, steps: &Steps, error: &Error) -> Failure {
     let (step, what) = match source.ephemeral {
-        true => (steps.publish, "mounter.SetUpAt failed to get CSI client"),
-        false => (steps.stage, "attacher.MountDevice failed to create newCsiDriverClient"),
+        true => (steps.set_up, "mounter.SetUpAt failed to get CSI client"),
+        false => (steps.device, "attacher.MountDevice failed to create newCsiDriverClient"),
     };
     at(step)(format!("kubernetes.io/csi: {what}: {error}"))
 }
@@ -132,8 +117,8 @@ async fn prepare(
     mut record: Record,
     steps: &Steps,
 ) -> Result<Prepared, Failure> {
-    let object = csi_driver(cx, &source.driver).await.map_err(at(steps.publish))?;
-    source.check_lifecycle(object.as_ref()).map_err(at(steps.publish))?;
+    let object = csi_driver(cx, &source.driver).await.map_err(at(steps.set_up))?;
+    source.check_lifecycle(object.as_ref()).map_err(at(steps.set_up))?;
     let spec = object.map(|object| object.spec).unwrap_or_default();
     let unique = record.unique();
     let mut publish_context = BTreeMap::new();
@@ -148,11 +133,13 @@ async fn prepare(
         publish_context = context.map_err(at(steps.attach))?;
     }
     let stage_secrets = match &source.stage_secret {
-        Some(secret) if driver.can.stage => secrets(cx, secret, "NodeStageSecretRef").await.map_err(at(steps.stage))?,
+        Some(secret) if driver.can.stage => {
+            secrets(cx, secret, "NodeStageSecretRef").await.map_err(at(steps.device))?
+        }
         _ => HashMap::new(),
     };
     let mut publish_secrets = match &source.publish_secret {
-        Some(secret) => secrets(cx, secret, "NodePublishSecretRef").await.map_err(at(steps.publish))?,
+        Some(secret) => secrets(cx, secret, "NodePublishSecretRef").await.map_err(at(steps.set_up))?,
         None => HashMap::new(),
     };
     let mut volume_context: HashMap<String, String> = source.attributes.clone().into_iter().collect();
@@ -161,7 +148,7 @@ async fn prepare(
         volume_context.extend(pod_information(pod, account, source.ephemeral));
     }
     if let Some(wanted) = spec.token_requests.as_deref().filter(|wanted| !wanted.is_empty()) {
-        let tokens = tokens(cx, pod, &source.name, wanted).await.map_err(at(steps.publish))?;
+        let tokens = tokens(cx, pod, &source.name, wanted).await.map_err(at(steps.set_up))?;
         let place = if spec.service_account_token_in_secrets == Some(true) {
             &mut publish_secrets
         } else {
@@ -223,12 +210,12 @@ async fn carry_out(prepared: Prepared, steps: &'static Steps) -> Result<Option<D
     let _held = lock.lock().await;
     // Nobody would undo what is done for a pod that was cleaned up meanwhile.
     if !cx.csi.used_by(uid(&prepared.pod)).contains(&unique) {
-        return Err(at(steps.publish)("the pod is gone".into()));
+        return Err(at(steps.set_up)("the pod is gone".into()));
     }
     if !source.ephemeral {
-        stage(&prepared).await.map_err(at(steps.stage))?;
+        stage(&prepared).await.map_err(at(steps.device))?;
     }
-    publish_for(&prepared).await.map_err(at(steps.publish))?;
+    publish_for(&prepared).await.map_err(at(steps.set_up))?;
     let grows = !source.ephemeral && !source.read_only && prepared.driver.can.expand;
     let again = match prepared.spec.requires_republish {
         Some(true) => Some(REPUBLISH),

@@ -21,6 +21,7 @@ mod patience;
 mod projected;
 pub(super) mod propagation;
 mod secret;
+pub mod steps;
 pub mod subpath;
 pub mod teardown;
 mod tools;
@@ -96,7 +97,7 @@ impl Error {
     fn of(volume: &str, source: Failure) -> Error {
         match source {
             Failure::Claim { .. } => Error::Unknown { volume: volume.to_owned(), source },
-            Failure::Step { ref volume, why: csi::Failure { step, .. } } => {
+            Failure::Step { ref volume, why: steps::Failure { step, .. } } => {
                 Error::SetUp { step, volume: volume.clone(), source }
             }
             Failure::Named { volume, why } => Error::of(&volume, *why),
@@ -145,7 +146,7 @@ pub enum Failure {
     Named { volume: String, why: Box<Failure> },
     /// Of a volume that takes several steps.
     #[error("{why}")]
-    Step { volume: String, why: csi::Failure },
+    Step { volume: String, why: steps::Failure },
     #[error("{path}: {source}", path = path.display())]
     Io {
         path: PathBuf,

@@ -31,10 +31,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 
 use super::ownership;
+use super::steps::{self, Failure, at};
 use super::tools::{Host, Runner};
 use super::work::Work;
 use crate::agent::context::NodeContext;
-use crate::agent::csi::Failure;
 use crate::agent::pod::{pod_spec, uid};
 use crate::client::request;
 use command::Secrets;
@@ -49,22 +49,6 @@ pub struct Iscsi {
     kernel: Kernel,
     runner: Box<dyn Runner>,
     work: Work,
-}
-
-/// Names of the steps, as events have them.
-struct Steps {
-    attach: &'static str,
-    mount: &'static str,
-    set_up: &'static str,
-}
-
-const MOUNT: Steps =
-    Steps { attach: "MountVolume.WaitForAttach", mount: "MountVolume.MountDevice", set_up: "MountVolume.SetUp" };
-const MAP: Steps =
-    Steps { attach: "MapVolume.WaitForAttach", mount: "MapVolume.SetUpDevice", set_up: "MapVolume.MapPodDevice" };
-
-fn at(step: &'static str) -> impl Fn(String) -> Failure {
-    move |why| Failure { step, why }
 }
 
 /// Who gets what is in the volume.
@@ -99,7 +83,7 @@ impl Iscsi {
         group: Group,
     ) -> Result<PathBuf, Failure> {
         let place = self.records.of(&wanted.disk);
-        let set_up = if wanted.block() { MAP.set_up } else { MOUNT.set_up };
+        let set_up = steps::of(wanted.block()).set_up;
         // Before the task: whoever takes the pod's volumes away finds it.
         place.add(&user).map_err(|error| at(set_up)(format!("iscsi: {error}")))?;
         let iscsi = Arc::clone(self);
@@ -116,7 +100,7 @@ impl Iscsi {
         secrets: &Secrets,
         group: Group,
     ) -> Result<PathBuf, Failure> {
-        let steps = if wanted.block() { &MAP } else { &MOUNT };
+        let steps = steps::of(wanted.block());
         let lock = self.work.lock_of(&place.key());
         let _held = lock.lock().await;
         // Nobody would undo what is done for a pod that was cleaned up meanwhile.
@@ -134,14 +118,14 @@ impl Iscsi {
             return Ok(device);
         }
         let global = place.global();
-        records::make(&global).map_err(|error| at(steps.mount)(format!("{}: {error}", global.display())))?;
+        records::make(&global).map_err(|error| at(steps.device)(format!("{}: {error}", global.display())))?;
         let mount = Mount {
             device: &device,
             fs_type: &wanted.fs_type,
             options: &wanted.mount_options,
             read_only: wanted.read_only,
         };
-        mounter.mount_device(mount, &global).await.map_err(at(steps.mount))?;
+        mounter.mount_device(mount, &global).await.map_err(at(steps.device))?;
         records::make(&target).map_err(|error| at(steps.set_up)(format!("{}: {error}", target.display())))?;
         mounter.bind(&global, &target, wanted.read_only).await.map_err(at(steps.set_up))?;
         if !wanted.read_only {
@@ -173,7 +157,7 @@ fn link(device: &Path, target: &Path) -> std::io::Result<()> {
 /// # Errors
 /// The step that failed.
 pub(super) async fn publish(cx: &NodeContext, pod: &Pod, wanted: Wanted) -> Result<PathBuf, Failure> {
-    let steps = if wanted.block() { &MAP } else { &MOUNT };
+    let steps = steps::of(wanted.block());
     let secrets = secrets(cx, &wanted).await.map_err(at(steps.attach))?;
     let context = pod_spec(pod).security_context.as_ref();
     let group = Group {

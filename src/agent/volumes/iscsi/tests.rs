@@ -9,7 +9,7 @@ use super::disk::{Disk, Wanted};
 use super::fake::{Machine, Trouble, failed};
 use super::records::{Records, User};
 use super::{Group, Iscsi};
-use crate::agent::csi::Failure;
+use crate::agent::volumes::steps::Failure;
 use crate::agent::volumes::tools::{Failed, Why};
 use crate::agent::volumes::work::Work;
 
